@@ -1,0 +1,44 @@
+package pipeline
+
+import (
+	"net/netip"
+	"time"
+
+	"sluice/pipeline/mime"
+)
+
+// An Address is a mail address in the form all of Sluice compares: lower-cased and in Unicode's NFC, the original kept.
+type Address = mime.Address
+
+// A Client is who brings the mail, as far as the door knows. The zero Client is unknown: stages that need it are not
+// asked, and what rules say about it is unknown.
+type Client struct {
+	Addr    netip.Addr `json:"addr,omitzero"`
+	Name    string     `json:"name,omitempty"`    // its name in DNS if that leads back to Addr, else ""
+	Login   string     `json:"login,omitempty"`   // the account it has authenticated as
+	Trusted bool       `json:"trusted,omitempty"` // its address is in a configured trusted network
+	TLS     string     `json:"tls,omitempty"`     // "TLSv1.3", or "" over cleartext
+}
+
+// Known reports whether the client's address is known.
+func (c Client) Known() bool { return c.Addr.IsValid() }
+
+// A Recipient is one address that the sender named.
+type Recipient struct {
+	Address Address `json:"address"`
+	// Account is the account it leads to, "" where the mail is not delivered by us.
+	Account string `json:"account,omitempty"`
+	// Original is ORCPT's address (RFC 3461, 4.2): what the sender wrote before somebody expanded an alias.
+	Original Address `json:"original,omitzero"`
+}
+
+// An Envelope is what is known about a transaction besides the message.
+type Envelope struct {
+	ID         string      // of the transaction; "" before Mail
+	Received   time.Time   // when the transaction began: the clock that rules see
+	Door       Door        //
+	Client     Client      //
+	Greeting   string      // what HELO, EHLO or LHLO said
+	Sender     Address     // zero: the null sender <>
+	Recipients []Recipient // so far, without those refused
+}

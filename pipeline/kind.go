@@ -1,0 +1,142 @@
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// OnError is what the configuration says for a stage that could not answer.
+type OnError uint8
+
+const (
+	Skip     OnError = iota // go on without: its fact is unknown
+	Postpone                // ask the sender to try again later
+	Refuse                  // refuse for good
+)
+
+var onErrorNames = [...]string{"skip", "postpone", "refuse"}
+
+func (o OnError) String() string {
+	if int(o) < len(onErrorNames) {
+		return onErrorNames[o]
+	}
+	return "on_error?"
+}
+
+// MarshalText writes the word that configurations use.
+func (o OnError) MarshalText() ([]byte, error) {
+	return marshalName("on_error", onErrorNames[:], int(o))
+}
+
+// UnmarshalText reads the word that configurations use.
+func (o *OnError) UnmarshalText(text []byte) error {
+	i, err := unmarshalName("on_error", onErrorNames[:], text)
+	*o = OnError(i)
+	return err
+}
+
+// A Kind makes stages of one kind from its section of the configuration.
+type Kind struct {
+	Name    string // what the configuration calls it: [a-z][a-z0-9_]*
+	Doc     string // one sentence for the reference
+	OnError OnError
+	// Pure says that its stages are functions of what they read: asked again with the same View they say the same. What
+	// other stages found is recalled from a record; a pure stage is asked again.
+	Pure bool
+	// AtDelivery says that its stages are asked where the mail is filed, not where it was scanned: after a hand-over they
+	// are asked although the record has decided.
+	AtDelivery bool
+	// Config returns a pointer to a new configuration struct with the defaults filled in.
+	Config func() any
+	// Fact returns a value of the type that rules will see: plain strings, numbers, bools, slices, structs of them, with
+	// `json` tags for names. Where names depend on the configuration it is a Named with those names. nil: no fact.
+	Fact func(config any) any
+	// New makes the stages, mostly one, from the struct that Config returned.
+	New func(config any, env Env) ([]Stage, error)
+}
+
+// Named is a fact whose fields are called as the configuration says: a map in Go and in JSON, a struct to rules.
+type Named[T any] map[string]T
+
+// A Step is one entry of the configured list of stages.
+type Step struct {
+	Name    string // "" is the kind's name
+	Kind    Kind
+	Config  any           // from Kind.Config
+	OnError *OnError      // nil is the kind's default
+	Timeout time.Duration // of one call; 0 is 10 s before content and 60 s at content
+	At      *Phase        // not to be asked before; nil is as early as possible
+	Shadow  bool          // recorded, never acted on
+	Pos     string        // "sluice.yaml:12:5", for messages
+}
+
+// An Env is the world as stages may see it. Everything that depends on the world comes through it.
+type Env struct {
+	Log   *slog.Logger
+	Now   func() time.Time
+	NewID func() string // ids of transactions: at most 40 of [0-9A-Za-z], sortable by time
+	// Resolver asks the DNS.
+	Resolver Resolver
+	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	State    State
+	// Files returns the files a configuration names; a name may be a pattern as in path/filepath.Match and is relative to
+	// the configuration. A name that leads to no file is an error.
+	Files func(pattern string) ([]File, error)
+	// Before describes the steps before the one being made, and last that one itself.
+	Before []Before
+	// Name is the name of the step being made.
+	Name string
+	// Journal gets the record of every transaction.
+	Journal Recorder
+}
+
+// A File is one file that a configuration names.
+type File struct {
+	Path string // as messages name it
+	Text []byte
+}
+
+// Before is what a stage may know of a step of the plan when it is made.
+type Before struct {
+	Name   string
+	Kind   string
+	Shadow bool
+	// Fact is a value of the type of the step's fact, as Kind.Fact gave it; nil where the kind has none.
+	Fact any
+	// Rules names the step's rules, in order (see Ruler).
+	Rules []string
+}
+
+// A Ruler is a stage that has rules, whose names hit() may use.
+type Ruler interface {
+	Rules() []string
+}
+
+// A Resolver asks the DNS. Its errors are *net.DNSError: IsNotFound says that the name or the type does not exist;
+// IsTimeout and IsTemporary say that the question stays open.
+type Resolver interface {
+	LookupAddr(ctx context.Context, name string) ([]netip.Addr, error)
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+	LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error)
+	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
+}
+
+// State keeps counters and small values with an expiry, shared by everything that uses one data folder.
+type State interface {
+	// Load returns the value of a key; ok is false where there is none or it has expired.
+	Load(ctx context.Context, key string) (value []byte, ok bool, err error)
+	// Store sets the value of a key for a time.
+	Store(ctx context.Context, key string, value []byte, keep time.Duration) error
+	// Add adds n to a counter and returns its new value; a counter that is new starts at 0 and expires after keep.
+	Add(ctx context.Context, key string, n int64, keep time.Duration) (int64, error)
+}
+
+// A Recorder keeps records of decisions.
+type Recorder interface {
+	// Record takes a record over. With durable it returns once the record would survive a power cut; without, the
+	// record can be found at once and is written soon.
+	Record(ctx context.Context, r *Record, durable bool) error
+}

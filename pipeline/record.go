@@ -1,0 +1,101 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// RecordVersion is the version of the JSON form of [Record].
+const RecordVersion = 1
+
+// A Record is everything that went into the decision about one transaction, and what came of it. Its JSON form is what
+// the journal keeps. But for Timings, two runs of one transaction with the same facts, clock and ids give equal records.
+type Record struct {
+	Version   int       `json:"version"`
+	ID        string    `json:"id"`
+	Received  time.Time `json:"received"`
+	Door      Door      `json:"door"`
+	QueueID   string    `json:"queue_id,omitempty"`   // the id of the MTA in front of us
+	MessageID string    `json:"message_id,omitempty"` // without angle brackets
+	Subject   string    `json:"subject,omitempty"`
+	SHA256    string    `json:"sha256,omitempty"` // of the message as received, in hex
+	Size      int64     `json:"size,omitempty"`   // octets
+	Plan      string    `json:"plan"`             // version of the plan that decided
+
+	Client   Client  `json:"client"`
+	Greeting string  `json:"greeting,omitempty"`
+	Sender   Address `json:"sender"`
+
+	Steps      []StepRecord      `json:"steps"`
+	Recipients []RecipientRecord `json:"recipients"`
+
+	// End says how the transaction ended: "done", "refused", "aborted", "handed over" (decided here, filed elsewhere).
+	End string `json:"end"`
+	// Reply is what the client was told at the end, for doors that answer once.
+	Reply Reply `json:"reply,omitzero"`
+	// Note is for the operator: why the door itself ended it.
+	Note string `json:"note,omitempty"`
+
+	Timings []Timing `json:"timings,omitempty"`
+}
+
+// A StepRecord is what one step said about everybody.
+type StepRecord struct {
+	Name      string            `json:"name"`
+	Kind      string            `json:"kind"`
+	Shadow    bool              `json:"shadow,omitempty"`
+	Fact      json.RawMessage   `json:"fact,omitempty"`
+	Unknown   string            `json:"unknown,omitempty"` // why there is no fact
+	Missing   map[string]string `json:"missing,omitempty"` // fields of the fact that are unknown
+	Hits      []Hit             `json:"hits,omitempty"`
+	Undecided []Undecided       `json:"undecided,omitempty"`
+	Stages    []StageRecord     `json:"stages"`
+}
+
+// Score returns the sum of the step's hits that are not shadow ones.
+func (s StepRecord) Score() float64 { return score(s.Hits) }
+
+func score(hits []Hit) (sum float64) {
+	for _, h := range hits {
+		if !h.Shadow {
+			sum += h.Score
+		}
+	}
+	return sum
+}
+
+// A StageRecord is what became of one stage's question.
+type StageRecord struct {
+	Phase   Phase    `json:"phase"`
+	State   string   `json:"state"`              // "answered", "error", "not asked", "not needed", "recalled"
+	Why     string   `json:"why,omitempty"`      // the error, or why it was not asked or not needed
+	OnError *OnError `json:"on_error,omitempty"` // the policy that an error met
+	Verdict *Verdict `json:"verdict,omitempty"`
+	Effects []Effect `json:"effects,omitempty"`
+	Edits   []Edit   `json:"edits,omitempty"`
+	Terms   []byte   `json:"terms,omitempty"`
+}
+
+// A RecipientRecord is what was decided for one recipient, by whom, and where the mail went.
+type RecipientRecord struct {
+	Recipient
+	Verdict  Verdict      `json:"verdict"`
+	Step     string       `json:"step,omitempty"` // the step whose verdict it is; "" where nobody objected
+	Folder   string       `json:"folder,omitempty"`
+	FolderBy string       `json:"folder_by,omitempty"` // "step" or "step/rule"
+	Flags    []string     `json:"flags,omitempty"`
+	Steps    []StepRecord `json:"steps,omitempty"` // what stages asked for this recipient said
+	// What the door did. Disposition is what became of the mail here.
+	Disposition Disposition `json:"disposition"`
+	Reply       Reply       `json:"reply,omitzero"` // told for this recipient, at RCPT or by LMTP
+	File        string      `json:"file,omitempty"` // the file's name in its Maildir folder
+	Held        string      `json:"held,omitempty"` // its id in quarantine
+	Note        string      `json:"note,omitempty"` // for the operator
+}
+
+// A Timing says how long a stage took.
+type Timing struct {
+	Step  string        `json:"step"`
+	Phase Phase         `json:"phase"`
+	Took  time.Duration `json:"took"`
+}

@@ -1,0 +1,101 @@
+package pipeline
+
+import (
+	"context"
+
+	"sluice/pipeline/mime"
+)
+
+// A Stage answers one question about a mail transaction: is the client listed, does SPF pass, does the body carry a
+// virus, which rules hold, what does this user's script want.
+//
+// Check is called once per transaction, or once per recipient for a stage that reads [InputRecipient]. Calls for other
+// stages and other transactions go on at the same time. Check changes nothing in v and acts on nothing outside:
+// whatever it wants done it returns, and only results that count are carried out.
+//
+// The zero Result with a nil error means "nothing to say". An error means that the question could not be answered; it
+// is handled as the configuration says for this stage ([OnError]), and so are a deadline that passes and a panic.
+type Stage interface {
+	Reads() Reads
+	Check(ctx context.Context, v View) (Result, error)
+}
+
+// Reads says what a stage looks at, and so when it can be asked and what it waits for. It never changes.
+type Reads struct {
+	Input Input
+	// Facts names steps before this one whose facts and hits the stage reads, or its own step: what that step's earlier
+	// stages found.
+	Facts []string
+	// Can lists the final verdicts it can give, by place in its step; those of shadow rules are left out.
+	Can []Final
+	// Waits says that it waits for something outside the program. A stage that only computes runs inline, in order, and
+	// must bound its own work.
+	Waits bool
+	// Strangers: it is only asked about clients whose address is known and who are neither trusted nor logged in.
+	Strangers bool
+}
+
+// A Final is a final verdict that a stage can give, and its place in the stage's step.
+type Final struct {
+	At     int
+	Action Action
+}
+
+// A View is the transaction as one call of a stage sees it: only what the stage declared, everything else is zero.
+type View struct {
+	Envelope
+	Phase     Phase
+	Rcpt      Recipient     // the one asked about, for a stage that reads InputRecipient
+	Message   *mime.Message // nil before Content; immutable, safe for concurrent use
+	Facts     Facts         // of the steps in Reads.Facts
+	Hits      []Hit         // of the steps in Reads.Facts: rules that held, in configured order; shadow ones too
+	Undecided []Undecided   // of the steps in Reads.Facts: rules that could not be decided
+}
+
+// Facts are what earlier steps found, by the name of the step. A step of which nothing is known is absent or has a
+// Finding with Unknown set.
+type Facts map[string]Finding
+
+// A Finding is what one step found out.
+type Finding struct {
+	Fact    any              // of the type that the step's kind declares; nil where Unknown is set
+	Unknown error            // why there is no fact
+	Missing map[string]error // top-level fields of Fact that are unknown, each with its reason
+}
+
+// Of returns what is known of a step. For a step of which nothing was heard Unknown is set.
+func (f Facts) Of(step string) Finding {
+	if x, ok := f[step]; ok {
+		return x
+	}
+	return Finding{Unknown: errNotAsked}
+}
+
+// A Result is what a stage has to say. The zero Result says nothing.
+type Result struct {
+	// Fact is what a scanner found, of the type that its kind declares. It is kept in the record as JSON and shown to
+	// rules under the step's name.
+	Fact any
+	// Missing names top-level fields of Fact that are left unknown ("zen"), each with its reason.
+	Missing map[string]error
+
+	Hits      []Hit
+	Undecided []Undecided
+	// Terms holds what each term of the stage's conditions came to, two bits a term in the order of the plan, lowest
+	// bits first: 0 not evaluated, 1 false, 2 true, 3 unknown.
+	Terms []byte
+
+	Verdict Verdict  // the stage's first final one; the zero Verdict is none
+	Effects []Effect //
+	Edits   []Edit   // header fields to add or delete; of a stage that reads InputRecipient: in that recipient's copy
+
+	// After, if set, is called exactly once for every result, also when the transaction is abandoned, with what became
+	// of it. A stage that counts may reserve in Check and settle in After.
+	After func(ctx context.Context, o Outcome)
+}
+
+// An Outcome says what became of a Result.
+type Outcome struct {
+	Counted bool    // it took part in the decision
+	Verdict Verdict // of the transaction: the recipient's whose result it was, or of the first recipient
+}

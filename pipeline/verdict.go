@@ -1,0 +1,231 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// An Action is what a final verdict says shall become of the mail for one recipient. Pass is no verdict.
+type Action uint8
+
+const (
+	Pass       Action = iota // nothing was said; the mail is delivered
+	Keep                     // deliver, whatever later stages say
+	Discard                  // accept and drop
+	Quarantine               // accept and hold for an administrator
+	TempFail                 // ask the sender to try again later
+	Reject                   // refuse for good
+)
+
+var actionNames = [...]string{"pass", "keep", "discard", "quarantine", "tempfail", "reject"}
+
+func (a Action) String() string {
+	if int(a) < len(actionNames) {
+		return actionNames[a]
+	}
+	return "action?"
+}
+
+// MarshalText writes the name of the action.
+func (a Action) MarshalText() ([]byte, error) { return marshalName("action", actionNames[:], int(a)) }
+
+// UnmarshalText reads the name of an action, as [Action.String] writes it.
+func (a *Action) UnmarshalText(text []byte) error {
+	i, err := unmarshalName("action", actionNames[:], text)
+	*a = Action(i)
+	return err
+}
+
+// Refuses reports whether a leaves the mail with the sender: TempFail or Reject.
+func (a Action) Refuses() bool { return a == TempFail || a == Reject }
+
+// A Reply is an SMTP answer in words for the sender. The zero Reply is none.
+type Reply struct {
+	Code     int    `json:"code,omitempty"`     // 250, 451, 550 …
+	Enhanced string `json:"enhanced,omitempty"` // "5.7.1" (RFC 3463)
+	Text     string `json:"text,omitempty"`     // one line of printable ASCII
+}
+
+func (r Reply) String() string {
+	if r.Enhanced == "" {
+		return fmt.Sprintf("%d %s", r.Code, r.Text)
+	}
+	return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text)
+}
+
+// Permanent reports whether r refuses for good.
+func (r Reply) Permanent() bool { return r.Code >= 500 }
+
+// A Verdict is a final word about the mail for one recipient, or for all of them. The zero Verdict is none.
+type Verdict struct {
+	At     int    `json:"at"`               // place in its step; -1: what on_error says
+	Action Action `json:"action"`           //
+	Reply  Reply  `json:"reply,omitzero"`   // what the sender is told, for TempFail and Reject; an empty one is filled in
+	By     string `json:"by,omitempty"`     // who decided within the step: a rule's name; empty: the step itself
+	Reason string `json:"reason,omitempty"` // for the operator: why; never shown to the sender
+}
+
+// Reply codes that a verdict without one of its own gets.
+var (
+	defaultReject   = Reply{550, "5.7.1", "message refused"}
+	defaultTempFail = Reply{451, "4.7.1", "please try again later"}
+)
+
+// withReply fills in what v leaves out and makes its text fit for one reply line.
+func (v Verdict) withReply() Verdict {
+	var d Reply
+	switch v.Action {
+	case TempFail:
+		d = defaultTempFail
+	case Reject:
+		d = defaultReject
+	default:
+		v.Reply = Reply{}
+		return v
+	}
+	if v.Reply.Code/100 != d.Code/100 {
+		v.Reply.Code = d.Code
+	}
+	if v.Reply.Enhanced == "" || v.Reply.Enhanced[0] != byte('0'+d.Code/100) {
+		v.Reply.Enhanced = d.Enhanced
+	}
+	if v.Reply.Text = CleanText(v.Reply.Text); v.Reply.Text == "" {
+		v.Reply.Text = d.Text
+	}
+	return v
+}
+
+// CleanText makes s fit for a reply or a header field: one line of printable ASCII of at most 400 octets.
+// Line ends and other control characters become spaces, what is not ASCII becomes "?".
+func CleanText(s string) string {
+	const most = 400
+	var b strings.Builder
+	for _, r := range s {
+		if b.Len() >= most {
+			break
+		}
+		switch {
+		case r < ' ' || r == 0x7f:
+			b.WriteByte(' ')
+		case r > 0x7e:
+			b.WriteByte('?')
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// ParseReply reads a refusal as configurations write it, "5.7.1 text" for Reject and "4.7.1 text" for TempFail: an
+// enhanced status code of the action's class, a space, and one line of printable ASCII. The text alone is enough.
+func ParseReply(a Action, s string) (Reply, error) {
+	d := defaultReject
+	if a == TempFail {
+		d = defaultTempFail
+	}
+	if s == "" {
+		return d, nil
+	}
+	for i, r := range s {
+		if r < ' ' || r > 0x7e {
+			return Reply{}, fmt.Errorf("a reply is one line of printable ASCII; character %d is %q", i+1, r)
+		}
+	}
+	if len(s) > 400 {
+		return Reply{}, fmt.Errorf("a reply is at most 400 characters long; this has %d", len(s))
+	}
+	code, text, _ := strings.Cut(s, " ")
+	if !isEnhanced(code) {
+		if code != "" && strings.Trim(code, "0123456789.") == "" {
+			return Reply{}, fmt.Errorf("%q is no enhanced status code; write for example %q", code, d.Enhanced+" "+d.Text)
+		}
+		d.Text = s
+		return d, nil
+	}
+	if code[0] != d.Enhanced[0] {
+		return Reply{}, fmt.Errorf("%s answers with a code of class %c, not %s", a, d.Enhanced[0], code)
+	}
+	d.Enhanced = code
+	if text = strings.TrimSpace(text); text != "" {
+		d.Text = text
+	}
+	return d, nil
+}
+
+// RFC 3463, 2: class "." subject "." detail, of one, one to three and one to three digits.
+func isEnhanced(s string) bool {
+	parts := strings.Split(s, ".")
+	if len(parts) != 3 || len(parts[0]) != 1 || !strings.Contains("245", parts[0]) {
+		return false
+	}
+	return !slices.ContainsFunc(parts[1:], func(p string) bool {
+		return p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != ""
+	})
+}
+
+// An EffectKind names what an [Effect] does.
+type EffectKind string
+
+const (
+	FileInto EffectKind = "file" // file into Folder
+	AddFlags EffectKind = "flag" // set Flags on the delivered mail
+)
+
+// An Effect is something done to the mail besides a final verdict: effects of several stages add up, and the last
+// folder named in configured order is where the mail goes. Effects are values; the door carries out those that count.
+type Effect struct {
+	At     int        `json:"at"`
+	Kind   EffectKind `json:"kind"`
+	By     string     `json:"by,omitempty"`     // the rule that wants it
+	Folder string     `json:"folder,omitempty"` // "Lists/go", for FileInto
+	Flags  []string   `json:"flags,omitempty"`  // `\Flagged`, `$Label1`
+	Shadow bool       `json:"shadow,omitempty"` // recorded, never carried out
+}
+
+// An Edit adds a header field or deletes one. The zero Index deletes every field of the name.
+type Edit struct {
+	At     int    `json:"at"`
+	Delete bool   `json:"delete,omitempty"`
+	Name   string `json:"name"`
+	Value  string `json:"value,omitempty"` // without line ends
+	Index  int    `json:"index,omitempty"` // which of several fields of the name to delete, from 1
+	Shadow bool   `json:"shadow,omitempty"`
+}
+
+// A Hit is a rule that held.
+type Hit struct {
+	At       int        `json:"at"`
+	Name     string     `json:"name"`
+	Score    float64    `json:"score,omitempty"`
+	Evidence []Evidence `json:"evidence,omitempty"`
+	Shadow   bool       `json:"shadow,omitempty"`
+}
+
+// Evidence says where a rule found what it looked for.
+type Evidence struct {
+	Where string `json:"where"` // the term of the condition, as written
+	What  string `json:"what"`  // the value it saw
+}
+
+// An Undecided is a rule that did not hold because something it needs is unknown.
+type Undecided struct {
+	At     int    `json:"at"`
+	Name   string `json:"name"`
+	Why    string `json:"why"` // "dmarc unavailable"
+	Shadow bool   `json:"shadow,omitempty"`
+}
+
+func marshalName(what string, names []string, i int) ([]byte, error) {
+	if i < 0 || i >= len(names) {
+		return nil, fmt.Errorf("there is no %s %d", what, i)
+	}
+	return []byte(names[i]), nil
+}
+
+func unmarshalName(what string, names []string, text []byte) (int, error) {
+	if i := slices.Index(names, string(text)); i >= 0 {
+		return i, nil
+	}
+	return 0, fmt.Errorf("there is no %s %q; it is one of %s", what, text, strings.Join(names, ", "))
+}
