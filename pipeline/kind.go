@@ -58,9 +58,6 @@ type Kind struct {
 	New func(config any, env Env) ([]Stage, error)
 }
 
-// Named is a fact whose fields are called as the configuration says: a map in Go and in JSON, a struct to rules.
-type Named[T any] map[string]T
-
 // A Step is one entry of the configured list of stages.
 type Step struct {
 	Name    string // "" is the kind's name
@@ -106,6 +103,9 @@ type Before struct {
 	Shadow bool
 	// Fact is a value of the type of the step's fact, as Kind.Fact gave it; nil where the kind has none.
 	Fact any
+	// Phase is when the last of its stages is asked, and PerRcpt whether any is asked for each recipient.
+	Phase   Phase
+	PerRcpt bool
 	// Rules names the step's rules, in order (see Ruler).
 	Rules []string
 }

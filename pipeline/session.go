@@ -3,17 +3,42 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"time"
 
 	"sluice/pipeline/mime"
 )
 
 var errNotAsked = errors.New("not asked")
+var errNotRecorded = errors.New("not in the record")
 
 // A Plan is a checked, immutable list of steps.
 type Plan struct{}
 
 // NewPlan makes the stages of all steps and works out when each is asked. Its error joins everything that is wrong.
-func NewPlan(steps []Step, env Env) (*Plan, error) { return &Plan{}, nil }
+func NewPlan(steps []Step, env Env, o Options) (*Plan, error) { return &Plan{}, nil }
+
+// Text is the plan as text, for the journal.
+func (p *Plan) Text() string { return "" }
+
+// Options are settings of a whole plan; the zero value is the default.
+type Options struct {
+	// SpeakEarliest speaks a refusal as soon as it is decided, and not at RCPT.
+	SpeakEarliest bool
+	// PhaseTimeout bounds each phase before content; 0 is 20 s.
+	PhaseTimeout time.Duration
+	// ContentTimeout bounds the content phase; 0 is 4 minutes.
+	ContentTimeout time.Duration
+	// Workers bounds the calls for single recipients that one transaction has under way; 0 is 8.
+	Workers int
+	// Abandoned bounds the calls of one stage that have outlived their deadline and still hang; 0 is 64. Beyond it the
+	// stage fails at once.
+	Abandoned int
+}
+
+// Resume returns a session that goes on where a record ends: its transaction, client and facts are recalled. Drive it
+// with Rcpt …, Data, Content, Done. Recipients that the record names get the recorded decision, for them only steps
+// that are asked at delivery are asked; others are decided from the recorded facts.
+func (p *Plan) Resume(d Door, r *Record) *Session { return &Session{} }
 
 // Version names the plan in records: a hash of its steps.
 func (p *Plan) Version() string { return "" }
@@ -69,6 +94,7 @@ type Decision struct {
 	Hits      []Hit    // that counted, in configured order, without shadow ones
 	Score     float64  // the sum of Hits
 	Junk      bool     // Folder is the folder for junk, by a threshold
+	Recalled  bool     // it was decided before, at another door, which added Fields and Edits
 }
 
 // A Delivery is what the door did for one recipient.

@@ -181,6 +181,8 @@ type Effect struct {
 	Folder string     `json:"folder,omitempty"` // "Lists/go", for FileInto
 	Flags  []string   `json:"flags,omitempty"`  // `\Flagged`, `$Label1`
 	Shadow bool       `json:"shadow,omitempty"` // recorded, never carried out
+	// Threshold: a score wants it, no rule by itself. It does not count after Keep, and folder and flag are those of junk.
+	Threshold bool `json:"threshold,omitempty"`
 }
 
 // An Edit adds a header field or deletes one. The zero Index deletes every field of the name.
