@@ -79,12 +79,15 @@ type StageRecord struct {
 // A RecipientRecord is what was decided for one recipient, by whom, and where the mail went.
 type RecipientRecord struct {
 	Recipient
-	Verdict  Verdict      `json:"verdict"`
-	Step     string       `json:"step,omitempty"` // the step whose verdict it is; "" where nobody objected
-	Folder   string       `json:"folder,omitempty"`
-	FolderBy string       `json:"folder_by,omitempty"` // "step" or "step/rule"
-	Flags    []string     `json:"flags,omitempty"`
-	Steps    []StepRecord `json:"steps,omitempty"` // what stages asked for this recipient said
+	Verdict  Verdict  `json:"verdict"`
+	Step     string   `json:"step,omitempty"` // the step whose verdict it is; "" where nobody objected
+	Folder   string   `json:"folder,omitempty"`
+	FolderBy string   `json:"folder_by,omitempty"` // "step" or "step/rule"
+	Flags    []string `json:"flags,omitempty"`
+	Score    float64  `json:"score,omitempty"`
+	// Exempt says why refusals that look at the envelope only did not count: "postmaster", "logged in".
+	Exempt string       `json:"exempt,omitempty"`
+	Steps  []StepRecord `json:"steps,omitempty"` // what stages asked for this recipient said
 	// What the door did. Disposition is what became of the mail here.
 	Disposition Disposition `json:"disposition"`
 	Reply       Reply       `json:"reply,omitzero"` // told for this recipient, at RCPT or by LMTP

@@ -2,92 +2,342 @@ package pipeline
 
 import (
 	"context"
-	"errors"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"strings"
 	"time"
 
 	"sluice/pipeline/mime"
 )
 
-var errNotAsked = errors.New("not asked")
-var errNotRecorded = errors.New("not in the record")
-
-// A Plan is a checked, immutable list of steps.
-type Plan struct{}
-
-// NewPlan makes the stages of all steps and works out when each is asked. Its error joins everything that is wrong.
-func NewPlan(steps []Step, env Env, o Options) (*Plan, error) { return &Plan{}, nil }
-
-// Text is the plan as text, for the journal.
-func (p *Plan) Text() string { return "" }
-
-// Options are settings of a whole plan; the zero value is the default.
-type Options struct {
-	// SpeakEarliest speaks a refusal as soon as it is decided, and not at RCPT.
-	SpeakEarliest bool
-	// PhaseTimeout bounds each phase before content; 0 is 20 s.
-	PhaseTimeout time.Duration
-	// ContentTimeout bounds the content phase; 0 is 4 minutes.
-	ContentTimeout time.Duration
-	// Workers bounds the calls for single recipients that one transaction has under way; 0 is 8.
-	Workers int
-	// Abandoned bounds the calls of one stage that have outlived their deadline and still hang; 0 is 64. Beyond it the
-	// stage fails at once.
-	Abandoned int
+// A Session is one client's connection: what a door drives, in the order Connect, Helo, Mail, Rcpt …, Data, Content,
+// Done, and again from Mail for the next message. Close ends it. A Session is driven by one goroutine.
+//
+// What was found about the client and its greeting lives as long as the connection and is in each of its records.
+type Session struct {
+	plan     *Plan
+	door     Door
+	client   Client
+	greeting string
+	began    time.Time
+	shared   []*answer // what was said about everybody, by stage
+	tx       *transaction
+	resumed  bool
 }
 
-// Resume returns a session that goes on where a record ends: its transaction, client and facts are recalled. Drive it
-// with Rcpt …, Data, Content, Done. Recipients that the record names get the recorded decision, for them only steps
-// that are asked at delivery are asked; others are decided from the recorded facts.
-func (p *Plan) Resume(d Door, r *Record) *Session { return &Session{} }
+type transaction struct {
+	id        string
+	received  time.Time
+	sender    Address
+	queueID   string
+	sha256    string
+	message   *mime.Message
+	seen      []*rcpt // all the sender named
+	live      []*rcpt // those not refused
+	phase     Phase   // how far it came
+	decisions []Decision
+	base      *Record // a resumed transaction's record
+}
 
-// Version names the plan in records: a hash of its steps.
-func (p *Plan) Version() string { return "" }
+// A rcpt is one recipient of a transaction.
+type rcpt struct {
+	Recipient
+	own      []*answer  // what was said about this one, by stage
+	early    *judgement // once it is certain that nothing more is to be asked
+	at       Phase      // when that was
+	refused  bool       // at RCPT: by a verdict or by the door
+	byDoor   bool
+	reply    Reply
+	note     string
+	recalled *RecipientRecord
+}
 
-// Warnings are things about the plan that an administrator should know, one sentence each.
-func (p *Plan) Warnings() []string { return nil }
+// settled reports whether nothing more is asked for r.
+func (r *rcpt) settled() bool { return r.early != nil }
 
-// NewSession begins the conversation of a door with one client. A Session is driven by one goroutine.
-func (p *Plan) NewSession(d Door, c Client) *Session { return &Session{} }
+// NewSession begins the conversation of a door with a client. The zero Client is unknown.
+func (p *Plan) NewSession(d Door, c Client) *Session {
+	return &Session{plan: p, door: d, client: c, began: p.env.Now(), shared: make([]*answer, len(p.stages))}
+}
 
-// A Session is one client's connection: what a door drives, in the order Connect, Helo, Mail, Rcpt …, Data, Content,
-// Done, and again from Mail for the next message. Close ends it.
-type Session struct{}
+// newID returns an id that sorts by time: 9 characters of it, then 11 of chance.
+func newID() string {
+	var b [12]byte
+	ms := uint64(time.Now().UnixMilli())
+	binary.BigEndian.PutUint64(b[:8], ms<<16)
+	rand.Read(b[6:]) // never fails
+	return strings.ToLower(idEncoding.EncodeToString(b[1:]))
+}
 
-// Connect asks the stages that need the client only.
-func (s *Session) Connect(ctx context.Context) *Reply { return nil }
+var idEncoding = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
 
-// Helo takes the client's greeting. A second one drops what was found from the first. It may be called without
-// Connect, which it then does. A reply that is not nil refuses (only with speak: earliest).
-func (s *Session) Helo(ctx context.Context, greeting string) *Reply { return nil }
+// Connect asks the stages that need the client only. A reply that is not nil refuses the client (SpeakEarliest).
+func (s *Session) Connect(ctx context.Context) *Reply { return s.everybody(ctx, Connect) }
 
-// SetClient says that more is known of the client, or something else: it has logged in, or TLS has begun. What was found
-// about the client before is dropped and asked again at the next phase.
-func (s *Session) SetClient(c Client) {}
+// Helo takes the client's greeting. A second one drops what was found from the first. A reply that is not nil refuses
+// it (SpeakEarliest).
+func (s *Session) Helo(ctx context.Context, greeting string) *Reply {
+	s.drop(func(st *planStage) bool { return st.phase >= Helo })
+	s.greeting = greeting
+	return s.everybody(ctx, Helo)
+}
 
-// Mail begins a transaction and returns its id. A transaction under way is reset first.
-func (s *Session) Mail(ctx context.Context, from Address) (id string, refuse *Reply) { return "", nil }
+// SetClient says that something else is known of the client: it has logged in, or TLS has begun. What was found about
+// the client before is dropped and asked again at the next phase.
+func (s *Session) SetClient(c Client) {
+	if c == s.client {
+		return
+	}
+	s.drop(func(*planStage) bool { return true })
+	s.client = c
+}
+
+// drop forgets what stages have said about the connection and tells them.
+func (s *Session) drop(which func(*planStage) bool) {
+	for i, a := range s.shared {
+		if a != nil && which(&s.plan.stages[i]) {
+			s.settle(a.result, Outcome{})
+			s.shared[i] = nil
+		}
+	}
+}
+
+// everybody asks what can be asked without a recipient.
+func (s *Session) everybody(ctx context.Context, now Phase) *Reply {
+	if !s.decided(now) {
+		s.ask(ctx, now, nil, func() bool { return false })
+	}
+	if !s.plan.options.SpeakEarliest || s.door == LMTP || s.door == Deliver {
+		return nil
+	}
+	if j := s.plan.judge(ledger{shared: s.shared}, now, s.exempt(nil)); j.certain && j.verdict.Action.Refuses() {
+		return &j.verdict.Reply
+	}
+	return nil
+}
+
+// decided reports whether every recipient that is not exempt is settled by what was said so far, so that asking more can
+// wait until an exempt one turns up.
+func (s *Session) decided(now Phase) bool {
+	for before := range now {
+		if s.plan.judge(ledger{shared: s.shared}, before, s.exempt(nil)).settled() {
+			return true
+		}
+	}
+	return false
+}
+
+// exempt returns why refusals that look neither at header nor at body do not count for a recipient (nil: an ordinary
+// one): whoever has trouble with us must reach the postmaster, and our own users are not strangers.
+func (s *Session) exempt(r *rcpt) string {
+	switch {
+	case s.client.Login != "":
+		return "logged in"
+	case r != nil && r.Address.Local == "postmaster":
+		return "postmaster"
+	}
+	return ""
+}
+
+// Mail begins a transaction and returns its id; one that is under way is reset first. A reply that is not nil refuses it
+// (SpeakEarliest).
+func (s *Session) Mail(ctx context.Context, from Address) (id string, refuse *Reply) {
+	s.Reset("another MAIL")
+	s.tx = &transaction{id: s.plan.env.NewID(), received: s.plan.env.Now(), sender: from, phase: Mail}
+	return s.tx.id, s.everybody(ctx, Mail)
+}
+
+// ID returns the id of the transaction, "" without one.
+func (s *Session) ID() string {
+	if s.tx == nil {
+		return ""
+	}
+	return s.tx.id
+}
 
 // SetQueueID names the transaction as the MTA in front of us does.
-func (s *Session) SetQueueID(id string) {}
+func (s *Session) SetQueueID(id string) {
+	if s.tx != nil {
+		s.tx.queueID = id
+	}
+}
 
-// Rcpt takes a recipient. A reply that is not nil refuses this recipient, who then is no longer part of the
-// transaction but of its record.
-func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply { return nil }
+// SetSHA256 gives the hash of the message, in hex, where the door has it already.
+func (s *Session) SetSHA256(sum string) {
+	if s.tx != nil {
+		s.tx.sha256 = sum
+	}
+}
+
+// Rcpt takes a recipient. A reply that is not nil refuses this recipient, who then is no longer part of the transaction
+// but of its record. At LMTP and deliver nobody is refused here: what was decided is among Content's decisions.
+func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
+	t := s.tx
+	if t == nil {
+		return &Reply{503, "5.5.1", "MAIL first"}
+	}
+	t.phase = Rcpt
+	x := &rcpt{Recipient: r, own: make([]*answer, len(s.plan.stages))}
+	t.seen = append(t.seen, x)
+	t.live = append(t.live, x)
+	if t.base != nil {
+		x.recalled = t.base.recipient(r)
+	}
+	if x.recalled != nil {
+		return nil // it is asked about when the message is there
+	}
+	// What was said before this recipient came may settle it.
+	for before := Connect; before < Rcpt; before++ {
+		s.note(x, before)
+	}
+	if !x.settled() {
+		s.ask(ctx, Rcpt, []*rcpt{x}, func() bool { return false })
+		s.note(x, Rcpt)
+	}
+	if !x.settled() || !x.early.verdict.Action.Refuses() || s.door == LMTP || s.door == Deliver {
+		return nil
+	}
+	x.refused, x.reply = true, x.early.verdict.Reply
+	t.live = t.live[:len(t.live)-1]
+	return &x.reply
+}
+
+// note keeps a recipient's judgement once nothing more is to be asked for it.
+func (s *Session) note(r *rcpt, now Phase) {
+	if r.early != nil || r.recalled != nil {
+		return
+	}
+	if j := s.judge(r, now); j.settled() {
+		r.early, r.at = &j, now
+	}
+}
+
+func (s *Session) judge(r *rcpt, now Phase) judgement {
+	return s.plan.judge(ledger{s.shared, r.own}, now, s.exempt(r))
+}
 
 // Refuse notes a recipient that the door itself refuses (an unknown user, a full mailbox), for the record.
-func (s *Session) Refuse(r Recipient, reply Reply, why string) {}
+func (s *Session) Refuse(r Recipient, reply Reply, why string) {
+	if s.tx == nil {
+		return
+	}
+	s.tx.seen = append(s.tx.seen, &rcpt{Recipient: r, refused: true, byDoor: true, reply: reply, note: why})
+}
 
-// Data says that all recipients are known. A reply that is not nil refuses the message for all.
-func (s *Session) Data(ctx context.Context) *Reply { return nil }
+// Data says that all recipients are known. A reply that is not nil refuses the message for all (SpeakEarliest).
+func (s *Session) Data(ctx context.Context) *Reply {
+	if s.tx == nil {
+		return &Reply{503, "5.5.1", "MAIL first"}
+	}
+	s.tx.phase = Data
+	s.all(ctx, Data)
+	if !s.plan.options.SpeakEarliest || s.door == LMTP || s.door == Deliver || len(s.tx.live) == 0 {
+		return nil
+	}
+	for _, r := range s.tx.live {
+		if !r.settled() || !r.early.verdict.Action.Refuses() {
+			return nil
+		}
+	}
+	return &s.tx.live[0].early.verdict.Reply
+}
+
+// all asks what a phase with all recipients asks.
+func (s *Session) all(ctx context.Context, now Phase) {
+	enough := func() bool {
+		settled := true
+		for _, r := range s.tx.live {
+			s.note(r, now)
+			settled = settled && (r.settled() || r.recalled != nil && r.recalled.Verdict.Action > Keep)
+		}
+		return settled
+	}
+	if len(s.tx.live) == 0 || enough() || s.resumed && !s.anythingAtDelivery() {
+		return
+	}
+	s.ask(ctx, now, s.tx.live, enough)
+	enough()
+}
+
+// anythingAtDelivery reports whether a resumed transaction has anything left to ask.
+func (s *Session) anythingAtDelivery() bool {
+	for _, r := range s.tx.live {
+		if r.recalled == nil {
+			return true
+		}
+	}
+	for i := range s.plan.steps {
+		if s.plan.steps[i].Kind.AtDelivery {
+			return true
+		}
+	}
+	return false
+}
 
 // Content gives the message and returns a decision for each recipient that was taken, in their order.
-func (s *Session) Content(ctx context.Context, m *mime.Message) []Decision { return nil }
+func (s *Session) Content(ctx context.Context, m *mime.Message) []Decision {
+	t := s.tx
+	if t == nil {
+		return nil
+	}
+	t.phase, t.message = Content, m
+	s.all(ctx, Content)
+	t.decisions = make([]Decision, len(t.live))
+	for i, r := range t.live {
+		t.decisions[i] = s.decide(r)
+	}
+	return t.decisions
+}
+
+func (s *Session) decide(r *rcpt) Decision {
+	if r.recalled != nil {
+		return s.recall(r)
+	}
+	j := r.early
+	if j == nil {
+		now := s.judge(r, Content)
+		j = &now
+	}
+	return s.plan.decision(r.Recipient, ledger{s.shared, r.own}, *j)
+}
+
+// recall is the recorded decision, with what steps that are asked at delivery have added.
+func (s *Session) recall(r *rcpt) Decision {
+	d := Decision{
+		Recipient: r.Recipient, Verdict: r.recalled.Verdict, Step: r.recalled.Step,
+		Folder: r.recalled.Folder, folderBy: r.recalled.FolderBy, Flags: r.recalled.Flags, Recalled: true,
+	}
+	if d.Verdict.Action > Keep {
+		return d
+	}
+	own := make([]*answer, len(r.own))
+	for i := range s.plan.stages {
+		if s.plan.steps[s.plan.stages[i].step].Kind.AtDelivery {
+			own[i] = r.own[i]
+		}
+	}
+	l := ledger{make([]*answer, len(s.shared)), own}
+	now := s.plan.decision(r.Recipient, l, s.plan.judge(l, Content, ""))
+	if now.Verdict.Action != Pass {
+		d.Verdict, d.Step = now.Verdict, now.Step
+	}
+	if now.Folder != "" {
+		d.Folder, d.folderBy = now.Folder, now.folderBy
+	}
+	d.Flags = append(d.Flags, now.Flags...)
+	d.Edits = now.Edits
+	return d
+}
 
 // A Decision is what was decided for one recipient.
 type Decision struct {
 	Recipient Recipient
 	Verdict   Verdict  // with its reply filled in
-	Step      string   // whose verdict it is
+	Step      string   // whose verdict it is; "" where nobody objected
 	Folder    string   // of the implicit keep; "" is the inbox
 	Flags     []string //
 	Edits     []Edit   // header fields to add and delete in this recipient's copy, in order
@@ -95,27 +345,130 @@ type Decision struct {
 	Score     float64  // the sum of Hits
 	Junk      bool     // Folder is the folder for junk, by a threshold
 	Recalled  bool     // it was decided before, at another door, which added Fields and Edits
+
+	folderBy string
 }
 
 // A Delivery is what the door did for one recipient.
 type Delivery struct {
 	Disposition Disposition
-	Reply       Reply
+	Reply       Reply  // told for this recipient, where each is answered
 	Folder      string // where it was filed, if elsewhere than decided
-	File        string
-	Held        string
-	Note        string
+	File        string // the unique name in its Maildir
+	Held        string // the id in quarantine
+	Note        string // for the operator
 }
 
-// Done ends the transaction with what the door did for each recipient of Content's decisions, and hands its record
-// over; the reply is what the door is about to say. With durable (a discard, or anything else of which the record is
-// the only trace) it returns once the record would survive a power cut. It is called before the reply is written;
-// after an error the door answers 451.
-func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) error { return nil }
+// Done ends the transaction with what the door did for each of Content's decisions, in their order, and hands its record
+// over; reply is what the door is about to say. A record of a discard is the only trace of the mail: then Done returns
+// once it would survive a power cut. It is called before the reply is written; after an error the door answers 451.
+func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) error {
+	t := s.tx
+	if t == nil {
+		return nil
+	}
+	end, durable := "done", false
+	if reply.Code >= 400 {
+		end = "refused"
+	}
+	for _, d := range deliveries {
+		durable = durable || d.Disposition == Dropped || d.Disposition == Held
+	}
+	if s.door == Milter && end == "done" {
+		end = "handed over"
+	}
+	err := s.record(ctx, end, reply, "", deliveries, durable && reply.Code < 400)
+	if err != nil && durable {
+		// The sender is going to be asked to come again: the record says what became of this attempt, if it can be kept.
+		for i := range deliveries {
+			deliveries[i].Disposition = Postponed
+		}
+		_ = s.record(ctx, "refused", Reply{451, "4.3.0", ""}, err.Error(), deliveries, false)
+	} else {
+		err = nil
+	}
+	s.end()
+	return err
+}
 
 // Reset ends the transaction without a message being accepted; why is for the record. Without a transaction, and after
 // Done, it does nothing.
-func (s *Session) Reset(why string) {}
+func (s *Session) Reset(why string) {
+	t := s.tx
+	if t == nil {
+		return
+	}
+	if len(t.seen) > 0 {
+		end := "aborted"
+		if len(t.live) == 0 {
+			end = "refused"
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := s.record(ctx, end, Reply{}, why, nil, false); err != nil && s.plan.env.Log != nil {
+			s.plan.env.Log.Error("record not kept", "id", t.id, "error", err)
+		}
+	}
+	s.end()
+}
+
+// end tells the transaction's results what became of them and forgets them. What was found about the connection stays.
+func (s *Session) end() {
+	t := s.tx
+	first := Outcome{Counted: true}
+	if len(t.decisions) > 0 {
+		first.Verdict = t.decisions[0].Verdict
+	}
+	for i, a := range s.shared {
+		if a == nil || s.plan.stages[i].phase < Mail {
+			continue
+		}
+		o := first
+		o.Counted = s.neededShared(i)
+		s.settle(a.result, o)
+		s.shared[i] = nil
+	}
+	for n, r := range t.seen {
+		for i, a := range r.own {
+			if a == nil {
+				continue
+			}
+			o := Outcome{Counted: s.needed(i, r)}
+			if r.early != nil {
+				o.Verdict = r.early.verdict
+			}
+			if k := indexOf(t.live, t.seen[n]); k >= 0 && k < len(t.decisions) {
+				o.Verdict = t.decisions[k].Verdict
+			}
+			s.settle(a.result, o)
+		}
+	}
+	s.tx = nil
+}
+
+func indexOf(rs []*rcpt, r *rcpt) int {
+	for i, x := range rs {
+		if x == r {
+			return i
+		}
+	}
+	return -1
+}
 
 // Close ends the session, and a transaction that is under way.
-func (s *Session) Close() {}
+func (s *Session) Close() {
+	s.Reset("connection closed")
+	s.drop(func(*planStage) bool { return true })
+}
+
+// digest is the hash of the message.
+func (t *transaction) digest() string {
+	if t.sha256 != "" || t.message == nil || t.message.Raw() == nil {
+		return t.sha256
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, t.message.Raw()); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,429 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+var (
+	errNotAsked    = errors.New("not asked")
+	errNotRecorded = errors.New("not in the record")
+)
+
+// States of an answer, as records name them.
+const (
+	stateAnswered  = "answered"
+	stateError     = "error"
+	stateNotAsked  = "not asked"
+	stateNotNeeded = "not needed"
+	stateRecalled  = "recalled"
+)
+
+// An answer is what became of one call of a stage.
+type answer struct {
+	state    string
+	why      string // for "not asked"
+	result   Result
+	err      error
+	took     time.Duration
+	recalled bool
+}
+
+// verdict is what the answer says, an error by way of the policy.
+func (a *answer) verdict(o OnError) Verdict {
+	if a.err == nil {
+		return a.result.Verdict
+	}
+	switch o {
+	case Postpone:
+		return Verdict{At: -1, Action: TempFail, By: "on_error", Reason: a.err.Error(),
+			Reply: Reply{451, "4.7.1", "a check could not be made; please try again later"}}
+	case Refuse:
+		return Verdict{At: -1, Action: Reject, By: "on_error", Reason: a.err.Error(),
+			Reply: Reply{550, "5.7.1", "a check could not be made"}}
+	}
+	return Verdict{}
+}
+
+// A call is one question under way or waiting: a stage, for everybody (rcpt nil) or for one recipient.
+type call struct {
+	stage int
+	rcpt  *rcpt
+}
+
+type reply struct {
+	call
+	answer *answer
+}
+
+// ask asks every stage whose phase has come and that has not been asked yet: those for everybody, and for the given
+// recipients those that are asked for each. It returns when all have answered, failed or reached their deadline, or when
+// enough() says that the rest is not needed; then the others are abandoned.
+func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func() bool) {
+	p := s.plan
+	limit := p.options.PhaseTimeout
+	if now == Content {
+		limit = p.options.ContentTimeout
+	}
+	todo := s.due(now, rcpts)
+	if len(todo) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
+	var (
+		done    = make(chan reply, len(todo)) // nobody who sends waits, so an abandoned call ends by itself
+		running = map[call]context.CancelFunc{}
+		single  int // running calls for single recipients
+		drop    = func(c call) {
+			running[c]()
+			delete(running, c)
+			if c.rcpt != nil {
+				single--
+			}
+		}
+	)
+	defer func() {
+		// Every call that was started sends one reply, soon after it is told to stop: their results are told that they do
+		// not count.
+		late := len(running)
+		for c := range running {
+			drop(c)
+		}
+		go func() {
+			for range late {
+				s.settle((<-done).answer.result, Outcome{})
+			}
+		}()
+	}()
+	for {
+		// Those that wait for something outside start first, so that what only computes runs meanwhile, in order.
+		progress := false
+		rest := todo[:0:0]
+		for _, c := range todo {
+			st := &p.stages[c.stage]
+			if c.rcpt != nil && c.rcpt.settled() {
+				continue
+			}
+			if !s.ready(c) || !st.reads.Waits {
+				rest = append(rest, c)
+				continue
+			}
+			if c.rcpt != nil && single >= p.options.Workers {
+				rest = append(rest, c)
+				continue
+			}
+			if why := s.notAsked(st, c.rcpt); why != "" {
+				s.put(c, &answer{state: stateNotAsked, why: why})
+				progress = true
+				continue
+			}
+			if int(st.hanging.Load()) >= p.options.Abandoned {
+				s.put(c, s.failed(fmt.Errorf("%d calls that never ended are still hanging", p.options.Abandoned), 0))
+				progress = true
+				continue
+			}
+			running[c] = s.start(ctx, c, now, done)
+			if c.rcpt != nil {
+				single++
+			}
+		}
+		todo = rest
+		for i, c := range todo {
+			st := &p.stages[c.stage]
+			if st.reads.Waits || !s.ready(c) {
+				continue
+			}
+			todo = slices.Delete(todo, i, i+1)
+			if why := s.notAsked(st, c.rcpt); why != "" {
+				s.put(c, &answer{state: stateNotAsked, why: why})
+			} else {
+				s.put(c, s.inline(ctx, c, now))
+			}
+			progress = true
+			break // it may have made others ready, which come first in order
+		}
+		if enough() || len(todo) == 0 && len(running) == 0 {
+			return
+		}
+		if progress {
+			// Pick up what has arrived meanwhile without waiting for it.
+			select {
+			case r := <-done:
+				s.arrived(r, running, drop)
+			default:
+			}
+			continue
+		}
+		if len(running) == 0 {
+			return // the rest waits for stages that are not asked
+		}
+		s.arrived(<-done, running, drop)
+	}
+}
+
+func (s *Session) arrived(r reply, running map[call]context.CancelFunc, drop func(call)) {
+	drop(r.call)
+	s.put(r.call, r.answer)
+}
+
+// due lists the calls to be made at a phase, in configured order.
+func (s *Session) due(now Phase, rcpts []*rcpt) []call {
+	var todo []call
+	for i := range s.plan.stages {
+		st := &s.plan.stages[i]
+		if st.phase > now {
+			continue
+		}
+		if !st.perRcpt {
+			if s.shared[i] == nil {
+				todo = append(todo, call{stage: i})
+			}
+			continue
+		}
+		for _, r := range rcpts {
+			if r.own[i] == nil {
+				todo = append(todo, call{i, r})
+			}
+		}
+	}
+	return todo
+}
+
+// ready reports whether the stages that a call reads have all been asked.
+func (s *Session) ready(c call) bool {
+	for _, d := range s.plan.stages[c.stage].deps {
+		if s.heard(d, c.rcpt) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Session) heard(stage int, r *rcpt) *answer {
+	if s.plan.stages[stage].perRcpt {
+		if r == nil {
+			return nil
+		}
+		return r.own[stage]
+	}
+	return s.shared[stage]
+}
+
+func (s *Session) put(c call, a *answer) {
+	if s.plan.steps[s.plan.stages[c.stage].step].Shadow {
+		shadow(&a.result)
+	}
+	if c.rcpt != nil {
+		c.rcpt.own[c.stage] = a
+		return
+	}
+	s.shared[c.stage] = a
+}
+
+// shadow marks all that a result wants as recorded only.
+func shadow(r *Result) {
+	for i := range r.Hits {
+		r.Hits[i].Shadow = true
+	}
+	for i := range r.Undecided {
+		r.Undecided[i].Shadow = true
+	}
+	for i := range r.Effects {
+		r.Effects[i].Shadow = true
+	}
+	for i := range r.Edits {
+		r.Edits[i].Shadow = true
+	}
+}
+
+// notAsked returns why a stage is not to be asked, "" if it is.
+func (s *Session) notAsked(st *planStage, r *rcpt) string {
+	step := &s.plan.steps[st.step]
+	if step.Kind.AtDelivery && s.door == Milter {
+		return "asked where the mail is filed"
+	}
+	if r != nil && r.recalled != nil && !step.Kind.AtDelivery {
+		return "decided before"
+	}
+	if s.resumed && !step.Kind.Pure && !step.Kind.AtDelivery {
+		return "not in the record"
+	}
+	if !st.reads.Strangers {
+		return ""
+	}
+	switch {
+	case s.client.Login != "":
+		return "client logged in"
+	case s.client.Trusted:
+		return "client is trusted"
+	case !s.client.Known():
+		return "client unknown"
+	}
+	return ""
+}
+
+// start makes a call in a goroutine of its own. The goroutine ends when the stage returns, however late; a stage that
+// outlives its deadline or is not needed any more is answered for, and counted as hanging until it returns.
+func (s *Session) start(ctx context.Context, c call, now Phase, done chan<- reply) context.CancelFunc {
+	st := &s.plan.stages[c.stage]
+	v := s.view(c, now)
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, st.timeout)
+	ended := make(chan *answer, 1)
+	go func() {
+		result, err := s.check(ctx, st, v)
+		if err != nil {
+			ended <- s.failed(err, time.Since(began))
+			s.settle(result, Outcome{})
+			return
+		}
+		ended <- &answer{state: stateAnswered, result: result, took: time.Since(began)}
+	}()
+	go func() { // ends when the call has ended
+		select {
+		case a := <-ended:
+			if a.err != nil && ctx.Err() != nil {
+				a.err = s.deadline(ctx, st) // a stage that heeds its context says the same as one that does not
+			}
+			done <- reply{c, a}
+			return
+		case <-ctx.Done():
+		}
+		st.hanging.Add(1)
+		done <- reply{c, s.failed(s.deadline(ctx, st), time.Since(began))}
+		a := <-ended
+		st.hanging.Add(-1)
+		s.settle(a.result, Outcome{})
+	}()
+	return cancel
+}
+
+func (s *Session) deadline(ctx context.Context, st *planStage) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %s", st.timeout)
+	}
+	return errors.New("the client went away")
+}
+
+// inline makes a call of a stage that only computes.
+func (s *Session) inline(ctx context.Context, c call, now Phase) *answer {
+	st := &s.plan.stages[c.stage]
+	began := time.Now()
+	result, err := s.check(ctx, st, s.view(c, now))
+	took := time.Since(began)
+	if err == nil && took > st.timeout {
+		err = fmt.Errorf("took longer than %s", st.timeout)
+	}
+	if err != nil {
+		s.settle(result, Outcome{})
+		return s.failed(err, took)
+	}
+	return &answer{state: stateAnswered, result: result, took: took}
+}
+
+// check calls a stage; a panic becomes an error.
+func (s *Session) check(ctx context.Context, st *planStage, v View) (r Result, err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			r, err = Result{}, fmt.Errorf("panic: %v", x)
+			if log := s.plan.env.Log; log != nil {
+				// The record says that it happened; only the log has room for where.
+				log.Error("stage panicked", "step", s.plan.steps[st.step].Name, "panic", fmt.Sprint(x), "stack", string(debug.Stack()))
+			}
+		}
+	}()
+	return st.stage.Check(ctx, v)
+}
+
+func (s *Session) failed(err error, took time.Duration) *answer {
+	return &answer{state: stateError, err: err, took: took}
+}
+
+// settle tells a result what became of it.
+func (s *Session) settle(r Result, o Outcome) {
+	if r.After == nil {
+		return
+	}
+	defer func() {
+		if x := recover(); x != nil && s.plan.env.Log != nil {
+			s.plan.env.Log.Error("stage panicked after the decision", "panic", fmt.Sprint(x), "stack", string(debug.Stack()))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	r.After(ctx, o)
+}
+
+// view is the transaction as one call may see it.
+func (s *Session) view(c call, now Phase) View {
+	st := &s.plan.stages[c.stage]
+	in := st.reads.Input
+	v := View{Phase: now}
+	v.Door = s.door
+	if t := s.tx; t != nil {
+		v.ID, v.Received = t.id, t.received
+		if in&InputSender != 0 {
+			v.Sender = t.sender
+		}
+		if in&InputRecipients != 0 {
+			for _, r := range t.live {
+				v.Recipients = append(v.Recipients, r.Recipient)
+			}
+		}
+		if in&(InputHeader|InputBody) != 0 {
+			v.Message = t.message
+		}
+	} else {
+		v.Received = s.began
+	}
+	if in&InputClient != 0 {
+		v.Client = s.client
+	}
+	if in&InputGreeting != 0 {
+		v.Greeting = s.greeting
+	}
+	if c.rcpt != nil && in&InputRecipient != 0 {
+		v.Rcpt = c.rcpt.Recipient
+	}
+	if len(st.reads.Facts) == 0 {
+		return v
+	}
+	v.Facts = make(Facts, len(st.reads.Facts))
+	for _, name := range st.reads.Facts {
+		v.Facts[name] = Finding{Unknown: errNotAsked}
+	}
+	for _, d := range st.deps {
+		ds := &s.plan.stages[d]
+		step := &s.plan.steps[ds.step]
+		a := s.heard(d, c.rcpt)
+		if a == nil {
+			continue
+		}
+		f := v.Facts[step.Name]
+		if a.err != nil {
+			if f.Fact == nil {
+				f.Unknown = a.err
+			}
+		} else if a.state == stateNotAsked {
+			if f.Fact == nil {
+				f.Unknown = errors.New(a.why)
+			}
+		} else if a.result.Fact != nil {
+			f = Finding{Fact: a.result.Fact, Missing: a.result.Missing}
+		} else if len(a.result.Missing) > 0 {
+			f.Missing = a.result.Missing
+		} else if step.fact == nil {
+			f.Unknown = nil
+		}
+		v.Facts[step.Name] = f
+		v.Hits = append(v.Hits, a.result.Hits...)
+		v.Undecided = append(v.Undecided, a.result.Undecided...)
+	}
+	return v
+}

@@ -1,0 +1,308 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A Plan is a checked, immutable list of steps. Any number of sessions may use it at once; a reload makes a new one.
+type Plan struct {
+	steps    []planStep
+	stages   []planStage // of all steps, in configured order
+	env      Env
+	options  Options
+	text     string
+	version  string
+	warnings []string
+}
+
+// Options are settings of a whole plan; the zero value is the default.
+type Options struct {
+	// SpeakEarliest speaks a refusal as soon as it is decided, and not at RCPT.
+	SpeakEarliest bool
+	// PhaseTimeout bounds each phase before content; 0 is 20 s (Postfix gives a milter 30 s for a command).
+	PhaseTimeout time.Duration
+	// ContentTimeout bounds the content phase; 0 is 4 minutes (Postfix gives a milter 300 s).
+	ContentTimeout time.Duration
+	// Workers bounds the waiting calls that one transaction has under way for single recipients; 0 is 8.
+	Workers int
+	// Abandoned bounds the calls of one stage that have outlived their deadline and still hang; 0 is 64. Beyond it the
+	// stage fails at once.
+	Abandoned int
+}
+
+func (o Options) withDefaults() Options {
+	if o.PhaseTimeout <= 0 {
+		o.PhaseTimeout = 20 * time.Second
+	}
+	if o.ContentTimeout <= 0 {
+		o.ContentTimeout = 4 * time.Minute
+	}
+	if o.Workers <= 0 {
+		o.Workers = 8
+	}
+	if o.Abandoned <= 0 {
+		o.Abandoned = 64
+	}
+	return o
+}
+
+type planStep struct {
+	Step
+	onError  OnError
+	fact     any          // sample of the fact, nil for none
+	factType reflect.Type //
+	stages   []int        // places in Plan.stages
+	rules    []string
+}
+
+type planStage struct {
+	stage   Stage
+	reads   Reads
+	step    int
+	phase   Phase
+	perRcpt bool
+	content bool  // what it says depends on header or body, be it by way of facts
+	deps    []int // stages before it whose facts and hits it reads
+	timeout time.Duration
+	hanging *atomic.Int32 // calls that outlived their deadline
+}
+
+// NewPlan makes the stages of all steps and works out when each is asked. Its error joins everything that is wrong; each
+// part begins with the step's position.
+func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
+	p := &Plan{env: env, options: o.withDefaults()}
+	if p.env.Now == nil {
+		p.env.Now = time.Now
+	}
+	if p.env.NewID == nil {
+		p.env.NewID = newID
+	}
+	var (
+		wrong  []error
+		before []Before
+		files  []File
+		names  = map[string]int{}
+	)
+	for i, st := range steps {
+		if st.Name == "" {
+			st.Name = st.Kind.Name
+		}
+		fail := func(err error) {
+			where := st.Name
+			if st.Pos != "" {
+				where = st.Pos + ": " + where
+			}
+			wrong = append(wrong, fmt.Errorf("%s: %w", where, err))
+		}
+		if !factName.MatchString(st.Name) {
+			fail(fmt.Errorf("%q cannot be the name of a step: write lower-case letters, digits and _, a letter first", st.Name))
+			continue
+		}
+		if _, ok := names[st.Name]; ok {
+			fail(fmt.Errorf("there are two steps called %s: give one a name of its own with `name:`", st.Name))
+			continue
+		}
+		names[st.Name] = i
+		ps := planStep{Step: st, onError: st.Kind.OnError}
+		if st.OnError != nil {
+			ps.onError = *st.OnError
+		}
+		if st.Kind.Fact != nil {
+			if ps.fact = st.Kind.Fact(st.Config); ps.fact != nil {
+				t, err := FactType(ps.fact)
+				if err != nil {
+					fail(err)
+					continue
+				}
+				ps.factType = t
+			}
+		}
+		self := Before{Name: st.Name, Kind: st.Kind.Name, Shadow: st.Shadow, Fact: ps.fact}
+		e := p.env
+		e.Name, e.Before = st.Name, append(slices.Clone(before), self)
+		if env.Files != nil {
+			e.Files = func(pattern string) ([]File, error) {
+				f, err := env.Files(pattern)
+				files = append(files, f...)
+				return f, err
+			}
+		}
+		stages, err := st.Kind.New(st.Config, e)
+		if err != nil {
+			fail(err)
+			// Later steps are checked against what this one would have found, so that one mistake is not reported twice.
+			before = append(before, self)
+			p.steps = append(p.steps, ps)
+			continue
+		}
+		p.steps = append(p.steps, ps)
+		for _, s := range stages {
+			if err := p.addStage(len(p.steps)-1, s, names); err != nil {
+				fail(err)
+			}
+		}
+		last := &p.steps[len(p.steps)-1]
+		self.Rules = last.rules
+		for _, n := range last.stages {
+			self.Phase = max(self.Phase, p.stages[n].phase)
+			self.PerRcpt = self.PerRcpt || p.stages[n].perRcpt
+		}
+		before = append(before, self)
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, err
+	}
+	p.describe(files)
+	p.warn()
+	return p, nil
+}
+
+func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
+	ps := &p.steps[step]
+	r := s.Reads()
+	x := planStage{
+		stage: s, reads: r, step: step,
+		phase:   r.Input.Phase(),
+		perRcpt: r.Input&InputRecipient != 0,
+		content: r.Input&(InputHeader|InputBody) != 0,
+		timeout: ps.Timeout,
+		hanging: new(atomic.Int32),
+	}
+	if ps.At != nil {
+		x.phase = max(x.phase, *ps.At)
+	}
+	for _, name := range r.Facts {
+		k, ok := names[name]
+		if !ok {
+			return fmt.Errorf("reads the facts of %s, which is no step before it", name)
+		}
+		// Its own step: what the stages made before this one found.
+		for _, n := range p.steps[k].stages {
+			x.deps = append(x.deps, n)
+			d := p.stages[n]
+			x.phase = max(x.phase, d.phase)
+			x.perRcpt = x.perRcpt || d.perRcpt
+			x.content = x.content || d.content
+		}
+	}
+	if x.perRcpt {
+		x.phase = max(x.phase, Rcpt)
+	}
+	if x.timeout <= 0 {
+		x.timeout = 10 * time.Second
+		if x.phase == Content {
+			x.timeout = time.Minute
+		}
+	}
+	if ruler, ok := s.(Ruler); ok && len(ps.rules) == 0 {
+		ps.rules = ruler.Rules()
+	}
+	ps.stages = append(ps.stages, len(p.stages))
+	p.stages = append(p.stages, x)
+	return nil
+}
+
+// Version names the plan in records: a hash of its text.
+func (p *Plan) Version() string { return p.version }
+
+// Text is the plan as text, for the journal: its steps with their settings and the hashes of the files they name.
+func (p *Plan) Text() string { return p.text }
+
+// Warnings are things about the plan that an administrator should know, one sentence each.
+func (p *Plan) Warnings() []string { return p.warnings }
+
+// Steps names the steps in order.
+func (p *Plan) Steps() []string {
+	names := make([]string, len(p.steps))
+	for i, s := range p.steps {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// Stages returns the stages of a step in order, for those who explain what they said.
+func (p *Plan) Stages(step string) []Stage {
+	for _, s := range p.steps {
+		if s.Name == step {
+			out := make([]Stage, len(s.stages))
+			for i, n := range s.stages {
+				out[i] = p.stages[n].stage
+			}
+			return out
+		}
+	}
+	return nil
+}
+
+func (p *Plan) describe(files []File) {
+	var b strings.Builder
+	for _, s := range p.steps {
+		config, err := json.Marshal(s.Config)
+		if err != nil {
+			config = fmt.Appendf(nil, "%+v", s.Config)
+		}
+		fmt.Fprintf(&b, "%s: kind=%s on_error=%s shadow=%t %s\n", s.Name, s.Kind.Name, s.onError, s.Shadow, config)
+	}
+	for _, f := range files {
+		fmt.Fprintf(&b, "file %s sha256=%x\n", f.Path, sha256.Sum256(f.Text))
+	}
+	p.text = b.String()
+	sum := sha256.Sum256([]byte(p.text))
+	p.version = hex.EncodeToString(sum[:6])
+}
+
+// warn says which verdicts have to wait for a later phase than the one they are decided at, and for whom.
+func (p *Plan) warn() {
+	for i, s := range p.stages {
+		if p.steps[s.step].Shadow {
+			continue
+		}
+		for _, f := range s.reads.Can {
+			k := key{s.step, f.At}
+			for j, t := range p.stages {
+				if j == i || t.phase <= s.phase || p.steps[t.step].Shadow {
+					continue
+				}
+				n := slices.IndexFunc(t.reads.Can, func(o Final) bool {
+					return (key{t.step, o.At}).less(k) && o.Action != f.Action
+				})
+				if n >= 0 {
+					o := t.reads.Can[n]
+					p.warnings = append(p.warnings, fmt.Sprintf("%s acts at %s and not at %s, because %s may say %s",
+						p.who(s.step, f.At), t.phase, s.phase, p.who(t.step, o.At), o.Action))
+					break
+				}
+			}
+		}
+	}
+}
+
+// who names a place in a step: `zen` (rules) for a rule.
+func (p *Plan) who(step, at int) string {
+	s := p.steps[step]
+	switch {
+	case at >= 0 && at < len(s.rules):
+		return fmt.Sprintf("`%s` of %s", s.rules[at], s.Name)
+	case at >= 0 && len(s.rules) > 0:
+		return "a threshold of " + s.Name
+	}
+	return s.Name
+}
+
+// A key is a place in the configured order.
+type key struct{ step, at int }
+
+// end is behind everything.
+var end = key{math.MaxInt, math.MaxInt}
+
+func (a key) less(b key) bool { return a.step < b.step || a.step == b.step && a.at < b.at }
