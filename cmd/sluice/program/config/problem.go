@@ -1,0 +1,144 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Problem is one thing that is wrong with a configuration, with its place and what to do about it.
+type Problem struct {
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`   // from 1; 0: the file as a whole
+	Column int    `json:"column,omitempty"` // from 1, in characters
+	Text   string `json:"text"`             // what is wrong
+	Remedy string `json:"remedy,omitempty"` // what to write instead
+	Source string `json:"source,omitempty"` // the line it is in
+}
+
+// String returns the problem with the line it is in and a caret under its place.
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	b.WriteString(": " + p.Text)
+	if p.Remedy != "" {
+		b.WriteString("; " + p.Remedy)
+	}
+	if p.Line > 0 {
+		b.WriteString("\n" + excerpt(p.Source, p.Line, p.Column))
+	}
+	return b.String()
+}
+
+// excerpt shows a line with a caret under one of its columns. Long lines are cut around it.
+func excerpt(source string, line, column int) string {
+	const width = 100
+	text := []rune(strings.Map(func(r rune) rune {
+		if r == '\t' || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, source))
+	at := max(0, min(column-1, len(text)))
+	if from := at - width*2/3; from > 0 {
+		text, at = append([]rune("…"), text[from:]...), at-from+1
+	}
+	if len(text) > width {
+		text = append(text[:width:width], '…')
+	}
+	return fmt.Sprintf("%6d | %s\n       | %s^", line, strings.TrimRight(string(text), " "), strings.Repeat(" ", at))
+}
+
+// Problems are everything that is wrong with a configuration, in the order of the file.
+type Problems []Problem
+
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, x := range p {
+		lines[i] = x.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (p Problems) sorted() Problems {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return slices.Compact(p)
+}
+
+// err returns p as an error, nil if nothing is wrong.
+func (p Problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p.sorted()
+}
+
+// AsProblems takes an error apart: what is a Problem already stays one, everything else becomes a Problem without a
+// place in file.
+func AsProblems(file string, err error) Problems {
+	var all Problems
+	var joined interface{ Unwrap() []error }
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &all):
+		return all
+	case errors.As(err, &joined):
+		for _, e := range joined.Unwrap() {
+			all = append(all, AsProblems(file, e)...)
+		}
+		return all
+	}
+	return Problems{{File: file, Text: err.Error()}}
+}
+
+// Nearest returns the one of names that looks most like s, "" if none does.
+func Nearest(s string, names []string) string {
+	best, at := "", max(1, utf8.RuneCountInString(s)/3)+1
+	for _, name := range names {
+		if d := distance(s, name); d < at {
+			best, at = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to add, drop, change or swap with a neighbour to make b of a.
+func distance(a, b string) int {
+	x, y := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
+	if len(x) > 64 || len(y) > 64 {
+		return 64
+	}
+	rows := make([][]int, len(x)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(y)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		for j := 1; j <= len(y); j++ {
+			change := 1
+			if x[i-1] == y[j-1] {
+				change = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(x)][len(y)]
+}
