@@ -1,0 +1,89 @@
+package pipeline
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestSettle(t *testing.T) {
+	no := func(text string) Verdict { return Verdict{Action: Reject, Reply: Reply{550, "5.7.1", text}} }
+	later := Verdict{Action: TempFail, Reply: Reply{451, "4.7.1", "later"}}
+	var (
+		pass    = Verdict{}
+		discard = Verdict{Action: Discard}
+		hold    = Verdict{Action: Quarantine}
+		keep    = Verdict{Action: Keep}
+	)
+	type D = []Disposition
+	for _, tt := range []struct {
+		name     string
+		door     Door
+		refuse   bool
+		verdicts []Verdict
+		reply    string
+		want     D
+	}{
+		{"kept, discarded, held", SMTP, false, []Verdict{pass, keep, discard, hold}, "250 2.0.0 accepted", D{Delivered, Delivered, Dropped, Held}},
+		{"all refused: the first refusal's text", SMTP, false, []Verdict{no("one"), no("two")}, "550 5.7.1 one", D{Refused, Refused}},
+		{"some refused are held", SMTP, false, []Verdict{pass, no("x")}, "250 2.0.0 accepted", D{Delivered, Held}},
+		{"refused and discarded", SMTP, false, []Verdict{discard, no("x")}, "250 2.0.0 accepted", D{Dropped, Held}},
+		{"one postponed postpones all", SMTP, false, []Verdict{pass, no("x"), later, hold}, "451 4.7.1 later", D{Postponed, Postponed, Postponed, Postponed}},
+		{"milter: the same", Milter, false, []Verdict{pass, no("x")}, "250 2.0.0 accepted", D{Delivered, Held}},
+		{"milter: all refused", Milter, false, []Verdict{no("x")}, "550 5.7.1 x", D{Refused}},
+		{"milter: postponed", Milter, false, []Verdict{pass, later}, "451 4.7.1 later", D{Postponed, Postponed}},
+		{"lmtp: each its own, refusals are held", LMTP, false, []Verdict{pass, no("x"), later, discard}, "250 2.0.0 accepted", D{Delivered, Held, Postponed, Dropped}},
+		{"lmtp: a peer that holds its client", LMTP, true, []Verdict{pass, no("x")}, "250 2.0.0 accepted", D{Delivered, Refused}},
+		{"deliver: all refused", Deliver, false, []Verdict{no("x")}, "250 2.0.0 accepted", D{Held}},
+	} {
+		var decisions []Decision
+		for _, v := range tt.verdicts {
+			decisions = append(decisions, Decision{Verdict: v})
+		}
+		s := tt.door.Settle(decisions, tt.refuse)
+		if s.Reply.String() != tt.reply || !slices.Equal(s.Dispositions, tt.want) {
+			t.Errorf("%s: %q %v; want %q %v", tt.name, s.Reply, s.Dispositions, tt.reply, tt.want)
+		}
+		for i, d := range s.Dispositions {
+			if took := d == Delivered || d == Held || d == Dropped; took != (s.Replies[i].Code == 250) {
+				t.Errorf("%s: recipient %d is %s and told %q", tt.name, i, d, s.Replies[i])
+			}
+		}
+	}
+}
+
+func TestParseReply(t *testing.T) {
+	for _, tt := range []struct {
+		action Action
+		in     string
+		want   string
+		err    string
+	}{
+		{Reject, "5.7.1 we do not want this", "550 5.7.1 we do not want this", ""},
+		{Reject, "we do not want this", "550 5.7.1 we do not want this", ""},
+		{Reject, "5.7.1", "550 5.7.1 message refused", ""},
+		{Reject, "", "550 5.7.1 message refused", ""},
+		{TempFail, "4.7.1 come back", "451 4.7.1 come back", ""},
+		{Reject, "4.7.1 come back", "", "reject answers with a code of class 5, not 4.7.1"},
+		{TempFail, "5.7.1 x", "", "tempfail answers with a code of class 4, not 5.7.1"},
+		{Reject, "5.7 x", "", `"5.7" is no enhanced status code; write for example "5.7.1 message refused"`},
+		{Reject, "no\r\n250 yes", "", `a reply is one line of printable ASCII; character 3 is '\r'`},
+		{Reject, "näh", "", `a reply is one line of printable ASCII; character 2 is 'ä'`},
+	} {
+		got, err := ParseReply(tt.action, tt.in)
+		if tt.err != "" {
+			if err == nil || err.Error() != tt.err {
+				t.Errorf("%q: error %v; want %s", tt.in, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || got.String() != tt.want {
+			t.Errorf("%q: %q, %v; want %q", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+func TestCleanText(t *testing.T) {
+	if got, want := CleanText("a\r\n250 b\x00 ü "), "a  250 b  ?"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
