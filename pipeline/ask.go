@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -268,38 +269,36 @@ func (s *Session) notAsked(st *planStage, r *rcpt) string {
 	return ""
 }
 
-// start makes a call in a goroutine of its own. The goroutine ends when the stage returns, however late; a stage that
-// outlives its deadline or is not needed any more is answered for, and counted as hanging until it returns.
+// start makes a call in a goroutine of its own, which ends when the stage returns, however late. A stage that outlives its
+// deadline or is not needed any more is answered for, and counted as hanging until it returns.
 func (s *Session) start(ctx context.Context, c call, now Phase, done chan<- reply) context.CancelFunc {
 	st := &s.plan.stages[c.stage]
 	v := s.view(c, now)
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, st.timeout)
-	ended := make(chan *answer, 1)
+	var answered atomic.Bool // by whoever comes first: the stage or its deadline
+	context.AfterFunc(ctx, func() {
+		if answered.CompareAndSwap(false, true) {
+			st.hanging.Add(1)
+			done <- reply{c, s.failed(s.deadline(ctx, st), time.Since(began))}
+		}
+	})
 	go func() {
 		result, err := s.check(ctx, st, v)
-		if err != nil {
-			ended <- s.failed(err, time.Since(began))
+		if err != nil && ctx.Err() != nil {
+			err = s.deadline(ctx, st) // a stage that heeds its context says the same as one that does not
+		}
+		if !answered.CompareAndSwap(false, true) {
+			st.hanging.Add(-1)
 			s.settle(result, Outcome{})
 			return
 		}
-		ended <- &answer{state: stateAnswered, result: result, took: time.Since(began)}
-	}()
-	go func() { // ends when the call has ended
-		select {
-		case a := <-ended:
-			if a.err != nil && ctx.Err() != nil {
-				a.err = s.deadline(ctx, st) // a stage that heeds its context says the same as one that does not
-			}
-			done <- reply{c, a}
+		if err != nil {
+			s.settle(result, Outcome{})
+			done <- reply{c, s.failed(err, time.Since(began))}
 			return
-		case <-ctx.Done():
 		}
-		st.hanging.Add(1)
-		done <- reply{c, s.failed(s.deadline(ctx, st), time.Since(began))}
-		a := <-ended
-		st.hanging.Add(-1)
-		s.settle(a.result, Outcome{})
+		done <- reply{c, &answer{state: stateAnswered, result: result, took: time.Since(began)}}
 	}()
 	return cancel
 }
