@@ -1,12 +1,18 @@
 // Package mime reads messages: one tolerant parse that survives whatever the net sends, within limits.
+//
+// It splits headers and bodies itself, because a mail that a strict parser rejects is still shown by somebody's mail
+// client. Nothing is worked out before it is asked for: a mail of which only the header is read costs a scan of the
+// header.
 package mime
 
 import (
+	"errors"
 	"io"
-	"iter"
+	"strings"
+	"sync"
 )
 
-// Limits bound what Parse looks at.
+// Limits bound what Parse looks at. The zero Limits are the defaults.
 type Limits struct {
 	HeaderSize   int // octets of the header section of the message; 0 is 256 KiB
 	HeaderFields int // fields in it; 0 is 1000
@@ -16,55 +22,149 @@ type Limits struct {
 	Text         int // octets of decoded text kept for Text and HTML, each; 0 is 2 MiB
 }
 
+func (l Limits) withDefaults() Limits {
+	for _, x := range []struct {
+		limit *int
+		value int
+	}{
+		{&l.HeaderSize, 256 << 10}, {&l.HeaderFields, 1000}, {&l.Depth, 32}, {&l.Parts, 1000}, {&l.Parameters, 100}, {&l.Text, 2 << 20},
+	} {
+		if *x.limit <= 0 {
+			*x.limit = x.value
+		}
+	}
+	return l
+}
+
+const (
+	maxAddresses = 1000 // that From returns
+	maxLinks     = 1000 // that Links returns
+	maxAnomalies = 100  // that are kept; one more says so
+)
+
 // A Message is a parsed message. It is immutable and safe for concurrent use; what is expensive is worked out once, when
-// first asked for.
-type Message struct{}
+// first asked for. What was read before its source was closed stays; what is worked out later finds nothing, and says
+// so among the anomalies.
+type Message struct {
+	r      io.ReaderAt
+	size   int64
+	body   int64 // where it begins
+	limits Limits
+	header Header
+	odd    anomalies // of the header
+
+	from func() addressList
+	tree func() tree
+	text func() texts
+	low  func() string
+	file func() files
+	link func() []string
+}
 
 // Parse reads a message of size octets. It fails only if r does or a limit on the header section is reached
 // (*LimitError); everything else that is wrong with the mail is data.
-func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) { return &Message{}, nil }
+func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) {
+	m := &Message{r: r, size: size, limits: l.withDefaults()}
+	raw, body, err := readHeader(r, size, m.limits.HeaderSize)
+	if err != nil {
+		return nil, err
+	}
+	m.body = body
+	var more bool
+	m.header, more = parseHeader(raw, m.limits.HeaderFields, func(line string) { m.odd.add("bad-header-line", "", clip(line)) })
+	if more {
+		return nil, &LimitError{What: "header fields", Limit: m.limits.HeaderFields}
+	}
+	m.from = sync.OnceValue(m.readFrom)
+	m.tree = sync.OnceValue(m.readTree)
+	m.text = sync.OnceValue(m.readTexts)
+	m.low = sync.OnceValue(func() string { return strings.ToLower(m.Text()) })
+	m.file = sync.OnceValue(m.readFiles)
+	m.link = sync.OnceValue(m.readLinks)
+	return m, nil
+}
 
 // Size returns the size of the message in octets.
-func (m *Message) Size() int64 { return 0 }
+func (m *Message) Size() int64 { return m.size }
 
 // Raw returns the whole message as it came.
-func (m *Message) Raw() *io.SectionReader { return nil }
+func (m *Message) Raw() *io.SectionReader { return io.NewSectionReader(m.r, 0, m.size) }
 
 // RawBody returns the body as it came: everything after the empty line.
-func (m *Message) RawBody() *io.SectionReader { return nil }
+func (m *Message) RawBody() *io.SectionReader { return io.NewSectionReader(m.r, m.body, m.size-m.body) }
 
 // Header returns the header section.
-func (m *Message) Header() Header { return Header{} }
+func (m *Message) Header() Header { return m.header }
 
 // Subject returns the first Subject field, decoded.
-func (m *Message) Subject() string { return "" }
+func (m *Message) Subject() string {
+	f, _ := m.header.First("Subject")
+	return f.Text()
+}
 
-// From returns the addresses of all From fields, tolerantly parsed.
-func (m *Message) From() []Address { return nil }
+// From returns the addresses of all From fields, tolerantly parsed, at most 1000. One that cannot be read as an address
+// is there with what can be made of it, if only with a Name.
+func (m *Message) From() []Address { return clone(m.from().list) }
+
+type addressList struct {
+	list []Address
+	odd  anomalies
+}
+
+func (m *Message) readFrom() (from addressList) {
+	for f := range m.header.All("From") {
+		list, more := parseAddressList(f.Value(), maxAddresses-len(from.list))
+		from.list = append(from.list, list...)
+		if more {
+			from.odd.add("too-many-addresses", "", "From")
+			break
+		}
+	}
+	return from
+}
 
 // MessageID returns the first Message-ID without angle brackets.
-func (m *Message) MessageID() string { return "" }
+func (m *Message) MessageID() string {
+	f, _ := m.header.First("Message-ID")
+	v := f.Value()
+	if i := strings.IndexByte(v, '<'); i >= 0 {
+		v = v[i+1:]
+		if j := strings.IndexByte(v, '>'); j >= 0 {
+			v = v[:j]
+		}
+	}
+	return strings.TrimSpace(v)
+}
 
-// Text returns the text of the message, decoded; where there is only HTML, what a reader would see of it.
-func (m *Message) Text() string { return "" }
+// Text returns the text of the message, decoded; where there is only HTML, what a reader would see of it. It is valid
+// UTF-8. Files are no part of it, messages inside the message are.
+func (m *Message) Text() string { return m.text().text }
 
 // LowerText returns Text in lower case.
-func (m *Message) LowerText() string { return "" }
+func (m *Message) LowerText() string { return m.low() }
 
 // HTML returns the decoded HTML parts.
-func (m *Message) HTML() string { return "" }
+func (m *Message) HTML() string { return m.text().html }
 
-// Attachments lists the parts that are files.
-func (m *Message) Attachments() []Attachment { return nil }
+// Attachments lists the parts that are files: neither text nor HTML, or with a file name, or marked as attachments.
+func (m *Message) Attachments() []Attachment { return clone(m.file().list) }
 
-// Links lists the distinct URLs of the text and the HTML, in order.
-func (m *Message) Links() []string { return nil }
+// Links lists the distinct URLs of the text and the HTML, in order, at most 1000. They are absolute: http, https, ftp.
+func (m *Message) Links() []string { return clone(m.link()) }
 
-// Anomalies lists what is wrong with the mail.
-func (m *Message) Anomalies() []Anomaly { return nil }
+// Anomalies lists what is wrong with the mail. Working it out decodes all of it.
+func (m *Message) Anomalies() []Anomaly {
+	var all anomalies
+	for _, list := range []anomalies{m.odd, oddHeader(m.header), m.from().odd, m.tree().odd, m.text().odd, m.file().odd} {
+		for _, a := range list {
+			all.add(a.Kind, a.Part, a.What)
+		}
+	}
+	return all
+}
 
 // Root returns the message as a part.
-func (m *Message) Root() *Part { return nil }
+func (m *Message) Root() *Part { return m.tree().root }
 
 // An Attachment is a part that is a file.
 type Attachment struct {
@@ -81,35 +181,54 @@ type Anomaly struct {
 	What string `json:"what"`
 }
 
-// A Part is one part of the message.
-type Part struct{}
+type anomalies []Anomaly
 
-// A Header is a header section: its fields in order, duplicates kept, nothing copied.
-type Header struct{}
-
-// A Field is one header field.
-type Field struct {
-	Name string // as written
-	Raw  []byte // the whole field as written, without the last line end; must not be changed
+// add notes an anomaly once, and not more than a hundred.
+func (l *anomalies) add(kind, part, what string) {
+	a := Anomaly{Kind: kind, Part: part, What: what}
+	for _, x := range *l {
+		if x == a {
+			return
+		}
+	}
+	switch {
+	case len(*l) < maxAnomalies:
+		*l = append(*l, a)
+	case len(*l) == maxAnomalies:
+		*l = append(*l, Anomaly{Kind: "more-anomalies"})
+	}
 }
 
-// Value returns the value unfolded, without leading and trailing space, not decoded.
-func (f Field) Value() string { return "" }
+// oddHeader finds fields that RFC 5322, 3.6 allows once and that are there more often: readers differ in which they show.
+func oddHeader(h Header) (odd anomalies) {
+	for _, name := range []string{
+		"From", "Sender", "Reply-To", "To", "Cc", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "MIME-Version",
+	} {
+		n := 0
+		for range h.All(name) {
+			n++
+		}
+		if n > 1 {
+			odd.add("duplicate-field", "", name)
+		}
+	}
+	return odd
+}
 
-// Text returns the value unfolded with encoded words decoded.
-func (f Field) Text() string { return "" }
+// clip makes a line of a mail fit for an anomaly.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = s[:most]
+	}
+	return validUTF8(strings.TrimSpace(s))
+}
 
-// Fields returns all fields in order.
-func (h Header) Fields() []Field { return nil }
+func clone[T any](s []T) []T { return append([]T(nil), s...) }
 
-// Len returns the size of the header section in octets, without the empty line.
-func (h Header) Len() int { return 0 }
-
-// Has reports whether there is a field of this name; case does not matter.
-func (h Header) Has(name string) bool { return false }
-
-// First returns the first field of this name.
-func (h Header) First(name string) (Field, bool) { return Field{}, false }
-
-// All yields the fields of this name in order.
-func (h Header) All(name string) iter.Seq[Field] { return func(func(Field) bool) {} }
+// unreadable notes that the source of the message failed.
+func (l *anomalies) unreadable(part string, err error) {
+	if err != nil && !errors.Is(err, io.EOF) {
+		l.add("unreadable", part, err.Error())
+	}
+}

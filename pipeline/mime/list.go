@@ -1,0 +1,253 @@
+package mime
+
+import (
+	"strings"
+	"unicode"
+)
+
+// parseAddressList reads the unfolded value of a field such as From (RFC 5322, 3.4) and finds an address wherever a mail
+// client might see one: in and outside angle brackets, in groups, behind comments, several without a comma. It returns
+// at most so many, and whether there are more. An entry without an address is one with a Name only.
+func parseAddressList(s string, most int) (list []Address, more bool) {
+	p := addressParser{s: s}
+	for p.at < len(p.s) {
+		a, ok := p.next()
+		switch {
+		case !ok:
+		case len(list) == most:
+			return list, true
+		default:
+			list = append(list, a)
+		}
+	}
+	return list, false
+}
+
+type addressParser struct {
+	s  string
+	at int
+}
+
+// next reads up to the end of an entry.
+func (p *addressParser) next() (Address, bool) {
+	var phrase []string // words as written, quoted strings without their quotes
+	var comment string
+	glued := false // the next piece belongs to the last word: "a"@b, a.b
+	word := func(w string) {
+		if glued && len(phrase) > 0 {
+			phrase[len(phrase)-1] += w
+		} else {
+			phrase = append(phrase, w)
+		}
+		glued = true
+	}
+	for p.at < len(p.s) {
+		switch c := p.s[p.at]; c {
+		case ' ', '\t':
+			p.at++
+			glued = false
+		case '(':
+			comment = strings.TrimSpace(p.comment())
+			glued = false
+		case '"':
+			q := p.quoted()
+			// A local part in quotes keeps them for ParseAddress.
+			if p.at < len(p.s) && p.s[p.at] == '@' {
+				q = quote(q)
+			}
+			word(q)
+		case '<':
+			return p.entry(strings.Join(phrase, " "), comment, p.angle()), true
+		case ':': // RFC 5322, 3.4: the name of a group
+			p.at++
+			phrase, comment, glued = nil, "", false
+		case ',', ';':
+			p.at++
+			return p.bare(phrase, comment)
+		default:
+			begin := p.at
+			if c == '[' { // an address literal may hold colons
+				if end := strings.IndexAny(p.s[begin:], "]<>,; "); end >= 0 && p.s[begin+end] == ']' {
+					p.at = begin + end + 1
+					word(p.s[begin:p.at])
+					continue
+				}
+			}
+			for p.at++; p.at < len(p.s) && strings.IndexByte(" \t(\"<:,;[", p.s[p.at]) < 0; p.at++ {
+				if p.s[p.at] == '\\' && p.at+1 < len(p.s) {
+					p.at++
+				}
+			}
+			word(p.s[begin:p.at])
+		}
+	}
+	return p.bare(phrase, comment)
+}
+
+// comment reads a comment, which may hold others. One that does not end is the rest.
+func (p *addressParser) comment() string {
+	var b strings.Builder
+	depth := 0
+	for ; p.at < len(p.s); p.at++ {
+		c := p.s[p.at]
+		switch {
+		case c == '\\' && p.at+1 < len(p.s):
+			p.at++
+			c = p.s[p.at]
+		case c == '(':
+			if depth++; depth == 1 {
+				continue
+			}
+		case c == ')':
+			if depth--; depth == 0 {
+				p.at++
+				return b.String()
+			}
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// quoted reads a quoted string and returns what it stands for. One that does not end is the rest.
+func (p *addressParser) quoted() string {
+	var b strings.Builder
+	for p.at++; p.at < len(p.s); p.at++ {
+		c := p.s[p.at]
+		switch {
+		case c == '\\' && p.at+1 < len(p.s):
+			p.at++
+			c = p.s[p.at]
+		case c == '"':
+			p.at++
+			return b.String()
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// angle reads what stands between angle brackets. A second opening bracket begins it anew, a missing closing one is made
+// up for; comments are left out.
+func (p *addressParser) angle() string {
+	var b strings.Builder
+	for p.at++; p.at < len(p.s); {
+		switch c := p.s[p.at]; c {
+		case '>':
+			p.at++
+			return b.String()
+		case '<':
+			p.at++
+			b.Reset()
+		case '"':
+			b.WriteString(quote(p.quoted()))
+		case '(':
+			p.comment()
+		default:
+			b.WriteByte(c)
+			p.at++
+		}
+	}
+	return b.String()
+}
+
+// entry makes an address of a display name and what stood in angle brackets, and steps over the comma behind it.
+func (p *addressParser) entry(name, comment, spec string) Address {
+	for p.at < len(p.s) && strings.IndexByte(" \t", p.s[p.at]) >= 0 {
+		p.at++
+	}
+	for p.at < len(p.s) && p.s[p.at] == '(' {
+		comment = strings.TrimSpace(p.comment())
+		for p.at < len(p.s) && strings.IndexByte(" \t", p.s[p.at]) >= 0 {
+			p.at++
+		}
+	}
+	if p.at < len(p.s) && strings.IndexByte(",;", p.s[p.at]) >= 0 {
+		p.at++
+	}
+	if name == "" {
+		name = comment
+	}
+	// RFC 5322, 4.4: a route before the address.
+	if strings.HasPrefix(strings.TrimSpace(spec), "@") {
+		if _, rest, ok := strings.Cut(spec, ":"); ok {
+			spec = rest
+		}
+	}
+	return headerAddress(name, spec)
+}
+
+// bare makes an address of words without angle brackets: the last one with an "@", else the only one.
+func (p *addressParser) bare(phrase []string, comment string) (Address, bool) {
+	for i := len(phrase) - 1; i >= 0; i-- {
+		if !strings.Contains(phrase[i], "@") {
+			continue
+		}
+		// "user @ example.org" is one address (RFC 5322, 4.4).
+		from, to := i, i+1
+		if strings.HasPrefix(phrase[i], "@") && from > 0 {
+			from--
+		}
+		if strings.HasSuffix(phrase[i], "@") && to < len(phrase) {
+			to++
+		}
+		name := strings.Join(append(clone(phrase[:from]), phrase[to:]...), " ")
+		if name == "" {
+			name = comment
+		}
+		return headerAddress(name, strings.Join(phrase[from:to], "")), true
+	}
+	switch {
+	case len(phrase) == 1 && !strings.Contains(phrase[0], "=?"):
+		return headerAddress(comment, phrase[0]), true
+	case len(phrase) > 0:
+		return headerAddress(strings.Join(phrase, " "), ""), true
+	case comment != "":
+		return headerAddress(comment, ""), true
+	}
+	return Address{}, false
+}
+
+// headerAddress makes an address of what a header field says. Where ParseAddress refuses, what can be compared is kept:
+// a rule about a domain shall not miss an address because something else about it is wrong.
+func headerAddress(name, spec string) Address {
+	name = strings.TrimSpace(strings.Map(dropControl, decodeWords(name)))
+	raw := validUTF8(strings.TrimSpace(spec))
+	spec = strings.TrimSpace(strings.Map(dropControl, raw))
+	a, err := ParseAddress(spec)
+	if err != nil {
+		at := strings.LastIndexByte(spec, '@')
+		if at < 0 {
+			at = len(spec)
+		}
+		local, domain := cut(unquote(strings.TrimSpace(spec[:at])), maxLocal), ""
+		if at < len(spec) {
+			domain = strings.TrimSpace(spec[at+1:])
+			if d, err := normalDomain(domain); err == nil {
+				domain = d
+			}
+		}
+		a = Address{Local: normal(local), Domain: normal(cut(domain, maxAddress))}
+		if i := strings.IndexByte(a.Local, '+'); i > 0 {
+			a.Local, a.Tag = a.Local[:i], a.Local[i+1:]
+		}
+	}
+	a.Raw, a.Name = cut(raw, 4*maxAddress), name
+	return a
+}
+
+// dropControl drops what no mail client shows: NUL first of all.
+func dropControl(r rune) rune {
+	if unicode.IsControl(r) && r != '\t' {
+		return -1
+	}
+	return r
+}
+
+// cut shortens s to at most n octets without cutting a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
