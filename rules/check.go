@@ -1,0 +1,937 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/builtin"
+	"github.com/expr-lang/expr/conf"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/parser/lexer"
+)
+
+const (
+	maxBrackets = 50    // open at once in a condition
+	maxPattern  = 20000 // instructions of a compiled pattern
+	maxRange    = 1000  // elements of a constant range
+)
+
+// A conditionChecker says everything that is wrong with one condition, in the words of the rule language. It is stricter than
+// expr's own: what it lets pass has only types it knows, and costs little.
+type conditionChecker struct {
+	*reporter
+	set    *ruleset
+	rule   *rule
+	tokens []lexer.Token
+	locals []local
+	items  []*typ // of the lists whose predicates are being read
+	failed bool
+}
+
+type local struct {
+	name string
+	typ  *typ
+}
+
+// parse reads the condition of a rule; nil: it is wrong, and reported.
+func (c *conditionChecker) parse(cfg *conf.Config) *parser.Tree {
+	src := string(c.rule.when)
+	if len(src) > c.set.maxCondition {
+		c.wrong(0, 1, fmt.Sprintf("the condition has %d octets", len(src)), fmt.Sprintf("at most %d are read; make several rules of it and use hit()", c.set.maxCondition))
+		return nil
+	}
+	tokens, err := lexer.Lex(file.NewSource(src))
+	if err != nil {
+		c.syntax(err)
+		return nil
+	}
+	c.tokens = tokens
+	depth := 0
+	for _, t := range tokens {
+		switch {
+		case t.Is(lexer.Bracket, "(", "[", "{"):
+			depth++
+		case t.Is(lexer.Bracket):
+			depth--
+		}
+		if depth > maxBrackets {
+			c.wrong(t.From, t.To, fmt.Sprintf("more than %d brackets are open here", maxBrackets), "")
+			return nil
+		}
+	}
+	tree, err := parser.ParseWithConfig(src, cfg)
+	if err != nil {
+		c.syntax(err)
+		return nil
+	}
+	return tree
+}
+
+var tokenText = regexp.MustCompile(`^(.*)unexpected token (\w+)(?:\("(.*)"\))?$`)
+
+// syntax reports what the parser says in plainer words.
+func (c *conditionChecker) syntax(err error) {
+	var e *file.Error
+	if !errors.As(err, &e) {
+		c.wrong(0, 1, firstLine(err.Error()), "")
+		return
+	}
+	text, remedy := e.Message, ""
+	from, to := e.From, max(e.To, e.From+1)
+	if m := tokenText.FindStringSubmatch(text); m != nil {
+		tok := strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(m[3])
+		switch {
+		case m[2] == "EOF":
+			text = "the condition ends too early"
+			if at := c.rule.whenAt[len(c.rule.whenAt)-1]; strings.Contains(cut(at.src.lineText(at.line), at.column-1), " #") {
+				remedy = "in YAML ` #` begins a comment: put the condition in quotes"
+			}
+		case tok == "=":
+			text, remedy = "`=` is not expected here", "compare with `==`"
+		case m[2] == "Identifier" && slices.Contains([]string{"and", "or", "not", "in"}, strings.ToLower(tok)) && tok != strings.ToLower(tok):
+			text, remedy = fmt.Sprintf("`%s` is not expected here", tok), fmt.Sprintf("write `%s`", strings.ToLower(tok))
+		default:
+			text = fmt.Sprintf("`%s` is not expected here", tok)
+		}
+	}
+	c.wrong(from, to, text, remedy)
+}
+
+func cut(s string, n int) string {
+	r := []rune(s)
+	return string(r[min(max(n, 0), len(r)):])
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+// wrong reports a mistake at characters [from, to) of the condition.
+func (c *conditionChecker) wrong(from, to int, text, remedy string) {
+	c.failed = true
+	places := c.rule.whenAt
+	if len(places) == 0 {
+		c.report(c.rule.pos, c.rule.name, text, remedy)
+		return
+	}
+	from = min(max(from, 0), len(places)-1)
+	to = min(max(to, from+1), len(places)-1)
+	at := places[from]
+	at.length = 1
+	if end := places[max(to-1, from)]; end.line == at.line && end.column >= at.column {
+		at.length = end.column - at.column + 1
+	}
+	c.report(at, c.rule.name, text, remedy)
+}
+
+func (c *conditionChecker) wrongAt(n ast.Node, text, remedy string) *typ {
+	from, to := c.span(n)
+	c.wrong(from, to, text, remedy)
+	return &typ{kind: invalid}
+}
+
+// span returns the characters [from, to) that a node was read from. The parser keeps only where a node begins, or where
+// its operator stands; the rest follows from the places below it and from the brackets around them.
+func (c *conditionChecker) span(n ast.Node) (from, to int) {
+	s := &spanner{from: -1}
+	ast.Walk(&n, s)
+	if s.from < 0 {
+		return 0, len(c.rule.when)
+	}
+	first, last := -1, -1
+	for i, t := range c.tokens {
+		if t.From >= s.from && t.To <= s.to && t.Kind != lexer.EOF {
+			if first < 0 {
+				first = i
+			}
+			last = i
+		}
+	}
+	if first < 0 {
+		return s.from, s.to
+	}
+	if c.tokens[last].Kind == lexer.Identifier && last+1 < len(c.tokens) && c.tokens[last+1].Is(lexer.Bracket, "(") {
+		last++
+	}
+	for {
+		depth, lowest := 0, 0
+		for _, t := range c.tokens[first : last+1] {
+			switch {
+			case t.Is(lexer.Bracket, "(", "[", "{"):
+				depth++
+			case t.Is(lexer.Bracket):
+				depth--
+				lowest = min(lowest, depth)
+			}
+		}
+		switch {
+		case lowest < 0 && first > 0:
+			first--
+		case depth-lowest > 0 && last+1 < len(c.tokens) && c.tokens[last+1].Kind != lexer.EOF:
+			last++
+		default:
+			return c.tokens[first].From, c.tokens[last].To
+		}
+	}
+}
+
+type spanner struct{ from, to int }
+
+func (s *spanner) Visit(n *ast.Node) {
+	if _, ok := (*n).(*ast.ConditionalNode); ok {
+		return // its place is behind it
+	}
+	at := (*n).Location()
+	if at.To <= at.From {
+		return
+	}
+	if s.from < 0 || at.From < s.from {
+		s.from = at.From
+	}
+	s.to = max(s.to, at.To)
+}
+
+// source is the text of a node, on one line.
+func (c *conditionChecker) source(n ast.Node) string {
+	from, to := c.span(n)
+	return strings.Join(strings.Fields(string(c.rule.when[min(from, len(c.rule.when)):min(to, len(c.rule.when))])), " ")
+}
+
+// condition checks a whole condition: terms joined by and, or and not.
+func (c *conditionChecker) condition(n ast.Node) {
+	switch n := n.(type) {
+	case *ast.UnaryNode:
+		if n.Operator == "not" || n.Operator == "!" {
+			c.condition(n.Node)
+			return
+		}
+	case *ast.BinaryNode:
+		switch n.Operator {
+		case "and", "&&", "or", "||":
+			c.condition(n.Left)
+			c.condition(n.Right)
+			return
+		}
+	case *ast.CallNode:
+		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
+			switch id.Value {
+			case "known":
+				c.known(n)
+				return
+			case "hit":
+				c.hit(n)
+				return
+			}
+		}
+	}
+	t := c.expr(n)
+	if t.kind != boolean && t.kind != invalid {
+		remedy := "compare it with something"
+		switch t.kind {
+		case list:
+			remedy = "ask any(…), or len(…) > 0"
+		case record:
+			remedy = "it has " + strings.Join(t.names(), ", ")
+		}
+		c.wrongAt(n, fmt.Sprintf("`%s` is %s, not a condition", c.source(n), t), remedy)
+	}
+}
+
+// known checks known(step) and known(step.field).
+func (c *conditionChecker) known(n *ast.CallNode) {
+	const usage = "write known(step) or known(step.field)"
+	if len(n.Arguments) != 1 {
+		c.wrongAt(n, "known() takes one step", usage)
+		return
+	}
+	name, ok := path(n.Arguments[0])
+	if !ok {
+		c.wrongAt(n.Arguments[0], "known() takes the name of a step", usage)
+		return
+	}
+	step, field, _ := strings.Cut(name, ".")
+	info, ok := c.set.scope.steps[step]
+	if !ok || info.shape == nil {
+		text := fmt.Sprintf("no step `%s` before this one finds facts", step)
+		if _, isVar := c.set.scope.vars[step]; isVar {
+			text = fmt.Sprintf("`%s` is no step", step)
+		} else if ok {
+			text = fmt.Sprintf("the step `%s` finds no facts", step)
+		}
+		c.wrongAt(n.Arguments[0], text, didYouMean(step, c.set.scope.factSteps()))
+		return
+	}
+	if field == "" {
+		return
+	}
+	if _, ok := info.shape.typ.fields[field]; !ok {
+		c.wrongAt(n.Arguments[0], noMember(step, info.shape.typ, field), didYouMean(field, info.shape.typ.names()))
+	}
+}
+
+// path reads `a`, `"a"`, `a.b` and `"a.b"`.
+func path(n ast.Node) (string, bool) {
+	switch n := n.(type) {
+	case *ast.IdentifierNode:
+		return n.Value, true
+	case *ast.StringNode:
+		return n.Value, n.Value != ""
+	case *ast.MemberNode:
+		id, ok1 := n.Node.(*ast.IdentifierNode)
+		p, ok2 := n.Property.(*ast.StringNode)
+		if ok1 && ok2 && !n.Method {
+			return id.Value + "." + p.Value, true
+		}
+	}
+	return "", false
+}
+
+// hit checks hit("rule") and hit("step.rule").
+func (c *conditionChecker) hit(n *ast.CallNode) {
+	const usage = `write hit("rule") or hit("step.rule")`
+	if len(n.Arguments) != 1 {
+		c.wrongAt(n, "hit() takes one rule", usage)
+		return
+	}
+	arg := n.Arguments[0]
+	name, ok := arg.(*ast.StringNode)
+	if !ok {
+		c.wrongAt(arg, "hit() takes the name of a rule in quotes", usage)
+		return
+	}
+	step, other, qualified := strings.Cut(name.Value, ".")
+	if qualified && step != c.set.scope.step {
+		c.hitOther(arg, step, other)
+		return
+	}
+	if qualified {
+		name = &ast.StringNode{Value: other}
+	}
+	var above []string
+	for _, x := range c.set.rules {
+		if x.name == name.Value && x.name != "" {
+			switch {
+			case x.at == c.rule.at:
+				c.wrongAt(arg, fmt.Sprintf("the rule `%s` asks for itself", x.name), "")
+			case x.at > c.rule.at:
+				c.wrongAt(arg, fmt.Sprintf("the rule `%s` stands further down", x.name), "put it above this one")
+			case x.shadow && !c.rule.shadow && !c.set.scope.shadow:
+				c.wrongAt(arg, fmt.Sprintf("`%s` is a shadow rule: it must not change what a live rule does", x.name), fmt.Sprintf("take `shadow` from `%s`, or add it here", x.name))
+			}
+			return
+		}
+		if x.at < c.rule.at && x.name != "" {
+			above = append(above, x.name)
+		}
+	}
+	c.wrongAt(arg, fmt.Sprintf("there is no rule `%s`", name.Value), didYouMean(name.Value, above))
+}
+
+func (c *conditionChecker) hitOther(arg ast.Node, step, name string) {
+	info, ok := c.set.scope.steps[step]
+	var ruled []string
+	for _, x := range c.set.scope.order {
+		if len(x.Rules) > 0 {
+			ruled = append(ruled, x.Name)
+		}
+	}
+	switch {
+	case !ok:
+		c.wrongAt(arg, fmt.Sprintf("there is no step `%s` before this one", step), didYouMean(step, ruled))
+	case len(info.Rules) == 0:
+		c.wrongAt(arg, fmt.Sprintf("the step `%s` has no rules", step), didYouMean(step, ruled))
+	case !slices.Contains(info.Rules, name):
+		c.wrongAt(arg, fmt.Sprintf("the step `%s` has no rule `%s`", step, name), didYouMean(name, info.Rules))
+	case info.Shadow && !c.rule.shadow && !c.set.scope.shadow:
+		c.wrongAt(arg, fmt.Sprintf("`%s` is a shadow step: it must not change what a live rule does", step), fmt.Sprintf("take `shadow` from `%s`, or add it here", step))
+	}
+}
+
+// expr checks a node inside a term and returns its type.
+func (c *conditionChecker) expr(n ast.Node) *typ {
+	switch n := n.(type) {
+	case *ast.BoolNode:
+		return &typ{kind: boolean}
+	case *ast.IntegerNode:
+		return &typ{kind: integer}
+	case *ast.FloatNode:
+		return &typ{kind: number}
+	case *ast.StringNode:
+		return &typ{kind: text}
+	case *ast.IdentifierNode:
+		return c.identifier(n)
+	case *ast.MemberNode:
+		return c.member(n)
+	case *ast.UnaryNode:
+		return c.unary(n)
+	case *ast.BinaryNode:
+		return c.binary(n)
+	case *ast.CallNode:
+		return c.call(n)
+	case *ast.BuiltinNode:
+		return c.builtin(n)
+	case *ast.PointerNode:
+		return c.pointer(n)
+	case *ast.ConditionalNode:
+		return c.conditional(n)
+	case *ast.VariableDeclaratorNode:
+		return c.let(n)
+	case *ast.ArrayNode:
+		return c.array(n)
+	case *ast.PredicateNode:
+		return c.expr(n.Node)
+	case *ast.ChainNode:
+		return c.wrongAt(n, "`?.` is not part of the rule language", "write `.`: facts are never empty, and unknown ones make the rule undecided")
+	case *ast.NilNode:
+		return c.wrongAt(n, "`nil` is not part of the rule language", "an unknown fact is asked for with known(step)")
+	case *ast.SliceNode:
+		return c.wrongAt(n, "slices are not part of the rule language", "compare with startsWith, endsWith or matches")
+	case *ast.MapNode:
+		return c.wrongAt(n, "maps are not part of the rule language", "")
+	case *ast.SequenceNode:
+		return c.wrongAt(n, "`;` is not part of the rule language here", "join conditions with `and`")
+	case *ast.BytesNode:
+		return c.wrongAt(n, "byte strings are not part of the rule language", "write it without the b")
+	}
+	return c.wrongAt(n, "this is not part of the rule language", "")
+}
+
+func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
+	for i := len(c.locals) - 1; i >= 0; i-- {
+		if c.locals[i].name == n.Value {
+			return c.locals[i].typ
+		}
+	}
+	if t, ok := c.set.scope.vars[n.Value]; ok {
+		return t
+	}
+	name := n.Value
+	switch {
+	case slices.Contains(functions(), name):
+		return c.wrongAt(n, fmt.Sprintf("`%s` is a function", name), fmt.Sprintf("write %s(…)", name))
+	case name == "$env":
+		return c.wrongAt(n, "`$env` is not part of the rule language", "")
+	}
+	if info, ok := c.set.scope.steps[name]; ok {
+		if len(info.Rules) > 0 {
+			return c.wrongAt(n, fmt.Sprintf("the step `%s` finds no facts", name), fmt.Sprintf(`its rules are asked for with hit("%s.…")`, name))
+		}
+		return c.wrongAt(n, fmt.Sprintf("the step `%s` finds no facts", name), "")
+	}
+	if name == c.set.scope.step {
+		return c.wrongAt(n, fmt.Sprintf("`%s` is this step; it finds no facts", name), `rules further up are asked for with hit("…")`)
+	}
+	if l := strings.ToLower(name); l != name {
+		if _, ok := c.set.scope.vars[l]; ok || slices.Contains(operators(), l) {
+			return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), fmt.Sprintf("did you mean `%s`?", l))
+		}
+	}
+	remedy := ""
+	if best := nearest(name, c.set.scope.names()); best != "" {
+		remedy = fmt.Sprintf("did you mean `%s`?", best)
+	} else {
+		remedy = "facts come from steps that stand before this one; text is written in quotes"
+	}
+	return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), remedy)
+}
+
+func (c *conditionChecker) member(n *ast.MemberNode) *typ {
+	if n.Optional {
+		return c.wrongAt(n, "`?.` is not part of the rule language", "write `.`: facts are never empty, and unknown ones make the rule undecided")
+	}
+	base := c.expr(n.Node)
+	prop, named := n.Property.(*ast.StringNode)
+	switch base.kind {
+	case invalid:
+		return base
+	case record:
+		if !named {
+			return c.wrongAt(n.Property, fmt.Sprintf("the %s is named with text in quotes, or after a dot", base.noun), "it has "+strings.Join(base.names(), ", "))
+		}
+		t, ok := base.fields[prop.Value]
+		if !ok {
+			from, to := c.propertySpan(n)
+			c.wrong(from, to, noMember(c.source(n.Node), base, prop.Value), didYouMeanOnly(prop.Value, base.names()))
+			return &typ{kind: invalid}
+		}
+		return t
+	case list:
+		if named {
+			return c.wrongAt(n, fmt.Sprintf("`%s` is a list, which has no field `%s`", c.source(n.Node), prop.Value), "ask any(list, .field …)")
+		}
+		i := c.expr(n.Property)
+		if i.kind != integer && i.kind != invalid {
+			return c.wrongAt(n.Property, fmt.Sprintf("a place in a list is a whole number, not %s", i), "")
+		}
+		return elemOf(base)
+	}
+	if named {
+		return c.wrongAt(n, fmt.Sprintf("`%s` is %s, which has no field `%s`", c.source(n.Node), base, prop.Value), "")
+	}
+	return c.wrongAt(n, fmt.Sprintf("`%s` is %s, not a list", c.source(n.Node), base), "")
+}
+
+// propertySpan is where the property of a member is written.
+func (c *conditionChecker) propertySpan(n *ast.MemberNode) (from, to int) {
+	at := n.Property.Location()
+	return at.From, at.To
+}
+
+func didYouMeanOnly(s string, names []string) string {
+	if best := nearest(s, names); best != "" {
+		return fmt.Sprintf("did you mean `%s`?", best)
+	}
+	return ""
+}
+
+func elemOf(t *typ) *typ {
+	if t.elem == nil {
+		return &typ{kind: invalid}
+	}
+	return t.elem
+}
+
+func (c *conditionChecker) unary(n *ast.UnaryNode) *typ {
+	t := c.expr(n.Node)
+	if t.kind == invalid {
+		return t
+	}
+	switch n.Operator {
+	case "not", "!":
+		if t.kind != boolean {
+			return c.wrongAt(n.Node, fmt.Sprintf("`not` turns a condition round; `%s` is %s", c.source(n.Node), t), "")
+		}
+	default:
+		if !t.isNumber() {
+			return c.wrongAt(n.Node, fmt.Sprintf("`%s` is %s, not a number", c.source(n.Node), t), "")
+		}
+	}
+	return t
+}
+
+func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
+	switch n.Operator {
+	case "**", "^":
+		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", n.Operator), "")
+	case "??":
+		return c.wrongAt(n, "`??` is not part of the rule language", "an unknown fact is asked for with known(step)")
+	}
+	l, r := c.expr(n.Left), c.expr(n.Right)
+	if n.Operator == "matches" {
+		c.pattern(n.Right)
+	}
+	if l.kind == invalid || r.kind == invalid {
+		switch n.Operator {
+		case "+", "-", "*", "/", "%", "..":
+			return &typ{kind: invalid}
+		}
+		return &typ{kind: boolean}
+	}
+	truth := &typ{kind: boolean}
+	switch n.Operator {
+	case "and", "&&", "or", "||":
+		for _, x := range []struct {
+			n ast.Node
+			t *typ
+		}{{n.Left, l}, {n.Right, r}} {
+			if x.t.kind != boolean {
+				c.wrongAt(x.n, fmt.Sprintf("`%s` joins conditions; `%s` is %s", n.Operator, c.source(x.n), x.t), "")
+			}
+		}
+		return truth
+	case "==", "!=":
+		if !comparable(l, r) {
+			return c.mismatch(n, l, r, "they are never equal")
+		}
+		c.neverLower(n, n.Left, l, n.Right)
+		c.neverLower(n, n.Right, r, n.Left)
+		return truth
+	case "<", ">", "<=", ">=":
+		if l.isNumber() && r.isNumber() || l.kind == text && r.kind == text {
+			return truth
+		}
+		return c.mismatch(n, l, r, "only numbers with numbers and texts with texts have an order")
+	case "contains", "startsWith", "endsWith", "matches":
+		for _, x := range []struct {
+			n ast.Node
+			t *typ
+		}{{n.Left, l}, {n.Right, r}} {
+			if x.t.kind != text {
+				remedy := ""
+				if x.t.kind == list {
+					remedy = fmt.Sprintf("ask any(%s, # %s …)", c.source(x.n), n.Operator)
+					if n.Operator == "contains" && x.n == n.Left {
+						remedy = fmt.Sprintf("write %s in %s", c.source(n.Right), c.source(n.Left))
+					}
+				}
+				return c.wrongAt(x.n, fmt.Sprintf("`%s` is about text; `%s` is %s", n.Operator, c.source(x.n), x.t), remedy)
+			}
+		}
+		if n.Operator != "matches" {
+			c.neverLower(n, n.Left, l, n.Right)
+		}
+		return truth
+	case "in":
+		if r.kind != list {
+			remedy := "write the list in [ ]"
+			if r.kind == text {
+				remedy = fmt.Sprintf("write %s contains %s", c.source(n.Right), c.source(n.Left))
+			}
+			return c.wrongAt(n.Right, fmt.Sprintf("`in` asks whether something is in a list; `%s` is %s", c.source(n.Right), r), remedy)
+		}
+		if e := elemOf(r); e.kind != invalid && !comparable(l, e) {
+			return c.mismatch(n, l, e, "it is never in the list")
+		}
+		if a, ok := n.Right.(*ast.ArrayNode); ok {
+			for _, x := range a.Nodes {
+				c.neverLower(n, n.Left, l, x)
+			}
+		}
+		return truth
+	case "..":
+		from, ok1 := n.Left.(*ast.IntegerNode)
+		to, ok2 := n.Right.(*ast.IntegerNode)
+		switch {
+		case !ok1 || !ok2:
+			return c.wrongAt(n, "a range runs between two numbers that are written out", "compare with <= and >=")
+		case to.Value-from.Value >= maxRange || from.Value > to.Value:
+			return c.wrongAt(n, fmt.Sprintf("a range has from 1 to %d numbers", maxRange), "compare with <= and >=")
+		}
+		return &typ{kind: list, elem: &typ{kind: integer}}
+	case "+", "-", "*", "/", "%":
+		if n.Operator == "+" && (l.kind == text || r.kind == text) {
+			return c.wrongAt(n, "texts cannot be joined in a rule", "compare each by itself")
+		}
+		if !l.isNumber() || !r.isNumber() {
+			return c.mismatch(n, l, r, fmt.Sprintf("`%s` takes numbers", n.Operator))
+		}
+		switch {
+		case n.Operator == "/":
+			return &typ{kind: number}
+		case n.Operator == "%":
+			if l.kind != integer || r.kind != integer {
+				return c.wrongAt(n, "`%` takes whole numbers", "")
+			}
+			if z, ok := n.Right.(*ast.IntegerNode); ok && z.Value == 0 {
+				return c.wrongAt(n, "this divides by zero", "")
+			}
+			return l
+		case l.kind == number || r.kind == number:
+			return &typ{kind: number}
+		}
+		return &typ{kind: integer}
+	}
+	return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", n.Operator), "")
+}
+
+func (c *conditionChecker) mismatch(n *ast.BinaryNode, l, r *typ, why string) *typ {
+	return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: %s", c.source(n.Left), l, c.source(n.Right), r, why), "")
+}
+
+// comparable reports whether a and b can be equal.
+func comparable(a, b *typ) bool {
+	switch {
+	case a.isNumber():
+		return b.isNumber()
+	case a.kind == list:
+		return b.kind == list && (a.elem == nil || b.elem == nil || comparable(a.elem, b.elem))
+	case a.kind == record:
+		return false
+	}
+	return a.kind == b.kind
+}
+
+// neverLower reports text with capitals compared with what is always in lower case.
+func (c *conditionChecker) neverLower(n *ast.BinaryNode, what ast.Node, t *typ, with ast.Node) {
+	s, ok := with.(*ast.StringNode)
+	if !ok || !t.lower || strings.ToLower(s.Value) == s.Value {
+		return
+	}
+	c.wrongAt(with, fmt.Sprintf("`%s` is always in lower case: `%s` never holds", c.source(what), c.source(n)), fmt.Sprintf("write %q", strings.ToLower(s.Value)))
+}
+
+// pattern checks the right side of matches. Only a constant is compiled once, and can be checked.
+func (c *conditionChecker) pattern(n ast.Node) {
+	s, ok := n.(*ast.StringNode)
+	if !ok {
+		c.wrongAt(n, "a pattern is written out in quotes", "compare with contains, startsWith, endsWith or ==")
+		return
+	}
+	re, err := syntax.Parse(s.Value, syntax.Perl)
+	if err != nil {
+		var e *syntax.Error
+		why, remedy := err.Error(), ""
+		if errors.As(err, &e) {
+			why = fmt.Sprintf("%s: `%s`", e.Code, e.Expr)
+			if e.Code == syntax.ErrInvalidPerlOp {
+				remedy = "patterns are RE2: no look-around, no back-references"
+			}
+		}
+		c.wrongAt(n, "not a pattern: "+why, remedy)
+		return
+	}
+	if p, err := syntax.Compile(re.Simplify()); err != nil || len(p.Inst) > maxPattern {
+		c.wrongAt(n, "the pattern is too large once its repetitions are written out", "use smaller counts in { }")
+	}
+}
+
+func (c *conditionChecker) call(n *ast.CallNode) *typ {
+	id, ok := n.Callee.(*ast.IdentifierNode)
+	if !ok {
+		return c.wrongAt(n, "only functions can be called", "the functions are "+functionList())
+	}
+	switch id.Value {
+	case "has", "header":
+		result := &typ{kind: boolean}
+		if id.Value == "header" {
+			result = &typ{kind: text}
+		}
+		usage := fmt.Sprintf(`write %s("Subject")`, id.Value)
+		if len(n.Arguments) != 1 {
+			c.wrongAt(n, fmt.Sprintf("%s() takes the name of one header field", id.Value), usage)
+			return result
+		}
+		s, ok := n.Arguments[0].(*ast.StringNode)
+		if !ok {
+			c.wrongAt(n.Arguments[0], fmt.Sprintf("%s() takes the name of a header field in quotes", id.Value), usage)
+			return result
+		}
+		if !isFieldName(s.Value) {
+			c.wrongAt(n.Arguments[0], fmt.Sprintf("%q is not the name of a header field", s.Value), "use letters, digits and -, without the colon")
+		}
+		return result
+	case "known", "hit":
+		return c.wrongAt(n, fmt.Sprintf("%s() stands only between and, or and not", id.Value), "take it out of what is around it")
+	}
+	return c.noFunction(n, id.Value)
+}
+
+func isFieldName(s string) bool {
+	if s == "" || len(s) > 255 {
+		return false
+	}
+	for _, r := range s {
+		if r <= ' ' || r >= 0x7f || r == ':' {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *conditionChecker) noFunction(n ast.Node, name string) *typ {
+	remedy := didYouMeanOnly(name, allFunctions())
+	if remedy == "" {
+		remedy = "the functions are " + functionList()
+	}
+	if _, ok := builtin.Index[name]; ok {
+		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", name), "the functions are "+functionList())
+	}
+	return c.wrongAt(n, fmt.Sprintf("there is no function `%s`", name), remedy)
+}
+
+func allFunctions() []string {
+	return append(functions(), "len", "lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix",
+		"indexOf", "lastIndexOf", "any", "all", "none", "one", "count", "abs", "min", "max", "int", "float", "string")
+}
+
+func functionList() string {
+	all := allFunctions()
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// builtin checks a function of expr's. What is not named here is refused: repeat, join and reduce make texts of any
+// size, now() and date() would make a decision depend on when it is asked, and the rest nobody needs to judge a mail.
+func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
+	truth, count := &typ{kind: boolean}, &typ{kind: integer}
+	switch n.Name {
+	case "len":
+		if c.arity(n, 1, 1) {
+			t := c.expr(n.Arguments[0])
+			if t.kind != text && t.kind != list && t.kind != invalid {
+				c.wrongAt(n.Arguments[0], fmt.Sprintf("len() takes text or a list; `%s` is %s", c.source(n.Arguments[0]), t), "")
+			}
+		}
+		return count
+	case "lower", "upper", "trim", "trimPrefix", "trimSuffix":
+		most := 2
+		least := 1
+		switch n.Name {
+		case "lower", "upper":
+			most = 1
+		case "trimPrefix", "trimSuffix":
+			least = 2
+		}
+		if c.arity(n, least, most) {
+			c.arguments(n, text)
+		}
+		return &typ{kind: text, lower: n.Name == "lower"}
+	case "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf":
+		if c.arity(n, 2, 2) {
+			c.arguments(n, text)
+		}
+		if strings.HasPrefix(n.Name, "has") {
+			return truth
+		}
+		return count
+	case "any", "all", "none", "one", "count":
+		c.predicate(n)
+		if n.Name == "count" {
+			return count
+		}
+		return truth
+	case "abs", "min", "max":
+		result := count
+		if c.arity(n, 1, map[bool]int{true: 1, false: 10}[n.Name == "abs"]) {
+			for _, a := range n.Arguments {
+				t := c.expr(a)
+				if t.kind == number {
+					result = t
+				}
+				if !t.isNumber() && t.kind != invalid {
+					c.wrongAt(a, fmt.Sprintf("%s() takes numbers; `%s` is %s", n.Name, c.source(a), t), "")
+				}
+			}
+		}
+		return result
+	case "int", "float", "string":
+		if c.arity(n, 1, 1) {
+			t := c.expr(n.Arguments[0])
+			if t.kind != text && !t.isNumber() && t.kind != invalid && (n.Name != "string" || t.kind != boolean) {
+				c.wrongAt(n.Arguments[0], fmt.Sprintf("%s() cannot take %s", n.Name, t), "")
+			}
+		}
+		return &typ{kind: map[string]kind{"int": integer, "float": number, "string": text}[n.Name]}
+	}
+	return c.noFunction(n, n.Name)
+}
+
+func (c *conditionChecker) arity(n *ast.BuiltinNode, least, most int) bool {
+	if k := len(n.Arguments); k >= least && k <= most {
+		return true
+	}
+	want := fmt.Sprint(least)
+	if most > least {
+		want += " to " + fmt.Sprint(most)
+	}
+	c.wrongAt(n, fmt.Sprintf("%s() takes %s arguments, not %d", n.Name, want, len(n.Arguments)), "")
+	return false
+}
+
+func (c *conditionChecker) arguments(n *ast.BuiltinNode, want kind) {
+	for _, a := range n.Arguments {
+		if t := c.expr(a); t.kind != want && t.kind != invalid {
+			c.wrongAt(a, fmt.Sprintf("%s() takes %s; `%s` is %s", n.Name, &typ{kind: want}, c.source(a), t), "")
+		}
+	}
+}
+
+// predicate checks any(list, condition) and its like. One inside another would multiply their costs.
+func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
+	if len(n.Arguments) != 2 {
+		c.wrongAt(n, fmt.Sprintf("%s() takes a list and a condition", n.Name), fmt.Sprintf(`write for example %s(list, # == "x")`, n.Name))
+		return
+	}
+	if len(c.items) > 0 {
+		c.wrongAt(n, fmt.Sprintf("%s() stands inside another one", n.Name), "make two rules of it and use hit()")
+		return
+	}
+	t := c.expr(n.Arguments[0])
+	if t.kind != list {
+		if t.kind != invalid {
+			c.wrongAt(n.Arguments[0], fmt.Sprintf("%s() takes a list; `%s` is %s", n.Name, c.source(n.Arguments[0]), t), "")
+		}
+		return
+	}
+	c.items = append(c.items, elemOf(t))
+	p := c.expr(n.Arguments[1])
+	c.items = c.items[:len(c.items)-1]
+	if p.kind != boolean && p.kind != invalid {
+		c.wrongAt(n.Arguments[1], fmt.Sprintf("`%s` is %s, not a condition", c.source(n.Arguments[1]), p), "")
+	}
+}
+
+func (c *conditionChecker) pointer(n *ast.PointerNode) *typ {
+	if len(c.items) == 0 {
+		return c.wrongAt(n, "`#` stands for an item of a list, inside any() and its like", "")
+	}
+	switch n.Name {
+	case "":
+		return c.items[len(c.items)-1]
+	case "index":
+		return &typ{kind: integer}
+	}
+	return c.wrongAt(n, fmt.Sprintf("there is no `#%s`", n.Name), "there is # and #index")
+}
+
+func (c *conditionChecker) conditional(n *ast.ConditionalNode) *typ {
+	if !n.Ternary {
+		return c.wrongAt(n.Cond, "`if` is not part of the rule language", "write `condition ? a : b`, or two rules")
+	}
+	if t := c.expr(n.Cond); t.kind != boolean && t.kind != invalid {
+		c.wrongAt(n.Cond, fmt.Sprintf("`%s` is %s, not a condition", c.source(n.Cond), t), "")
+	}
+	a, b := c.expr(n.Exp1), c.expr(n.Exp2)
+	switch {
+	case a.kind == invalid:
+		return b
+	case b.kind == invalid:
+		return a
+	case a.kind == record || b.kind == record || !comparable(a, b):
+		return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: both sides of the colon must be alike", c.source(n.Exp1), a, c.source(n.Exp2), b), "")
+	case a.kind != b.kind: // a whole number and one with a fraction
+		return &typ{kind: number}
+	case a.lower && !b.lower:
+		return b
+	}
+	return a
+}
+
+func (c *conditionChecker) let(n *ast.VariableDeclaratorNode) *typ {
+	name := n.Name
+	if _, ok := c.set.scope.vars[name]; ok || isWord(name) || slices.ContainsFunc(c.locals, func(l local) bool { return l.name == name }) {
+		return c.wrongAt(n, fmt.Sprintf("`%s` means something already", name), "take another name")
+	}
+	t := c.expr(n.Value)
+	if t.kind == record {
+		return c.wrongAt(n.Value, fmt.Sprintf("`%s` is a group of fields", c.source(n.Value)), "it has "+strings.Join(t.names(), ", "))
+	}
+	c.locals = append(c.locals, local{name, t})
+	defer func() { c.locals = c.locals[:len(c.locals)-1] }()
+	return c.expr(n.Expr)
+}
+
+func (c *conditionChecker) array(n *ast.ArrayNode) *typ {
+	out := &typ{kind: list}
+	for _, x := range n.Nodes {
+		t := c.expr(x)
+		switch {
+		case t.kind == invalid:
+		case t.kind == record || t.kind == list:
+			c.wrongAt(x, fmt.Sprintf("a list holds texts or numbers; `%s` is %s", c.source(x), t), "")
+		case out.elem == nil:
+			out.elem = &typ{kind: t.kind}
+		case !comparable(out.elem, t):
+			c.wrongAt(x, fmt.Sprintf("a list holds things of one kind; `%s` is %s, the first one is %s", c.source(x), t, out.elem), "")
+		case t.kind == number:
+			out.elem.kind = number
+		}
+	}
+	return out
+}
+
+// shorten cuts text for messages and evidence.
+func shorten(s string, most int) string {
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most-1]) + "…"
+}

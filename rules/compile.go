@@ -1,0 +1,406 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/checker"
+	"github.com/expr-lang/expr/compiler"
+	"github.com/expr-lang/expr/conf"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/optimizer"
+	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/vm"
+
+	"sluice/pipeline"
+)
+
+// A ruleset is all rules of a step, checked and compiled. It is immutable once made.
+type ruleset struct {
+	scope        *scope
+	rules        []*rule // by their place
+	tests        []*ruleTest
+	maxCondition int
+	maxValue     int // octets of a header field that rules see
+
+	refs     []ref
+	refIndex map[string]int
+	headers  map[string]int // lower-cased names that rules ask for
+	terms    []*term        // of all rules
+
+	config, showConfig *conf.Config
+}
+
+// A ref is one thing that terms read and that can be unknown: "dnsbl.zen", "client.ip", "message".
+type ref struct {
+	name  string // "dnsbl"
+	field string // "zen"; "" for the whole
+	step  *stepInfo
+}
+
+// A node is a condition taken apart: terms joined by and, or, not.
+type node struct {
+	op   byte // '&', '|', '!' or 't' for a term
+	l, r *node
+	term *term
+}
+
+// A term is an operand of and, or and not: what has one truth.
+type term struct {
+	id     int // in ruleset.terms
+	rule   *rule
+	source string
+	pos    spot
+
+	op      termKind
+	prog    *vm.Program
+	refs    []int // what it reads
+	value   bool  // of a constant
+	header  int   // that has() asks for
+	ref     int   // that known() asks for
+	hit     int   // the rule of this step that hit() asks for
+	step    string
+	hitRule string // … and of another step
+	hitAt   int
+
+	show    *vm.Program // the value that a comparison looked at, for evidence
+	literal string      // what contains looked for in it
+	pattern *regexp.Regexp
+}
+
+type termKind byte
+
+const (
+	termProgram termKind = iota
+	termConst
+	termHas
+	termKnown
+	termHit
+	termHitOther
+)
+
+func newRuleset(sc *scope) *ruleset {
+	env := reflect.New(sc.env).Interface()
+	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}}
+	s.config, s.showConfig = conf.New(env), conf.New(env)
+	s.config.Expect = reflect.Bool
+	return s
+}
+
+// compile checks and compiles the conditions of all rules; what is wrong is reported.
+func (s *ruleset) compile(r *reporter) {
+	for _, x := range s.rules {
+		if x.when == nil {
+			continue
+		}
+		c := &conditionChecker{reporter: r, set: s, rule: x}
+		tree := c.parse(s.config)
+		if tree == nil {
+			continue
+		}
+		if c.condition(tree.Node); c.failed {
+			continue
+		}
+		b := &builder{conditionChecker: c, tree: tree, need: newNeed()}
+		x.cond = b.split(tree.Node)
+		b.finish()
+	}
+}
+
+// A builder compiles the terms of one checked condition.
+type builder struct {
+	*conditionChecker
+	tree *parser.Tree
+	need need
+}
+
+// A need is what a condition reads.
+type need struct {
+	input   pipeline.Input
+	refs    map[int]bool
+	headers map[int]bool
+	steps   map[string]bool
+	hits    map[int]bool
+}
+
+func newNeed() need {
+	return need{refs: map[int]bool{}, headers: map[int]bool{}, steps: map[string]bool{}, hits: map[int]bool{}}
+}
+
+func (b *builder) split(n ast.Node) *node {
+	switch n := n.(type) {
+	case *ast.UnaryNode:
+		if n.Operator == "not" || n.Operator == "!" {
+			return &node{op: '!', l: b.split(n.Node)}
+		}
+	case *ast.BinaryNode:
+		switch n.Operator {
+		case "and", "&&":
+			return &node{op: '&', l: b.split(n.Left), r: b.split(n.Right)}
+		case "or", "||":
+			return &node{op: '|', l: b.split(n.Left), r: b.split(n.Right)}
+		}
+	}
+	return &node{op: 't', term: b.term(n)}
+}
+
+func (b *builder) term(n ast.Node) *term {
+	t := &term{id: len(b.set.terms), rule: b.rule, source: shorten(b.source(n), 200)}
+	from, to := b.span(n)
+	t.pos = b.rule.whenAt[min(from, len(b.rule.whenAt)-1)]
+	t.pos.length = to - from
+	b.set.terms = append(b.set.terms, t)
+	b.rule.terms = append(b.rule.terms, t)
+	switch n := n.(type) {
+	case *ast.BoolNode:
+		t.op, t.value = termConst, n.Value
+		return t
+	case *ast.CallNode:
+		id := n.Callee.(*ast.IdentifierNode)
+		switch id.Value {
+		case "known":
+			t.op = termKnown
+			name, _ := path(n.Arguments[0])
+			step, field, _ := strings.Cut(name, ".")
+			t.ref = b.reads(step, field)
+			return t
+		case "hit":
+			b.hitTerm(t, n.Arguments[0].(*ast.StringNode).Value)
+			return t
+		case "has":
+			t.op = termHas
+			t.refs = []int{b.reads("message", "")}
+			b.need.input |= pipeline.InputHeader
+			t.header = b.headerRef(n.Arguments[0].(*ast.StringNode).Value)
+			return t
+		}
+	}
+	b.program(t, n)
+	return t
+}
+
+func (b *builder) hitTerm(t *term, name string) {
+	step, other, qualified := strings.Cut(name, ".")
+	if qualified && step != b.set.scope.step {
+		t.op, t.step, t.hitRule = termHitOther, step, other
+		t.hitAt = slices.Index(b.set.scope.steps[step].Rules, other)
+		b.need.steps[step] = true
+		return
+	}
+	if qualified {
+		name = other
+	}
+	t.op = termHit
+	t.hit = slices.IndexFunc(b.set.rules, func(x *rule) bool { return x.name == name })
+	b.need.hits[t.hit] = true
+}
+
+// reads notes that the condition reads something, and returns its place among the refs.
+func (b *builder) reads(name, field string) int {
+	key := name
+	if field != "" {
+		key += "." + field
+	}
+	i, ok := b.set.refIndex[key]
+	if !ok {
+		i = len(b.set.refs)
+		b.set.refs = append(b.set.refs, ref{name: name, field: field, step: b.set.scope.steps[name]})
+		b.set.refIndex[key] = i
+	}
+	b.need.refs[i] = true
+	if b.set.refs[i].step != nil {
+		b.need.steps[name] = true
+	}
+	return i
+}
+
+func (b *builder) headerRef(name string) int {
+	name = strings.ToLower(name)
+	i, ok := b.set.headers[name]
+	if !ok {
+		i = len(b.set.headers)
+		b.set.headers[name] = i
+	}
+	b.need.headers[i] = true
+	return i
+}
+
+// program compiles a term for the virtual machine.
+func (b *builder) program(t *term, n ast.Node) {
+	ast.Walk(&n, &collector{b, t})
+	slices.Sort(t.refs)
+	t.refs = slices.Compact(t.refs)
+	tree := &parser.Tree{Node: n, Source: b.tree.Source}
+	if _, err := checker.Check(tree, b.set.config); err != nil {
+		b.internal(n, err)
+		return
+	}
+	b.evidence(t, n)
+	if err := optimizer.Optimize(&tree.Node, b.set.config); err != nil {
+		b.internal(n, err)
+		return
+	}
+	prog, err := compiler.Compile(tree, b.set.config)
+	if err != nil {
+		b.internal(n, err)
+		return
+	}
+	t.prog = prog
+}
+
+// internal reports what expr does not take although the checker did. It is a mistake of ours; the rule is refused.
+func (b *builder) internal(n ast.Node, err error) {
+	text := firstLine(err.Error())
+	var e *file.Error
+	if errors.As(err, &e) {
+		text = e.Message
+	}
+	b.wrongAt(n, "this cannot be compiled: "+text, "write it another way")
+}
+
+// evidence compiles the value that a comparison looks at, so that a rule that held can say what it saw.
+func (b *builder) evidence(t *term, n ast.Node) {
+	x, ok := n.(*ast.BinaryNode)
+	if !ok {
+		return
+	}
+	side := x.Left
+	if constant(side) {
+		side = x.Right
+	}
+	if constant(side) {
+		return
+	}
+	switch x.Operator {
+	case "matches":
+		t.pattern = regexp.MustCompile(x.Right.(*ast.StringNode).Value)
+	case "contains":
+		if s, ok := x.Right.(*ast.StringNode); ok {
+			t.literal = s.Value
+		}
+	case "==", "!=", "<", ">", "<=", ">=", "startsWith", "endsWith", "in":
+	default:
+		return
+	}
+	prog, err := compiler.Compile(&parser.Tree{Node: side, Source: b.tree.Source}, b.set.showConfig)
+	if err == nil {
+		t.show = prog
+	}
+}
+
+func constant(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return true
+	case *ast.UnaryNode:
+		return constant(n.Node)
+	case *ast.ArrayNode:
+		return !slices.ContainsFunc(n.Nodes, func(x ast.Node) bool { return !constant(x) })
+	case *ast.BinaryNode:
+		return constant(n.Left) && constant(n.Right)
+	}
+	return false
+}
+
+// A collector notes what a term reads.
+type collector struct {
+	*builder
+	term *term
+}
+
+func (c *collector) Visit(n *ast.Node) {
+	switch x := (*n).(type) {
+	case *ast.MemberNode:
+		id, ok := x.Node.(*ast.IdentifierNode)
+		if !ok {
+			return
+		}
+		t, ok := c.set.scope.vars[id.Value]
+		if !ok || t.kind != record {
+			return
+		}
+		field := x.Property.(*ast.StringNode).Value
+		c.need.input |= inputOf(id.Value)
+		switch id.Value {
+		case "header_from":
+			c.term.refs = append(c.term.refs, c.reads("message", ""))
+		case "from", "rcpt": // never unknown
+		default:
+			c.term.refs = append(c.term.refs, c.reads(id.Value, field))
+		}
+	case *ast.IdentifierNode:
+		switch x.Value {
+		case "helo":
+			c.need.input |= inputOf(x.Value)
+			c.term.refs = append(c.term.refs, c.reads(x.Value, ""))
+		case "subject", "size":
+			c.need.input |= inputOf(x.Value)
+			c.term.refs = append(c.term.refs, c.reads("message", ""))
+		}
+	case *ast.CallNode:
+		id, ok := x.Callee.(*ast.IdentifierNode)
+		if !ok || id.Value != "has" && id.Value != "header" {
+			return
+		}
+		c.need.input |= inputOf(id.Value)
+		c.term.refs = append(c.term.refs, c.reads("message", ""))
+		s := x.Arguments[0].(*ast.StringNode)
+		c.headerRef(s.Value)
+		s.Value = strings.ToLower(s.Value)
+	}
+}
+
+// finish works out what the whole condition needs, the rules whose hits it uses included. Those stand further up, so
+// theirs is known.
+func (b *builder) finish() {
+	x := b.rule
+	x.input = b.need.input
+	for i := range b.need.hits {
+		d := b.set.rules[i]
+		x.input |= d.input
+		for _, k := range d.refs {
+			b.need.refs[k] = true
+		}
+		for _, k := range d.headers {
+			b.need.headers[k] = true
+		}
+		for _, k := range d.steps {
+			b.need.steps[k] = true
+		}
+	}
+	x.refs = slices.Sorted(maps.Keys(b.need.refs))
+	x.headers = slices.Sorted(maps.Keys(b.need.headers))
+	x.steps = slices.Sorted(maps.Keys(b.need.steps))
+	x.phase = x.input.Phase()
+	x.perRcpt = x.input&pipeline.InputRecipient != 0
+	for _, k := range x.steps {
+		info := b.set.scope.steps[k]
+		x.phase = max(x.phase, info.Phase)
+		x.perRcpt = x.perRcpt || info.PerRcpt
+	}
+	if x.perRcpt {
+		x.phase = max(x.phase, pipeline.Rcpt)
+	}
+}
+
+// uniqueNames reports rules of one name.
+func (s *ruleset) uniqueNames(r *reporter) {
+	first := map[string]*rule{}
+	for i, x := range s.rules {
+		x.at = i
+		if x.name == "" {
+			continue
+		}
+		if f, ok := first[x.name]; ok {
+			r.report(x.pos, x.name, fmt.Sprintf("there is a rule `%s` already, at %s", x.name, f.pos), "give one another name")
+			continue
+		}
+		first[x.name] = x
+	}
+}

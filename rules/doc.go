@@ -1,0 +1,38 @@
+// Package rules is the rule language: conditions on what is known about a mail, and what shall become of the mail where
+// they hold. Scanners find facts; rules are where a site says what it thinks of them.
+//
+// A rule file:
+//
+//	rules:
+//	  - name: forged_bank
+//	    when: header_from.domain == "bank.example" and dmarc.result == "fail"
+//	    reject: 5.7.1 this sender publishes a policy that the message fails
+//	  - name: newsletters
+//	    when: has("List-Id")
+//	    file: Lists
+//
+// A condition sees the transaction and what the steps before its own have found:
+//
+//	client.ip  .name  .login  .trusted    who is connected; ip is text
+//	helo                                  how the client greeted
+//	from  rcpt  header_from               each .address .local .tag .domain, in lower case; .local is without the subaddress
+//	header_from.count                     how many addresses the From fields hold; header_from itself is the first of them
+//	subject  size                         decoded; octets
+//	has("Field")  header("Field")         whether there is such a field; the first one decoded, "" if there is none
+//	hit("rule")  hit("step.rule")         whether a rule further up, or one of an earlier step, held
+//	known(step)  known(step.field)        whether there is an answer
+//	dnsbl.zen.listed, spf.result, …       the facts of earlier steps, under the step's name
+//
+// What is not known is neither true nor false, and conditions follow three-valued logic: "unknown or true" is true,
+// "unknown and false" is false, everything else that needs an unknown is unknown. A rule whose condition is unknown does
+// not hold; the record says why.
+//
+// What a door does not tell about the client is unknown. Without an address client.ip and client.name are; client.login
+// and client.trusted are too, unless the door says that there is a login or that the client is trusted. An empty greeting
+// is unknown. A null sender is known: from.address is "". So is a header without an address in From: header_from.address
+// is "" and header_from.count is 0. With several addresses header_from is the first, and a rule that wants to be sure asks
+// for header_from.count == 1.
+//
+// Conditions are parsed and run by expr-lang/expr, behind a checker of this package: a small list of functions and
+// operators whose cost is bounded, so that no rule can eat the memory or the time of the server.
+package rules

@@ -1,0 +1,502 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/expr-lang/expr/vm"
+
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+)
+
+// A truth is what a term or a condition came to, in the numbers that records use (pipeline.Result.Terms).
+type truth byte
+
+const (
+	open    truth = iota // not evaluated
+	isFalse              //
+	isTrue               //
+	unknown              //
+)
+
+func truthOf(b bool) truth {
+	if b {
+		return isTrue
+	}
+	return isFalse
+}
+
+func (t truth) not() truth {
+	switch t {
+	case isFalse:
+		return isTrue
+	case isTrue:
+		return isFalse
+	}
+	return t
+}
+
+// memoryBudget bounds what one term may make: elements of lists, in expr's counting. Nothing that the checker lets pass
+// needs much.
+const memoryBudget = 10_000
+
+var (
+	errNoMessage   = errors.New("there is no message")
+	errNoClient    = errors.New("client unknown")
+	errNoGreeting  = errors.New("no greeting")
+	errNotAnswered = errors.New("not answered")
+)
+
+// A state is what one call of a stage works with. States are used again and again; nothing of a mail stays in them.
+type state struct {
+	set   *ruleset
+	value reflect.Value // what rules see, a struct of scope.env
+	env   any           // a pointer to it
+	seen
+
+	view      *pipeline.View
+	unknown   []error // by ref: why it is not known
+	truths    []truth // by rule
+	terms     []truth // by term
+	failures  []error // by term: why it failed at run time
+	whys      []string
+	fields    []headerField // by ruleset.headers
+	fieldsSet bool
+	machine   vm.VM
+	rule      *rule // whose condition is being evaluated
+}
+
+// seen points at what rules see of the transaction.
+type seen struct {
+	client     *clientEnv
+	helo       *string
+	from, rcpt *addressEnv
+	headerFrom *headerFromEnv
+	subject    *string
+	size       *int
+}
+
+type headerField struct {
+	there   bool
+	decoded bool
+	field   mime.Field
+	text    string
+}
+
+func newState(set *ruleset) *state {
+	v := reflect.New(set.scope.env)
+	s := &state{
+		set: set, value: v.Elem(), env: v.Interface(),
+		unknown:  make([]error, len(set.refs)),
+		truths:   make([]truth, len(set.rules)),
+		terms:    make([]truth, len(set.terms)),
+		failures: make([]error, len(set.terms)),
+		fields:   make([]headerField, len(set.headers)),
+	}
+	s.machine.MemoryBudget = memoryBudget
+	field := func(name string) any { return s.value.Field(set.scope.field[name]).Addr().Interface() }
+	s.seen = seen{
+		client: field("client").(*clientEnv), helo: field("helo").(*string),
+		from: field("from").(*addressEnv), rcpt: field("rcpt").(*addressEnv),
+		headerFrom: field("header_from").(*headerFromEnv), subject: field("subject").(*string), size: field("size").(*int),
+	}
+	*field("has").(*func(string) bool) = func(name string) bool { return s.field(set.headers[name]).there }
+	*field("header").(*func(string) string) = func(name string) string { return s.headerText(set.headers[name]) }
+	return s
+}
+
+// load takes in what a stage reads of the transaction.
+func (s *state) load(st *stage, v *pipeline.View) {
+	s.view = v
+	in := st.reads.Input
+	if in&pipeline.InputClient != 0 {
+		*s.client = clientEnv{Name: v.Client.Name, Login: v.Client.Login, Trusted: v.Client.Trusted}
+		if v.Client.Known() {
+			s.client.IP = v.Client.Addr.Unmap().String()
+		}
+	}
+	if in&pipeline.InputGreeting != 0 {
+		*s.helo = v.Greeting
+	}
+	if in&pipeline.InputSender != 0 {
+		*s.from = addressOf(v.Sender)
+	}
+	if in&pipeline.InputRecipient != 0 {
+		*s.rcpt = addressOf(v.Rcpt.Address)
+	}
+	if m := v.Message; m != nil {
+		if st.subject {
+			*s.subject = s.cut(m.Subject())
+		}
+		if st.size {
+			*s.size = int(m.Size())
+		}
+		if st.headerFrom {
+			*s.headerFrom = headerFromEnv{}
+			if from := m.From(); len(from) > 0 {
+				a := addressOf(from[0])
+				*s.headerFrom = headerFromEnv{a.Address, a.Local, a.Tag, a.Domain, len(from)}
+			}
+		}
+	}
+	for _, f := range st.facts {
+		s.loadFact(f)
+	}
+	for _, i := range st.refs {
+		if r := s.set.refs[i]; r.step == nil {
+			s.unknown[i] = s.missing(r)
+		}
+	}
+}
+
+// missing says why something of the transaction is not known, nil if it is.
+func (s *state) missing(r ref) error {
+	c := s.view.Client
+	switch r.name {
+	case "message":
+		if s.view.Message == nil {
+			return errNoMessage
+		}
+	case "helo":
+		if s.view.Greeting == "" {
+			return errNoGreeting
+		}
+	case "client":
+		switch {
+		case c.Known():
+		case r.field == "login" && c.Login != "":
+		case r.field == "trusted" && c.Trusted:
+		default:
+			return errNoClient
+		}
+	}
+	return nil
+}
+
+// loadFact takes in what one step has found, and what of it is not known.
+func (s *state) loadFact(f stageFact) {
+	found := s.view.Facts.Of(f.step.Name)
+	why := found.Unknown
+	var v reflect.Value
+	if why == nil {
+		v = reflect.ValueOf(found.Fact)
+		if v.IsValid() && v.Kind() == reflect.Pointer && !v.IsNil() {
+			v = v.Elem()
+		}
+		switch convert := (converter)(nil); {
+		case !v.IsValid():
+			why = errNotAnswered
+		default:
+			if convert = f.step.from[v.Type()]; convert == nil {
+				why = fmt.Errorf("the fact is a %s, which is not what the step declares", v.Type())
+				break
+			}
+			dst := s.value.Field(s.set.scope.field[f.step.Name])
+			if isNamed(v.Type()) {
+				dst.SetZero() // names that it does not have
+			}
+			convert(dst, v)
+		}
+	}
+	for _, i := range f.refs {
+		field := s.set.refs[i].field
+		switch {
+		case why != nil:
+			s.unknown[i] = why
+		case field == "":
+			s.unknown[i] = nil
+		case found.Missing[field] != nil:
+			s.unknown[i] = found.Missing[field]
+		case v.Kind() == reflect.Map && !v.MapIndex(reflect.ValueOf(field).Convert(v.Type().Key())).IsValid():
+			s.unknown[i] = errNotAnswered
+		default:
+			s.unknown[i] = nil
+		}
+	}
+}
+
+func addressOf(a mime.Address) addressEnv {
+	return addressEnv{Address: a.String(), Local: a.Local, Tag: a.Tag, Domain: a.Domain}
+}
+
+// cut bounds what rules see of a header field, so that no mail can make a thousand rules slow.
+func (s *state) cut(text string) string {
+	if len(text) <= s.set.maxValue {
+		return text
+	}
+	n := s.set.maxValue
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
+}
+
+// clear drops everything of the mail.
+func (s *state) clear() {
+	*s.client, *s.helo, *s.from, *s.rcpt = clientEnv{}, "", addressEnv{}, addressEnv{}
+	*s.headerFrom, *s.subject, *s.size = headerFromEnv{}, "", 0
+	for _, x := range s.set.scope.order {
+		if x.shape != nil {
+			s.value.Field(s.set.scope.field[x.Name]).SetZero()
+		}
+	}
+	clear(s.unknown)
+	clear(s.truths)
+	clear(s.terms)
+	if s.fieldsSet {
+		clear(s.fields)
+	}
+	clear(s.failures)
+	s.view, s.rule, s.whys, s.fieldsSet = nil, nil, s.whys[:0], false
+}
+
+// field returns the first header field of a name. The header is gone through once for all names.
+func (s *state) field(n int) *headerField {
+	if !s.fieldsSet {
+		s.fieldsSet = true
+		var lower [256]byte
+		for _, f := range s.view.Message.Header().Fields() {
+			if len(f.Name) > len(lower) {
+				continue
+			}
+			for i := range len(f.Name) {
+				c := f.Name[i]
+				if 'A' <= c && c <= 'Z' {
+					c += 'a' - 'A'
+				}
+				lower[i] = c
+			}
+			if i, ok := s.set.headers[string(lower[:len(f.Name)])]; ok && !s.fields[i].there {
+				s.fields[i] = headerField{there: true, field: f}
+			}
+		}
+	}
+	return &s.fields[n]
+}
+
+func (s *state) headerText(n int) string {
+	f := s.field(n)
+	if f.there && !f.decoded {
+		f.text, f.decoded = s.cut(f.field.Text()), true
+	}
+	return f.text
+}
+
+// evalRule returns whether a rule's condition holds. Each rule is evaluated once.
+func (s *state) evalRule(x *rule) truth {
+	if t := s.truths[x.at]; t != open {
+		return t
+	}
+	outer := s.rule
+	s.rule = x
+	t := s.eval(x.cond)
+	s.rule = outer
+	s.truths[x.at] = t
+	return t
+}
+
+// eval follows Kleene's three-valued logic. What is settled by its left side leaves its right side alone.
+func (s *state) eval(n *node) truth {
+	switch n.op {
+	case '!':
+		return s.eval(n.l).not()
+	case '&':
+		l := s.eval(n.l)
+		if l == isFalse {
+			return isFalse
+		}
+		if r := s.eval(n.r); r != isTrue {
+			return r
+		}
+		return l
+	case '|':
+		l := s.eval(n.l)
+		if l == isTrue {
+			return isTrue
+		}
+		if r := s.eval(n.r); r != isFalse {
+			return r
+		}
+		return l
+	}
+	t := s.evalTerm(n.term)
+	s.terms[n.term.id] = t
+	return t
+}
+
+func (s *state) evalTerm(t *term) truth {
+	for _, i := range t.refs {
+		if s.unknown[i] != nil {
+			return unknown
+		}
+	}
+	switch t.op {
+	case termConst:
+		return truthOf(t.value)
+	case termHas:
+		return truthOf(s.field(t.header).there)
+	case termKnown:
+		return truthOf(s.unknown[t.ref] == nil)
+	case termHit:
+		return s.evalRule(s.set.rules[t.hit])
+	case termHitOther:
+		return s.hitOther(t)
+	}
+	out, err := s.machine.Run(t.prog, s.env)
+	b, ok := out.(bool)
+	if err != nil || !ok {
+		if err == nil {
+			err = fmt.Errorf("it came to %T", out)
+		}
+		s.failures[t.id] = err
+		return unknown
+	}
+	return truthOf(b)
+}
+
+// hitOther looks a rule of another step up among what that step said.
+func (s *state) hitOther(t *term) truth {
+	is := func(at int, name string) bool {
+		return name == t.hitRule && at == t.hitAt
+	}
+	for _, h := range s.view.Hits {
+		if !is(h.At, h.Name) {
+			continue
+		}
+		if h.Shadow && !s.rule.shadow && !s.set.scope.shadow {
+			s.failures[t.id] = fmt.Errorf("%s.%s is a shadow rule", t.step, t.hitRule)
+			return unknown // a trial changes nothing
+		}
+		return isTrue
+	}
+	for _, u := range s.view.Undecided {
+		if is(u.At, u.Name) {
+			s.failures[t.id] = fmt.Errorf("%s.%s undecided", t.step, t.hitRule)
+			return unknown
+		}
+	}
+	// A step that failed has said nothing about its rules.
+	if f, ok := s.view.Facts[t.step]; ok && f.Unknown != nil && f.Fact == nil {
+		s.failures[t.id] = fmt.Errorf("%s unavailable: %w", t.step, f.Unknown)
+		return unknown
+	}
+	return isFalse
+}
+
+// why says what an undecided rule could not know, in the order of its terms.
+func (s *state) why(x *rule) string {
+	s.whys = s.whys[:0]
+	add := func(why string) {
+		if !slices.Contains(s.whys, why) {
+			s.whys = append(s.whys, why)
+		}
+	}
+	for _, t := range x.terms {
+		if s.terms[t.id] != unknown {
+			continue
+		}
+		if err := s.failures[t.id]; err != nil {
+			text := firstLine(err.Error())
+			if t.op == termProgram {
+				text = fmt.Sprintf("`%s` failed: %s", shorten(t.source, 60), text)
+			}
+			add(text)
+			continue
+		}
+		if t.op == termHit {
+			add(fmt.Sprintf("%s undecided", s.set.rules[t.hit].name))
+			continue
+		}
+		for _, i := range t.refs {
+			err := s.unknown[i]
+			if err == nil {
+				continue
+			}
+			r := s.set.refs[i]
+			switch {
+			case r.step == nil:
+				add(err.Error())
+			case s.view.Facts.Of(r.name).Unknown != nil || r.field == "":
+				add(fmt.Sprintf("%s unavailable: %v", r.name, err))
+			default:
+				add(fmt.Sprintf("%s.%s unavailable: %v", r.name, r.field, err))
+			}
+		}
+	}
+	return shorten(clean(strings.Join(s.whys, "; ")), 300)
+}
+
+// evidence lists what the comparisons of a rule that held have seen.
+func (s *state) evidence(x *rule) []pipeline.Evidence {
+	return s.gather(nil, x.cond, true)
+}
+
+const (
+	maxEvidence = 10
+	maxShown    = 100
+)
+
+func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeline.Evidence {
+	switch n.op {
+	case '!':
+		return s.gather(out, n.l, !positive)
+	case '&', '|':
+		return s.gather(s.gather(out, n.l, positive), n.r, positive)
+	}
+	t := n.term
+	if !positive || t.show == nil || s.terms[t.id] != isTrue || len(out) >= maxEvidence {
+		return out
+	}
+	v, err := s.machine.Run(t.show, s.env)
+	if err != nil {
+		return out
+	}
+	text, ok := v.(string)
+	if !ok {
+		text = fmt.Sprint(v)
+		if list, ok := v.([]string); ok {
+			text = strings.Join(list, ", ")
+		}
+	}
+	return append(out, pipeline.Evidence{Where: t.source, What: t.shown(text)})
+}
+
+// shown is the part of a value that matters, for people.
+func (t *term) shown(text string) string {
+	from := -1
+	switch {
+	case t.pattern != nil:
+		if at := t.pattern.FindStringIndex(text); at != nil {
+			from = at[0]
+		}
+	case t.literal != "":
+		from = strings.Index(text, t.literal)
+	}
+	const before = 20
+	if from > maxShown/2 && len(text) > maxShown {
+		from -= before
+		for from > 0 && !utf8.RuneStart(text[from]) {
+			from--
+		}
+		text = "…" + text[from:]
+	}
+	if len(text) > 4*maxShown {
+		text = strings.ToValidUTF8(text[:4*maxShown], "") + "…"
+	}
+	return shorten(clean(text), maxShown)
+}
+
+// clean makes text of a mail fit for records: valid UTF-8 without control characters.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\ufffd"))
+}

@@ -1,0 +1,222 @@
+package rules
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"sluice/pipeline"
+)
+
+// Config is the section of a `rules` step.
+type Config struct {
+	// Files name rule files; a name may be a pattern such as rules/*.yaml, and is relative to the configuration.
+	Files []string `yaml:"files"`
+	// Rules are rules written here, as in a rule file. They come after those of the files.
+	Rules Inline `yaml:"rules"`
+	// Reject refuses mail whose score reaches it. 0: none.
+	Reject float64 `yaml:"reject"`
+	// Quarantine holds mail whose score reaches it for an administrator. 0: none.
+	Quarantine float64 `yaml:"quarantine"`
+	// Junk files mail whose score reaches it into the junk folder. 0: none.
+	Junk float64 `yaml:"junk"`
+	// JunkFolder is the folder for junk.
+	JunkFolder string `yaml:"junk_folder"`
+	// MaxRules is how many rules the step may have.
+	MaxRules int `yaml:"max_rules"`
+	// MaxCondition is how many octets a condition may have.
+	MaxCondition int `yaml:"max_condition"`
+	// MaxValue is how many octets of a header field conditions see.
+	MaxValue int `yaml:"max_value"`
+}
+
+// DefaultConfig returns a configuration without rules and thresholds.
+func DefaultConfig() Config {
+	return Config{JunkFolder: "Junk", MaxRules: 10_000, MaxCondition: 8 << 10, MaxValue: 16 << 10}
+}
+
+// Inline is a list of rules written in the configuration itself. It keeps the YAML, so that what is wrong in it has a
+// line and a column.
+type Inline struct {
+	node ast.Node
+}
+
+// UnmarshalYAML takes the node of the list.
+func (l *Inline) UnmarshalYAML(n ast.Node) error {
+	l.node = n
+	return nil
+}
+
+// ParseInline reads a list of rules as a configuration would hold it.
+func ParseInline(text string) (Inline, error) {
+	f, err := parseYAML([]byte(text))
+	if err != nil {
+		return Inline{}, err
+	}
+	if len(f.Docs) == 0 {
+		return Inline{}, nil
+	}
+	return Inline{f.Docs[0].Body}, nil
+}
+
+// MarshalJSON writes the rules as plain values: two lists that mean the same are written the same, so that the version
+// of a plan changes when its rules do.
+func (l Inline) MarshalJSON() ([]byte, error) { return json.Marshal(plainValue(l.node)) }
+
+func plainValue(n ast.Node) any {
+	switch n := n.(type) {
+	case nil, *ast.NullNode:
+		return nil
+	case *ast.MappingNode:
+		m := map[string]any{}
+		for _, v := range n.Values {
+			key, _ := scalar(v.Key)
+			m[key] = plainValue(v.Value)
+		}
+		return m
+	case *ast.MappingValueNode:
+		key, _ := scalar(n.Key)
+		return map[string]any{key: plainValue(n.Value)}
+	case *ast.SequenceNode:
+		list := make([]any, len(n.Values))
+		for i, v := range n.Values {
+			list[i] = plainValue(v)
+		}
+		return list
+	}
+	text, _ := scalar(n)
+	return text
+}
+
+// Kind makes the stages of `rules` steps.
+//
+// A crash postpones the mail: nobody knows what the rules would have said, so neither letting it pass nor refusing it
+// would be theirs; the sender keeps it and tries again.
+func Kind() pipeline.Kind {
+	return pipeline.Kind{
+		Name:    "rules",
+		Doc:     "Decides by rules about what the steps before it have found, and by the sum of the scores of those that hold.",
+		OnError: pipeline.Postpone,
+		Pure:    true,
+		Config: func() any {
+			c := DefaultConfig()
+			return &c
+		},
+		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
+			c, ok := config.(*Config)
+			if !ok {
+				return nil, fmt.Errorf("rules: the configuration is a %T", config)
+			}
+			return New(*c, env)
+		},
+	}
+}
+
+// New reads, checks and compiles the rules of a step. Its error joins everything that is wrong: each part is a
+// [*Problem], or says what no line of a rule file is to blame for.
+func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
+	set, err := load(c, env)
+	if err != nil {
+		return nil, err
+	}
+	return set.stages(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder}), nil
+}
+
+func load(c Config, env pipeline.Env) (*ruleset, error) {
+	d := DefaultConfig()
+	for _, x := range []struct {
+		value *int
+		usual int
+	}{{&c.MaxRules, d.MaxRules}, {&c.MaxCondition, d.MaxCondition}, {&c.MaxValue, d.MaxValue}} {
+		if *x.value <= 0 {
+			*x.value = x.usual
+		}
+	}
+	wrong := c.check()
+	sc, err := newScope(env.Name, env.Before)
+	if err != nil {
+		return nil, errors.Join(append(wrong, err)...)
+	}
+	set := newRuleset(sc)
+	set.maxCondition, set.maxValue = c.MaxCondition, c.MaxValue
+	r := &reporter{step: env.Name}
+	sources, more := set.read(c, env, r)
+	wrong = append(wrong, more...)
+	set.uniqueNames(r)
+	if n := len(set.rules); n > c.MaxRules {
+		wrong = append(wrong, fmt.Errorf("there are %d rules; max_rules is %d", n, c.MaxRules))
+	} else {
+		set.compile(r)
+		set.checkTests(r)
+	}
+	for _, p := range r.sorted(sources) {
+		wrong = append(wrong, p)
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// read reads all rules, those of the files first.
+func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*source, wrong []error) {
+	seen := map[string]bool{}
+	for _, pattern := range c.Files {
+		if env.Files == nil {
+			return sources, append(wrong, errors.New("there is no place to read rule files from"))
+		}
+		files, err := env.Files(pattern)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		for _, f := range files {
+			if seen[f.Path] {
+				continue // named by two patterns
+			}
+			seen[f.Path] = true
+			src := newSource(f.Path, env.Name, string(f.Text))
+			sources = append(sources, src)
+			rd := &reader{reporter: r, src: src}
+			rd.file(parseFile(src, f.Text, r))
+			s.rules = append(s.rules, rd.rules...)
+			s.tests = append(s.tests, rd.tests...)
+		}
+	}
+	if c.Rules.node != nil {
+		src := sourceOf(c.Rules.node, env.Name)
+		sources = append(sources, src)
+		rd := &reader{reporter: r, src: src}
+		rd.ruleList(c.Rules.node)
+		s.rules = append(s.rules, rd.rules...)
+	}
+	return sources, wrong
+}
+
+// check says what is wrong with the thresholds.
+func (c Config) check() (wrong []error) {
+	levels := []struct {
+		name  string
+		value float64
+	}{{"junk", c.Junk}, {"quarantine", c.Quarantine}, {"reject", c.Reject}}
+	for i, x := range levels {
+		if x.value < 0 || math.IsNaN(x.value) || math.IsInf(x.value, 0) {
+			wrong = append(wrong, fmt.Errorf("%s: %v is no threshold: write a number above 0, or leave it out", x.name, x.value))
+			continue
+		}
+		for _, y := range slices.Backward(levels[:i]) {
+			if x.value > 0 && y.value > x.value {
+				wrong = append(wrong, fmt.Errorf("%s: %v is above %s: %v, and would never be reached: order them junk, quarantine, reject",
+					y.name, y.value, x.name, x.value))
+			}
+		}
+	}
+	if why := badFolder(c.JunkFolder); c.Junk > 0 && why != "" {
+		wrong = append(wrong, fmt.Errorf("junk_folder: %s", why))
+	}
+	return wrong
+}

@@ -1,0 +1,185 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Problem is one thing that is wrong with a rule, with its place and what to do about it.
+type Problem struct {
+	File   string // "" for a rule in the configuration itself
+	Step   string // the step whose rule it is
+	Rule   string // "" where it belongs to no single rule
+	Line   int    // from 1; 0: the file as a whole
+	Column int    // from 1, in characters
+	Length int    // of what is wrong, in characters
+	Text   string // what is wrong
+	Remedy string // what to write instead
+	Source string // the line it is in
+}
+
+// Error returns the problem with the line it is in and carets under its place.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	if p.File != "" {
+		b.WriteString(p.File)
+		if p.Line > 0 {
+			fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+		}
+	} else {
+		// The configuration's name is not known here: the step and the rule say where to look.
+		b.WriteString("step " + p.Step)
+		if p.Rule != "" {
+			b.WriteString(", rule " + p.Rule)
+		}
+		if p.Line > 0 {
+			fmt.Fprintf(&b, ", line %d, column %d", p.Line, p.Column)
+		}
+	}
+	b.WriteString(": " + p.Text)
+	if p.Remedy != "" {
+		b.WriteString("; " + p.Remedy)
+	}
+	if p.Line > 0 && p.Source != "" {
+		b.WriteString("\n" + excerpt(p.Source, p.Line, p.Column, p.Length))
+	}
+	return b.String()
+}
+
+// excerpt shows a line with carets under some of its columns. Long lines are cut around them.
+func excerpt(source string, line, column, length int) string {
+	const width = 100
+	text := []rune(strings.Map(func(r rune) rune {
+		if r == '\t' || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, source))
+	at := max(0, min(column-1, len(text)))
+	if from := at - width*2/3; from > 0 {
+		text, at = append([]rune("…"), text[from:]...), at-from+1
+	}
+	if len(text) > width {
+		text = append(text[:width:width], '…')
+	}
+	carets := max(1, min(length, len(text)-at))
+	return fmt.Sprintf("%6d | %s\n       | %s%s", line, strings.TrimRight(string(text), " "), strings.Repeat(" ", at), strings.Repeat("^", carets))
+}
+
+// Problems are everything that is wrong with the rules of a step, in the order of the files.
+type Problems []*Problem
+
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, x := range p {
+		lines[i] = x.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the problems one by one.
+func (p Problems) Unwrap() []error {
+	all := make([]error, len(p))
+	for i, x := range p {
+		all[i] = x
+	}
+	return all
+}
+
+// nearest returns the one of names that looks most like s, "" if none does.
+func nearest(s string, names []string) string {
+	best, at := "", max(1, utf8.RuneCountInString(s)/3)+1
+	for _, name := range names {
+		if d := distance(s, name); d < at {
+			best, at = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to add, drop, change or swap with a neighbour to make b of a.
+func distance(a, b string) int {
+	x, y := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
+	if len(x) > 64 || len(y) > 64 {
+		return 64
+	}
+	rows := make([][]int, len(x)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(y)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		for j := 1; j <= len(y); j++ {
+			change := 1
+			if x[i-1] == y[j-1] {
+				change = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(x)][len(y)]
+}
+
+// didYouMean is a remedy that names the nearest of names, else what there is.
+func didYouMean(s string, names []string) string {
+	if best := nearest(s, names); best != "" {
+		return fmt.Sprintf("did you mean `%s`?", best)
+	}
+	if len(names) == 0 || len(names) > 20 {
+		return ""
+	}
+	sorted := slices.Clone(names)
+	slices.Sort(sorted)
+	return "there is " + strings.Join(sorted, ", ")
+}
+
+// A spot is a place in a source.
+type spot struct {
+	src          *source
+	line, column int
+	length       int
+}
+
+func (s spot) String() string {
+	if s.src == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d", s.src.label(), s.line, s.column)
+}
+
+// A reporter collects problems.
+type reporter struct {
+	step string
+	all  Problems
+}
+
+func (r *reporter) report(at spot, rule, text, remedy string) {
+	p := &Problem{Step: r.step, Rule: rule, Line: at.line, Column: at.column, Length: at.length, Text: text, Remedy: remedy}
+	if at.src != nil {
+		p.File = at.src.path
+		p.Source = at.src.lineText(at.line)
+	}
+	r.all = append(r.all, p)
+}
+
+// sorted returns the problems file by file, in the order of files.
+func (r *reporter) sorted(sources []*source) Problems {
+	order := map[string]int{}
+	for i, s := range sources {
+		order[s.path] = i
+	}
+	slices.SortStableFunc(r.all, func(a, b *Problem) int {
+		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.CompactFunc(r.all, func(a, b *Problem) bool { return *a == *b })
+}

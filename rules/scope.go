@@ -1,0 +1,191 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/builtin"
+
+	"sluice/pipeline"
+)
+
+// What rules see of the transaction, in the form expr reads.
+type (
+	clientEnv struct {
+		IP      string `expr:"ip"`
+		Name    string `expr:"name"`
+		Login   string `expr:"login"`
+		Trusted bool   `expr:"trusted"`
+	}
+	addressEnv struct {
+		Address string `expr:"address"`
+		Local   string `expr:"local"`
+		Tag     string `expr:"tag"`
+		Domain  string `expr:"domain"`
+	}
+	headerFromEnv struct {
+		Address string `expr:"address"`
+		Local   string `expr:"local"`
+		Tag     string `expr:"tag"`
+		Domain  string `expr:"domain"`
+		Count   int    `expr:"count"`
+	}
+)
+
+// functions are those of ours; hit and known stand only as operands of and, or, not.
+func functions() []string { return []string{"has", "header", "hit", "known"} }
+
+// operators are the words that expr reads as such, and its literals.
+func operators() []string {
+	return []string{"and", "or", "not", "in", "contains", "matches", "startsWith", "endsWith", "let", "if", "else", "true", "false", "nil"}
+}
+
+// message are the names that stand for the transaction.
+func messageNames() []string {
+	return []string{"client", "helo", "from", "rcpt", "header_from", "subject", "size"}
+}
+
+// isWord reports whether a name means something in the rule language by itself.
+func isWord(name string) bool {
+	if slices.Contains(functions(), name) || slices.Contains(operators(), name) || slices.Contains(messageNames(), name) {
+		return true
+	}
+	_, ok := builtin.Index[name]
+	return ok
+}
+
+// IsWord reports whether a name means something in the rule language by itself, so that no step and no list that rules
+// shall see can have it.
+func IsWord(name string) bool { return isWord(name) }
+
+// A scope is what the rules of a step can name.
+type scope struct {
+	step   string
+	shadow bool // the whole step is a trial
+	vars   map[string]*typ
+	steps  map[string]*stepInfo
+	order  []*stepInfo
+	env    reflect.Type
+	field  map[string]int // of env
+}
+
+// A stepInfo is a step before the one whose rules are read.
+type stepInfo struct {
+	pipeline.Before
+	shape *shape // nil: it finds no facts
+	from  map[reflect.Type]converter
+}
+
+func (s *scope) factSteps() []string {
+	var names []string
+	for _, x := range s.order {
+		if x.shape != nil {
+			names = append(names, x.Name)
+		}
+	}
+	return names
+}
+
+func (s *scope) names() []string { return slices.Sorted(maps.Keys(s.vars)) }
+
+// newScope works out what rules can name from the steps before theirs; the last of before is their own.
+func newScope(name string, before []pipeline.Before) (*scope, error) {
+	s := &scope{step: name, steps: map[string]*stepInfo{}, field: map[string]int{}}
+	plain := func(k kind) *typ { return &typ{kind: k} }
+	lower := &typ{kind: text, lower: true}
+	address := &typ{kind: record, noun: "field", fields: map[string]*typ{"address": lower, "local": lower, "tag": lower, "domain": lower}}
+	headerFrom := &typ{kind: record, noun: "field", fields: maps.Clone(address.fields)}
+	headerFrom.fields["count"] = plain(integer)
+	s.vars = map[string]*typ{
+		"client": {kind: record, noun: "field", fields: map[string]*typ{
+			"ip": plain(text), "name": plain(text), "login": plain(text), "trusted": plain(boolean),
+		}},
+		"helo": plain(text), "from": address, "rcpt": address, "header_from": headerFrom,
+		"subject": plain(text), "size": plain(integer),
+	}
+	var fields []reflect.StructField
+	add := func(name string, t reflect.Type) {
+		s.field[name] = len(fields)
+		fields = append(fields, envField(name, t))
+	}
+	add("client", reflect.TypeFor[clientEnv]())
+	add("helo", reflect.TypeFor[string]())
+	add("from", reflect.TypeFor[addressEnv]())
+	add("rcpt", reflect.TypeFor[addressEnv]())
+	add("header_from", reflect.TypeFor[headerFromEnv]())
+	add("subject", reflect.TypeFor[string]())
+	add("size", reflect.TypeFor[int]())
+	add("has", reflect.TypeFor[func(string) bool]())
+	add("header", reflect.TypeFor[func(string) string]())
+	for _, b := range before {
+		if b.Name == name {
+			s.shadow = b.Shadow
+			continue
+		}
+		info := &stepInfo{Before: b}
+		s.steps[b.Name] = info
+		s.order = append(s.order, info)
+		if b.Fact == nil {
+			continue
+		}
+		if isWord(b.Name) {
+			return nil, fmt.Errorf("the step %s is called like a word of the rule language: give it another name with `name:`", b.Name)
+		}
+		if !memberName.MatchString(b.Name) {
+			return nil, fmt.Errorf("%q cannot be used as a name in rules: write lower-case letters, digits and _, a letter first", b.Name)
+		}
+		v := reflect.ValueOf(b.Fact)
+		sh, err := shapeOf(v, nounOf(b))
+		if err != nil {
+			return nil, fmt.Errorf("the facts of %s: %w", b.Name, err)
+		}
+		if sh.typ.kind != record {
+			return nil, fmt.Errorf("the facts of %s: a fact is a struct or a pipeline.Named, not %T", b.Name, b.Fact)
+		}
+		info.shape = sh
+		info.from = map[reflect.Type]converter{v.Type(): sh.converterFrom(v.Type())}
+		// Records are decoded into the plan's type, which differs from the scanner's for a Named.
+		if t, err := pipeline.FactType(b.Fact); err == nil && t != v.Type() {
+			info.from[t] = sh.converterFrom(t)
+		}
+		s.vars[b.Name] = sh.typ
+		add(b.Name, sh.goType)
+	}
+	s.env = reflect.StructOf(fields)
+	return s, nil
+}
+
+// nounOf is what the configuration calls the names of a Named: a DNS list is a list.
+func nounOf(b pipeline.Before) string {
+	if t := reflect.TypeOf(b.Fact); isNamed(t) {
+		if b.Kind == "dnsbl" {
+			return "list"
+		}
+		if n := t.Elem().Name(); n != "" && t.Elem().Kind() == reflect.Struct {
+			return strings.ToLower(n)
+		}
+	}
+	return "field"
+}
+
+// inputOf is what of the transaction must be there for a name of it.
+func inputOf(name string) pipeline.Input {
+	switch name {
+	case "client":
+		return pipeline.InputClient
+	case "helo":
+		return pipeline.InputGreeting
+	case "from":
+		return pipeline.InputSender
+	case "rcpt":
+		return pipeline.InputRecipient
+	case "size":
+		return pipeline.InputBody // of a header alone nobody knows how much follows
+	case "header_from", "subject", "has", "header":
+		return pipeline.InputHeader
+	}
+	return 0
+}

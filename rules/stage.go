@@ -1,0 +1,303 @@
+package rules
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"sluice/pipeline"
+)
+
+// A stage holds those rules of a step that can be asked at one moment about one thing.
+type stage struct {
+	set   *ruleset
+	rules []*rule // by their place
+	names []string
+	reads pipeline.Reads
+	facts []stageFact
+	refs  []int
+	terms []*term // of its rules, in the order of [stage.Terms]
+
+	subject, size, headerFrom bool
+
+	states sync.Pool
+}
+
+// A stageFact is a step whose facts a stage reads, and the refs they fill.
+type stageFact struct {
+	step *stepInfo
+	refs []int
+}
+
+// A Term is an operand of and, or and not in a rule's condition: what pipeline.Result.Terms has two bits for.
+type Term struct {
+	Rule   string
+	Source string // as written, on one line
+	Pos    string // "rules/spam.yaml:12:11"
+}
+
+// A Termer is a stage whose conditions have terms, in the order of pipeline.Result.Terms.
+type Termer interface {
+	Terms() []Term
+}
+
+// group says which rules share a stage: those that can be asked at the same moment, so that none waits for what it does
+// not read, and of which refusals count or do not count together.
+//
+// A refusal by a rule that reads neither header nor body does not count for postmaster and for clients that have logged
+// in; other verdicts do. So those are in separate stages, each with a first verdict of its own, and so are rules that
+// wait for different facts of the content phase: such a fact may come from the body.
+type group struct {
+	phase   pipeline.Phase
+	perRcpt bool
+	content bool
+	late    string
+	refuses bool
+}
+
+func (s *ruleset) groupOf(x *rule) group {
+	g := group{phase: x.phase, perRcpt: x.perRcpt, content: x.input&(pipeline.InputHeader|pipeline.InputBody) != 0}
+	if g.content {
+		return g
+	}
+	g.refuses = x.final.Refuses() && !x.shadow
+	if x.phase == pipeline.Content {
+		var late []string
+		for _, name := range x.steps {
+			if s.scope.steps[name].Phase == pipeline.Content {
+				late = append(late, name)
+			}
+		}
+		g.late = strings.Join(late, ",")
+	}
+	return g
+}
+
+func compareGroups(a, b group) int {
+	number := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(number(a.perRcpt), number(b.perRcpt)),
+		cmp.Compare(number(a.content), number(b.content)), cmp.Compare(a.late, b.late), cmp.Compare(number(a.refuses), number(b.refuses)))
+}
+
+// stages makes the stages of the rules. Those that score come first, by phase, so that the thresholds, which stand
+// right after them and read what earlier stages of the step found, wait for nothing else.
+func (s *ruleset) stages(th thresholds) []pipeline.Stage {
+	groups := map[group][]*rule{}
+	var order []group
+	for _, x := range s.rules {
+		g := s.groupOf(x)
+		if groups[g] == nil {
+			order = append(order, g)
+		}
+		groups[g] = append(groups[g], x)
+	}
+	slices.SortFunc(order, compareGroups)
+	var scoring, others []pipeline.Stage
+	var names []string
+	for _, x := range s.rules {
+		names = append(names, x.name)
+	}
+	content := false
+	for _, g := range order {
+		st := s.stage(g, groups[g], names)
+		if slices.ContainsFunc(groups[g], func(x *rule) bool { return x.scores && !x.shadow }) {
+			scoring = append(scoring, st)
+			content = content || g.content
+			continue
+		}
+		others = append(others, st)
+	}
+	if len(scoring) > 0 {
+		scoring = append(scoring, s.thresholdStages(th, names, content)...)
+	}
+	return append(scoring, others...)
+}
+
+func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
+	st := &stage{set: s, rules: rules, names: names}
+	steps := map[string]bool{}
+	for _, x := range rules {
+		st.reads.Input |= x.input
+		for _, name := range x.steps {
+			steps[name] = true
+		}
+		st.refs = append(st.refs, x.refs...)
+		st.terms = append(st.terms, x.terms...)
+		if x.final != pipeline.Pass && !x.shadow {
+			st.reads.Can = append(st.reads.Can, pipeline.Final{At: x.at, Action: x.final})
+		}
+	}
+	if g.perRcpt {
+		st.reads.Input |= pipeline.InputRecipient
+	}
+	slices.Sort(st.refs)
+	st.refs = slices.Compact(st.refs)
+	for _, info := range s.scope.order {
+		if !steps[info.Name] {
+			continue
+		}
+		st.reads.Facts = append(st.reads.Facts, info.Name)
+		if info.shape == nil {
+			continue
+		}
+		f := stageFact{step: info}
+		for _, i := range st.refs {
+			if s.refs[i].step == info {
+				f.refs = append(f.refs, i)
+			}
+		}
+		st.facts = append(st.facts, f)
+	}
+	if st.reads.Input&(pipeline.InputHeader|pipeline.InputBody) != 0 {
+		st.subject, st.size, st.headerFrom = true, true, true
+	}
+	st.states.New = func() any { return newState(s) }
+	return st
+}
+
+// Reads implements pipeline.Stage.
+func (st *stage) Reads() pipeline.Reads { return st.reads }
+
+// Rules names the rules of the whole step, in order.
+func (st *stage) Rules() []string { return st.names }
+
+// Terms lists the terms of the stage's conditions.
+func (st *stage) Terms() []Term {
+	out := make([]Term, len(st.terms))
+	for i, t := range st.terms {
+		out[i] = Term{Rule: t.rule.name, Source: t.source, Pos: t.pos.String()}
+	}
+	return out
+}
+
+// Check evaluates all rules of the stage, in order. Those below a final verdict are evaluated too: whether it counts is
+// not known here.
+func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
+	s := st.states.Get().(*state)
+	s.load(st, &v)
+	var r pipeline.Result
+	for i, x := range st.rules {
+		if i%64 == 0 && ctx.Err() != nil {
+			return pipeline.Result{}, fmt.Errorf("rules: %d of %d rules evaluated: %w", i, len(st.rules), ctx.Err())
+		}
+		switch s.evalRule(x) {
+		case isTrue:
+			x.hold(&r, s.evidence(x))
+		case unknown:
+			r.Undecided = append(r.Undecided, pipeline.Undecided{At: x.at, Name: x.name, Why: s.why(x), Shadow: x.shadow})
+		}
+	}
+	r.Terms = make([]byte, (len(st.terms)+3)/4)
+	for i, t := range st.terms {
+		r.Terms[i/4] |= byte(s.terms[t.id]) << (i % 4 * 2)
+	}
+	// A state that a panic has left is not used again.
+	s.clear()
+	st.states.Put(s)
+	return r, nil
+}
+
+// hold adds what a rule that held wants to a result.
+func (x *rule) hold(r *pipeline.Result, evidence []pipeline.Evidence) {
+	r.Hits = append(r.Hits, pipeline.Hit{At: x.at, Name: x.name, Score: x.score, Evidence: evidence, Shadow: x.shadow})
+	if x.final != pipeline.Pass && !x.shadow && r.Verdict.Action == pipeline.Pass {
+		r.Verdict = pipeline.Verdict{At: x.at, Action: x.final, Reply: x.reply, By: x.name}
+	}
+	if x.folder != "" {
+		r.Effects = append(r.Effects, pipeline.Effect{At: x.at, Kind: pipeline.FileInto, By: x.name, Folder: x.folder, Shadow: x.shadow})
+	}
+	if len(x.flags) > 0 {
+		r.Effects = append(r.Effects, pipeline.Effect{At: x.at, Kind: pipeline.AddFlags, By: x.name, Flags: slices.Clone(x.flags), Shadow: x.shadow})
+	}
+	for _, e := range x.edits {
+		e.At, e.Shadow = x.at, x.shadow
+		r.Edits = append(r.Edits, e)
+	}
+}
+
+// Thresholds of a step's score; 0 is none.
+type thresholds struct {
+	reject, quarantine, junk float64
+	folder                   string
+}
+
+// A thresholdStage judges the sum of what the step's rules have scored.
+type thresholdStage struct {
+	set   *ruleset
+	names []string
+	at    int
+	thresholds
+	content bool
+}
+
+// thresholdStages makes the stage for the thresholds, its place after all rules. Where a refusal by score might not
+// count (none of the rules that score reads header or body) it is a stage of its own, so that the others still do.
+func (s *ruleset) thresholdStages(th thresholds, names []string, content bool) []pipeline.Stage {
+	at := len(s.rules)
+	one := func(at int, th thresholds) pipeline.Stage {
+		return &thresholdStage{set: s, names: names, at: at, thresholds: th, content: content}
+	}
+	rest := th
+	rest.reject = 0
+	switch {
+	case th.reject == 0 && th.quarantine == 0 && th.junk == 0:
+		return nil
+	case content || th.reject == 0 || rest.quarantine == 0 && rest.junk == 0:
+		return []pipeline.Stage{one(at, th)}
+	}
+	return []pipeline.Stage{one(at, thresholds{reject: th.reject}), one(at+1, rest)}
+}
+
+// Reads implements pipeline.Stage.
+func (t *thresholdStage) Reads() pipeline.Reads {
+	r := pipeline.Reads{Facts: []string{t.set.scope.step}}
+	if t.content {
+		// What it judges comes from the header or the body.
+		r.Input = pipeline.InputHeader
+	}
+	if t.reject > 0 {
+		r.Can = append(r.Can, pipeline.Final{At: t.at, Action: pipeline.Reject})
+	}
+	if t.quarantine > 0 {
+		r.Can = append(r.Can, pipeline.Final{At: t.at, Action: pipeline.Quarantine})
+	}
+	return r
+}
+
+// Rules names the rules of the whole step, in order.
+func (t *thresholdStage) Rules() []string { return t.names }
+
+// Check implements pipeline.Stage.
+func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Result, error) {
+	score := 0.0
+	for _, h := range v.Hits {
+		// In a shadow step every hit is marked as one; its own shadow rules do not score there either.
+		if h.At >= 0 && h.At < len(t.set.rules) && !t.set.rules[h.At].shadow {
+			score += h.Score
+		}
+	}
+	// Sums of decimal fractions miss their mark by a hair: 0.1+0.2+14.7 reaches 15.
+	reaches := func(limit float64) bool { return limit > 0 && score >= limit-1e-9 }
+	why := func(what string, limit float64) string {
+		return fmt.Sprintf("score %.4g reaches %s: %.4g", score, what, limit)
+	}
+	var r pipeline.Result
+	switch {
+	case reaches(t.reject):
+		r.Verdict = pipeline.Verdict{At: t.at, Action: pipeline.Reject, Reason: why("reject", t.reject),
+			Reply: pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "message refused: it looks like spam"}}
+	case reaches(t.quarantine):
+		r.Verdict = pipeline.Verdict{At: t.at, Action: pipeline.Quarantine, Reason: why("quarantine", t.quarantine)}
+	case reaches(t.junk):
+		r.Effects = []pipeline.Effect{{At: t.at, Kind: pipeline.FileInto, Folder: t.folder, Threshold: true}}
+	}
+	return r, nil
+}

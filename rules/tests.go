@@ -1,0 +1,212 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"sluice/pipeline"
+)
+
+// A ruleTest is a test inside a rule file: a mail and what the rules should make of it.
+type ruleTest struct {
+	name    string
+	pos     spot
+	message string // a file with the mail, relative to the rule file
+	mail    testMail
+	hit     []named
+	miss    []named
+	verdict pipeline.Action
+	folder  string
+}
+
+// A testMail is a mail written in a test. What is not given is unknown or empty.
+type testMail struct {
+	from       string
+	rcpts      []string
+	ip         netip.Addr
+	clientName string
+	login      string
+	helo       string
+	headers    []pipeline.Edit
+	headerFrom string
+	body       string
+	facts      []testFact
+}
+
+// A testFact is what a test says that a step has found.
+type testFact struct {
+	step   named
+	fields []testField
+}
+
+type testField struct {
+	named
+	value ast.Node
+}
+
+// A named is a name with its place.
+type named struct {
+	name string
+	at   spot
+}
+
+func (r *reader) testList(n ast.Node) {
+	for _, item := range r.items(n, "`tests`") {
+		r.test(item)
+	}
+}
+
+func (r *reader) test(n ast.Node) {
+	t := &ruleTest{pos: r.src.spotOf(n), verdict: pipeline.Pass}
+	has := map[string]bool{}
+	for _, e := range r.mapping(n, "a test", []string{"name", "message", "mail", "expect"}) {
+		has[e.name] = true
+		switch e.name {
+		case "name":
+			t.name, _ = r.text(e)
+		case "message":
+			t.message, _ = r.text(e)
+		case "mail":
+			r.mail(t, e.value)
+		case "expect":
+			r.expect(t, e.value)
+		}
+	}
+	switch {
+	case len(has) == 0:
+		return
+	case has["message"] && has["mail"]:
+		r.at(n, "a test has `mail` or `message`, not both", "make two tests of it")
+	case !has["message"] && !has["mail"]:
+		r.at(n, "the test has no mail", "add `mail: {…}`, or `message: ` with a file")
+	}
+	if !has["expect"] {
+		r.at(n, "the test expects nothing", "add `expect: {hit: […], verdict: …}`")
+	}
+	r.tests = append(r.tests, t)
+}
+
+func (r *reader) mail(t *ruleTest, n ast.Node) {
+	m := &t.mail
+	for _, e := range r.mapping(n, "`mail`", []string{"from", "rcpts", "client", "helo", "headers", "header_from", "body", "facts"}) {
+		switch e.name {
+		case "from":
+			m.from, _ = r.text(e)
+		case "helo":
+			m.helo, _ = r.text(e)
+		case "header_from":
+			m.headerFrom, _ = r.text(e)
+		case "body":
+			m.body, _ = r.text(e)
+		case "rcpts":
+			for _, x := range r.names(e) {
+				m.rcpts = append(m.rcpts, x.name)
+			}
+		case "client":
+			r.client(m, e.value)
+		case "headers":
+			for _, f := range r.mapping(e.value, "`headers`", nil) {
+				if text, ok := scalar(f.value); ok {
+					m.headers = append(m.headers, pipeline.Edit{Name: f.name, Value: text})
+					continue
+				}
+				r.at(f.value, fmt.Sprintf("the value of `%s` is text, not %s", f.name, describe(f.value)), "")
+			}
+		case "facts":
+			for _, f := range r.mapping(e.value, "`facts`", nil) {
+				fact := testFact{step: named{f.name, r.src.spotOf(f.key)}}
+				for _, x := range r.mapping(f.value, "`"+f.name+"`", nil) {
+					fact.fields = append(fact.fields, testField{named{x.name, r.src.spotOf(x.key)}, x.value})
+				}
+				m.facts = append(m.facts, fact)
+			}
+		}
+	}
+}
+
+func (r *reader) client(m *testMail, n ast.Node) {
+	for _, e := range r.mapping(n, "`client`", []string{"ip", "name", "login"}) {
+		text, ok := r.text(e)
+		if !ok {
+			continue
+		}
+		switch e.name {
+		case "ip":
+			ip, err := netip.ParseAddr(text)
+			if err != nil {
+				r.at(e.value, fmt.Sprintf("%q is no IP address", text), "write for example `ip: 192.0.2.1`")
+			}
+			m.ip = ip
+		case "name":
+			m.clientName = text
+		case "login":
+			m.login = text
+		}
+	}
+}
+
+func (r *reader) expect(t *ruleTest, n ast.Node) {
+	for _, e := range r.mapping(n, "`expect`", []string{"hit", "miss", "verdict", "folder"}) {
+		switch e.name {
+		case "hit":
+			t.hit = r.names(e)
+		case "miss":
+			t.miss = r.names(e)
+		case "folder":
+			t.folder, _ = r.text(e)
+		case "verdict":
+			text, ok := r.text(e)
+			if !ok {
+				continue
+			}
+			if err := t.verdict.UnmarshalText([]byte(text)); err != nil {
+				r.at(e.value, fmt.Sprintf("there is no verdict `%s`", text), didYouMean(text, append(finals(), "pass")))
+			}
+		}
+	}
+}
+
+// names reads a list of names, or one alone.
+func (r *reader) names(e entry) []named {
+	items := []ast.Node{e.value}
+	if _, ok := e.value.(*ast.SequenceNode); ok {
+		items = r.items(e.value, "`"+e.name+"`")
+	}
+	var out []named
+	for _, n := range items {
+		if text, ok := r.text(entry{e.name, e.key, n}); ok {
+			out = append(out, named{text, r.src.spotOf(n)})
+		}
+	}
+	return out
+}
+
+// checkTests says which tests speak of rules, steps and facts that there are not.
+func (s *ruleset) checkTests(r *reporter) {
+	var rules []string
+	for _, x := range s.rules {
+		rules = append(rules, x.name)
+	}
+	for _, t := range s.tests {
+		for _, x := range slices.Concat(t.hit, t.miss) {
+			if !slices.Contains(rules, x.name) {
+				r.report(x.at, "", fmt.Sprintf("there is no rule `%s`", x.name), didYouMean(x.name, rules))
+			}
+		}
+		for _, f := range t.mail.facts {
+			step, ok := s.scope.steps[f.step.name]
+			if !ok || step.shape == nil {
+				r.report(f.step.at, "", fmt.Sprintf("no step `%s` before this one finds facts", f.step.name), didYouMean(f.step.name, s.scope.factSteps()))
+				continue
+			}
+			for _, x := range f.fields {
+				if _, ok := step.shape.typ.fields[x.name]; !ok {
+					r.report(x.at, "", noMember(f.step.name, step.shape.typ, x.name), "")
+				}
+			}
+		}
+	}
+}
