@@ -1,0 +1,379 @@
+package milter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	gomilter "github.com/emersion/go-milter"
+
+	"sluice/mailstore"
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+)
+
+// internalError is what the MTA is told where something of ours failed: the mail stays with the sender.
+func internalError() *pipeline.Reply {
+	return &pipeline.Reply{Code: 451, Enhanced: "4.3.0", Text: "internal error, please try again later"}
+}
+
+// Body implements gomilter.Milter: the message is complete. When the answer is written, what it promises is kept: the
+// record can be found, and what is held is on disk. The MTA may hand the mail on a moment later.
+func (c *conn) Body(m *gomilter.Modifier) (gomilter.Response, error) {
+	return c.guard("end of message", func() gomilter.Response {
+		if stop := c.begun(); stop != nil {
+			return stop
+		}
+		c.noteQueueID(gomilter.CodeEOB)
+		if r := c.endHeader(); c.answer != nil {
+			return r
+		}
+		if len(c.tx.rcpts) == 0 {
+			return c.refuse(pipeline.Reply{Code: 503, Enhanced: "5.5.1", Text: "no recipients"}, "no recipients")
+		}
+		r := c.finish(m)
+		c.endTransaction() // an answer that refuses stays until the MTA ends the message: c.answer
+		return r
+	}), nil
+}
+
+// finish decides about the message, carries out what was decided, and returns the answer.
+func (c *conn) finish(mod *gomilter.Modifier) gomilter.Response {
+	msg, err := mime.Parse(c.tx.spool, c.tx.spool.Size(), mime.Limits{
+		HeaderSize:   int(c.server.cfg.Limits.HeaderSize),
+		HeaderFields: c.server.cfg.Limits.HeaderFields,
+	})
+	var limit *mime.LimitError
+	switch {
+	case errors.As(err, &limit):
+		return c.refuse(pipeline.Reply{Code: 552, Enhanced: "5.3.4", Text: limit.Error()}, limit.Error())
+	case err != nil:
+		return c.refuse(*internalError(), "read the message: "+err.Error())
+	}
+	verdicts, err := c.decide(msg)
+	if err != nil {
+		return c.refuse(pipeline.Reply{Code: 451, Enhanced: "4.3.2", Text: "shutting down, please try again later"}, err.Error())
+	}
+	return c.settle(mod, msg, verdicts)
+}
+
+// decide returns a decision for each of tx.rcpts, in their order.
+func (c *conn) decide(msg *mime.Message) ([]pipeline.Decision, error) {
+	var asked []pipeline.Decision
+	if taken := c.taken(); taken > 0 {
+		stop := c.reassure()
+		c.sess.SetSHA256(c.tx.spool.SHA256())
+		asked = c.sess.Content(c.ctx, msg)
+		stop()
+		if c.ctx.Err() != nil {
+			return nil, errors.New("the server is shutting down")
+		}
+		if len(asked) != taken {
+			panic(fmt.Sprintf("%d decisions about %d recipients", len(asked), taken))
+		}
+	}
+	all := make([]pipeline.Decision, len(c.tx.rcpts))
+	for i, r := range c.tx.rcpts {
+		if r.refused == nil {
+			all[i], asked = asked[0], asked[1:]
+			continue
+		}
+		action := pipeline.TempFail
+		if r.refused.Permanent() {
+			action = pipeline.Reject
+		}
+		all[i] = pipeline.Decision{Recipient: r.recipient, Verdict: pipeline.Verdict{Action: action, Reply: *r.refused}}
+	}
+	return all, nil
+}
+
+// reassure tells the MTA from time to time that it shall go on waiting, until stop is called.
+func (c *conn) reassure() (stop func()) {
+	quit, gone := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(gone)
+		t := time.NewTicker(c.server.cfg.Limits.Progress)
+		defer t.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-t.C:
+				c.wire.sendProgress()
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-gone
+	}
+}
+
+// settle carries out the decisions: what is held is on disk and the record findable before the MTA is told anything.
+func (c *conn) settle(mod *gomilter.Modifier, msg *mime.Message, decisions []pipeline.Decision) gomilter.Response {
+	s := pipeline.Milter.Settle(decisions, false)
+	mark := edits(c.server.cfg.Handover.Value(c.tx.id, msg), c.delivered(decisions, s))
+	ctx, cancel := c.keepGoing()
+	defer cancel()
+	var held map[int]string
+	if s.Reply.Code < 400 {
+		var err error
+		if held, err = c.hold(ctx, msg, mark, decisions, s); err != nil {
+			return c.refuse(*internalError(), "quarantine: "+err.Error())
+		}
+	}
+	if c.taken() == 0 {
+		c.sess.Reset("every recipient was refused")
+	} else if err := c.sess.Done(ctx, s.Reply, c.deliveries(s, held)); err != nil {
+		c.log.Error("record a decision", "id", c.tx.id, "err", err)
+		c.answer = internalError()
+		return respond(c.answer)
+	}
+	c.log.Info("milter decision", "id", c.tx.id, "queue_id", c.tx.queueID, "client", c.client.Addr, "reply", s.Reply.String())
+	if s.Reply.Code >= 400 {
+		c.answer = &s.Reply
+		return respond(&s.Reply)
+	}
+	return c.accept(mod, msg, mark, s)
+}
+
+// deliveries says for each decision of the session what becomes of it.
+func (c *conn) deliveries(s pipeline.Settlement, held map[int]string) []pipeline.Delivery {
+	var out []pipeline.Delivery
+	for i, r := range c.tx.rcpts {
+		if r.refused == nil {
+			out = append(out, pipeline.Delivery{Disposition: s.Dispositions[i], Reply: s.Replies[i], Held: held[i]})
+		}
+	}
+	return out
+}
+
+// delivered returns the decisions about those who get the mail.
+func (c *conn) delivered(decisions []pipeline.Decision, s pipeline.Settlement) []pipeline.Decision {
+	var out []pipeline.Decision
+	for i, d := range decisions {
+		if s.Dispositions[i] == pipeline.Delivered {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// hold puts the mail of those for whom it is to be held into quarantine, and returns the id by index of the recipient.
+func (c *conn) hold(
+	ctx context.Context, msg *mime.Message, mark []pipeline.Edit, decisions []pipeline.Decision, s pipeline.Settlement,
+) (map[int]string, error) {
+	h := mailstore.Held{
+		ID:        c.tx.id,
+		SHA256:    c.tx.spool.SHA256(),
+		MessageID: msg.MessageID(),
+		Subject:   msg.Subject(),
+		Sender:    c.tx.sender.String(),
+		Received:  c.tx.received,
+	}
+	var index []int
+	for i, d := range decisions {
+		if s.Dispositions[i] != pipeline.Held {
+			continue
+		}
+		index = append(index, i)
+		h.Recipients = append(h.Recipients, mailstore.HeldRecipient{
+			Address: d.Recipient.Address.String(),
+			Account: d.Recipient.Account,
+			Folder:  d.Folder,
+			Reason:  reason(d),
+		})
+	}
+	if len(index) == 0 {
+		return nil, nil
+	}
+	if c.server.cfg.Quarantine == nil {
+		return nil, errors.New("there is no quarantine")
+	}
+	h.Content = io.MultiReader(strings.NewReader(c.trace(mark)), withoutOurs(msg))
+	ids, err := c.server.cfg.Quarantine.Hold(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) != len(index) {
+		return nil, fmt.Errorf("%d rows for %d recipients", len(ids), len(index))
+	}
+	held := map[int]string{}
+	for n, i := range index {
+		held[i] = ids[n]
+	}
+	return held, nil
+}
+
+// reason says who decided that a mail is held, as "rules/forged_bank: 550 5.7.1 …".
+func reason(d pipeline.Decision) string {
+	by := d.Step
+	if d.Verdict.By != "" {
+		by += "/" + d.Verdict.By
+	}
+	why := d.Verdict.Reason
+	if d.Verdict.Action.Refuses() {
+		why = d.Verdict.Reply.String()
+	}
+	switch {
+	case by == "":
+		return why
+	case why == "":
+		return by
+	}
+	return by + ": " + why
+}
+
+// trace returns the fields that stand above a mail we hold: the MTA has not shown us its own Received (RFC 5321, 4.4),
+// so here is one that says the same.
+func (c *conn) trace(mark []pipeline.Edit) string {
+	var b strings.Builder
+	helo := traceWord(c.helo)
+	if helo == "" {
+		helo = "unknown"
+	}
+	name := traceWord(c.client.Name)
+	if name == "" {
+		name = "unknown"
+	}
+	addr := "unknown"
+	if c.client.Addr.IsValid() {
+		addr = c.client.Addr.String()
+		if c.client.Addr.Is6() {
+			addr = "IPv6:" + addr
+		}
+	}
+	fmt.Fprintf(&b, "Received: from %s (%s [%s])\r\n\tby %s (Sluice milter) with ESMTP id %s;\r\n\t%s\r\n",
+		helo, name, addr, traceWord(c.server.cfg.Hostname), c.tx.id, c.tx.received.Format(time.RFC1123Z))
+	for _, e := range mark {
+		if !e.Delete {
+			fmt.Fprintf(&b, "%s: %s\r\n", e.Name, oneLine(e.Value))
+		}
+	}
+	return b.String()
+}
+
+// traceWord makes a client's word fit for a Received field: what ends a comment or a clause goes.
+func traceWord(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' || strings.ContainsRune("()\\\";<>", r) {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 255)])
+}
+
+// withoutOurs reads a message as it came, without the fields that only we write.
+func withoutOurs(msg *mime.Message) io.Reader {
+	var head bytes.Buffer
+	for _, f := range msg.Header().Fields() {
+		if !pipeline.Ours(f.Name) {
+			head.Write(f.Raw)
+			head.WriteString("\r\n")
+		}
+	}
+	head.WriteString("\r\n")
+	return io.MultiReader(&head, msg.RawBody())
+}
+
+// edits returns what is done to the one copy that all of these recipients get: the hand-over field first. With several
+// recipients it is what is the same for all of them; what holds for one alone would tell the others. Where our own LMTP
+// stands behind the MTA it does what was decided for each.
+func edits(handover string, to []pipeline.Decision) []pipeline.Edit {
+	out := []pipeline.Edit{{Name: pipeline.IDField, Value: handover}}
+	for i, d := range to {
+		own := append(d.Fields(pipeline.Milter), d.Edits...)
+		own = slices.DeleteFunc(own, func(e pipeline.Edit) bool { return e.Shadow })
+		for n := range own {
+			own[n].At = 0 // where in the plan it was said does not make it another edit
+		}
+		if i == 0 {
+			out = append(out, own...)
+			continue
+		}
+		out = slices.DeleteFunc(out, func(e pipeline.Edit) bool {
+			return e.Name != pipeline.IDField && !slices.Contains(own, e)
+		})
+	}
+	return out
+}
+
+// accept tells the MTA what to change and that it may have the mail.
+func (c *conn) accept(
+	mod *gomilter.Modifier, msg *mime.Message, mark []pipeline.Edit, s pipeline.Settlement,
+) gomilter.Response {
+	if !slices.Contains(s.Dispositions, pipeline.Delivered) {
+		return gomilter.RespDiscard
+	}
+	var failed error
+	do := func(err error) { failed = errors.Join(failed, err) }
+
+	remove, add := plan(msg.Header(), mark)
+	for _, d := range remove {
+		do(mod.ChangeHeader(d.Index, d.Name, ""))
+	}
+	// 0 stands above the MTA's own Received, which is not among the fields that we were shown. The last one inserted is
+	// on top.
+	for _, a := range slices.Backward(add) {
+		value := oneLine(a.Value)
+		if c.wire.leading {
+			value = " " + value
+		}
+		do(mod.InsertHeader(0, a.Name, value))
+	}
+	gone := map[string]bool{}
+	for i, r := range c.tx.rcpts {
+		if s.Dispositions[i] != pipeline.Delivered && !gone[r.raw] {
+			gone[r.raw] = true
+			do(mod.DeleteRecipient(r.raw))
+		}
+	}
+	if failed != nil {
+		// The MTA has not heard the end of it and will come again, with a mail that is recorded already.
+		c.log.Error("tell the MTA what to change", "id", c.tx.id, "err", failed)
+		c.answer = internalError()
+		return respond(c.answer)
+	}
+	return gomilter.RespAccept
+}
+
+// plan works out which fields to remove from a header, by name and place among those of the name, and which to add. The
+// last place of a name comes first, so that no removal changes the place of another.
+func plan(h mime.Header, mark []pipeline.Edit) (remove, add []pipeline.Edit) {
+	for _, e := range mark {
+		if !e.Delete {
+			add = append(add, e)
+			continue
+		}
+		if e.Index == 0 {
+			add = slices.DeleteFunc(add, func(a pipeline.Edit) bool { return strings.EqualFold(a.Name, e.Name) })
+		}
+	}
+	places := map[string]int{}
+	for _, f := range h.Fields() {
+		name := strings.ToLower(f.Name)
+		places[name]++
+		if pipeline.Ours(name) || slices.ContainsFunc(mark, func(e pipeline.Edit) bool {
+			return e.Delete && strings.EqualFold(e.Name, name) && (e.Index == 0 || e.Index == places[name])
+		}) {
+			remove = append(remove, pipeline.Edit{Delete: true, Name: f.Name, Index: places[name]})
+		}
+	}
+	slices.Reverse(remove)
+	return remove, add
+}
+
+// oneLine makes sure that a value stays one: what it says may come from the mail.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\r' || r == '\n' || r == 0 {
+			return ' '
+		}
+		return r
+	}, s)
+}

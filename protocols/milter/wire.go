@@ -1,0 +1,263 @@
+package milter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	gomilter "github.com/emersion/go-milter"
+
+	"sluice/protocols/listen"
+)
+
+const (
+	version     = 6       // of the protocol that we speak, if the MTA does
+	maxPacket   = 1 << 20 // octets of one packet; the MTA's are at most 64 KiB, but for long header fields
+	codeUnknown = 'U'     // SMFIC_UNKNOWN
+	progress    = 'p'     // SMFIR_PROGRESS
+
+	optHeaderLeadingSpace = gomilter.OptHeaderLeadingSpace
+
+	// What we do to mail. An MTA that does not allow all of it cannot carry out our decisions.
+	actions = gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptRemoveRcpt
+	// go-milter closes the session at an unknown command.
+	protocol = gomilter.OptNoUnknown | optHeaderLeadingSpace
+)
+
+// A wire is an MTA's connection as go-milter's server sees it: whole packets, one by one. On their way it
+//
+//   - answers with the MTA's protocol version, up to 6, where go-milter says 2: without it Postfix sends no DATA event;
+//   - keeps what go-milter drops: macros by stage, parameters of MAIL and RCPT, addresses as they were spelt;
+//   - answers itself what go-milter would close the connection for, or not tell us of (UNKNOWN, DATA), or keep a second
+//     copy of (header fields);
+//   - bounds size and time, and reports every end of the connection as io.EOF: go-milter prints other errors.
+//
+// Read and Write are called by the one goroutine that serves the connection, and sendProgress by another one only while
+// that waits for a decision.
+type wire struct {
+	net.Conn
+	c      *conn
+	limits Limits
+
+	in      []byte // what go-milter has not read yet of the packet at hand
+	offered [3]uint32
+	opening bool // the next answer is to the negotiation
+	leading bool // header values come, and are to be given, with their leading space
+	broken  error
+
+	closed    chan struct{}
+	closeOnce sync.Once
+
+	mu       sync.Mutex
+	busy     bool // a message is being transferred or decided about
+	stopping bool
+}
+
+func newWire(nc net.Conn, c *conn, l Limits) *wire {
+	return &wire{Conn: nc, c: c, limits: l, closed: make(chan struct{})}
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	for len(w.in) == 0 {
+		if err := w.next(); err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				w.c.log.Warn("milter connection ends", "err", err)
+			}
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, w.in)
+	w.in = w.in[n:]
+	return n, nil
+}
+
+// next reads one packet, and leaves it in w.in if it is for go-milter.
+func (w *wire) next() error {
+	if w.broken != nil {
+		return w.broken
+	}
+	if !w.enter(w.c.transferring()) {
+		return io.EOF
+	}
+	if err := w.wait(w.limits.Idle); err != nil {
+		return err
+	}
+	var head [4]byte
+	if _, err := io.ReadFull(w.Conn, head[:1]); err != nil {
+		return err
+	}
+	if err := w.wait(w.limits.Packet); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(w.Conn, head[1:]); err != nil {
+		return fmt.Errorf("read a packet: %w", err)
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size == 0 || size > maxPacket {
+		return fmt.Errorf("a packet of %d octets", size)
+	}
+	packet := make([]byte, 4+size)
+	copy(packet, head[:])
+	if _, err := io.ReadFull(w.Conn, packet[4:]); err != nil {
+		return fmt.Errorf("read a packet of %d octets: %w", size, err)
+	}
+	return w.sort(packet)
+}
+
+// wait bounds what is read from now on.
+func (w *wire) wait(d time.Duration) error {
+	until := time.Now().Add(d)
+	if l, ok := w.Conn.(*listen.Conn); ok { // deadlines are its own business
+		l.SetReadTimeout(d)
+		l.ReadUntil(until)
+		return nil
+	}
+	return w.SetReadDeadline(until)
+}
+
+// sort decides who gets a packet.
+func (w *wire) sort(packet []byte) error {
+	data := packet[5:]
+	switch code := gomilter.Code(packet[4]); code {
+	case gomilter.CodeOptNeg:
+		if err := w.negotiate(data); err != nil {
+			return err
+		}
+	case gomilter.CodeMacro:
+		if len(data) == 0 {
+			return errors.New("a macro packet without a stage")
+		}
+		w.c.macros.set(gomilter.Code(data[0]), data[1:])
+		return nil
+	case gomilter.CodeConn:
+		peer, err := parsePeer(data)
+		if err != nil {
+			return err
+		}
+		w.c.peer = peer
+	case gomilter.CodeMail, gomilter.CodeRcpt:
+		w.c.args = strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+	case gomilter.CodeHeader:
+		name, value, ok := bytes.Cut(data, []byte{0})
+		if !ok {
+			return errors.New("a header packet without a value")
+		}
+		return w.respond(w.c.header(string(name), bytes.TrimSuffix(value, []byte{0})))
+	case gomilter.CodeData:
+		return w.respond(w.c.data())
+	case codeUnknown:
+		return w.respond(gomilter.RespContinue)
+	case gomilter.CodeQuitNewConn:
+		// Another client on the same socket. There is no answer; to go-milter it is an abort, which has none either.
+		w.c.forget()
+		packet = []byte{0, 0, 0, 1, byte(gomilter.CodeAbort)}
+	case gomilter.CodeHelo, gomilter.CodeEOH, gomilter.CodeBody, gomilter.CodeEOB, gomilter.CodeAbort, gomilter.CodeQuit:
+	default:
+		return fmt.Errorf("an unknown packet %q", byte(code))
+	}
+	w.in = packet
+	return nil
+}
+
+func (w *wire) negotiate(data []byte) error {
+	if len(data) < 12 {
+		return errors.New("a short negotiation packet")
+	}
+	for i := range w.offered {
+		w.offered[i] = binary.BigEndian.Uint32(data[4*i:])
+	}
+	if missing := uint32(actions) &^ w.offered[1]; missing != 0 {
+		return fmt.Errorf("the MTA does not allow milters what we need to carry out decisions (actions %#x)", missing)
+	}
+	w.opening = true
+	w.leading = w.offered[2]&uint32(optHeaderLeadingSpace) != 0
+	return nil
+}
+
+// respond writes an answer that go-milter knows nothing of.
+func (w *wire) respond(r gomilter.Response) error {
+	m := r.Response()
+	packet := binary.BigEndian.AppendUint32(nil, uint32(1+len(m.Data))) //nolint:gosec // a reply is short
+	packet = append(packet, m.Code)
+	_, err := w.Write(append(packet, m.Data...))
+	return err
+}
+
+// sendProgress tells the MTA that waits for a decision to wait on. Its answer deadline begins anew.
+func (w *wire) sendProgress() {
+	_, _ = w.Write([]byte{0, 0, 0, 1, progress}) // a broken connection shows at the next Read
+}
+
+// Write never fails: go-milter would print why. A connection that cannot be written to is at its end at the next Read.
+func (w *wire) Write(p []byte) (int, error) {
+	if w.opening && len(p) >= 17 && p[4] == byte(gomilter.CodeOptNeg) {
+		w.opening = false
+		p = bytes.Clone(p)
+		binary.BigEndian.PutUint32(p[5:], min(version, w.offered[0]))
+		for i := 1; i < 3; i++ { // never more than was offered
+			at := p[5+4*i:]
+			binary.BigEndian.PutUint32(at, binary.BigEndian.Uint32(at)&w.offered[i])
+		}
+	}
+	if w.broken != nil {
+		return len(p), nil
+	}
+	if w.broken = w.SetWriteDeadline(time.Now().Add(w.limits.Packet)); w.broken == nil {
+		_, w.broken = w.Conn.Write(p)
+	}
+	return len(p), nil
+}
+
+// Close is called by go-milter at its end.
+func (w *wire) Close() error {
+	err := w.Conn.Close()
+	w.closeOnce.Do(func() { close(w.closed) })
+	return err
+}
+
+// enter notes whether a message is being transferred; it is false when the connection shall go on no more.
+func (w *wire) enter(busy bool) bool {
+	if l, ok := w.Conn.(*listen.Conn); ok && !l.SetBusy(busy) && !busy {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = busy
+	return busy || !w.stopping
+}
+
+// stop ends the connection now, or once the message that is being transferred has its answer.
+func (w *wire) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopping = true
+	if !w.busy {
+		w.Conn.Close()
+	}
+}
+
+// hangUp ends the connection whatever it is doing.
+func (w *wire) hangUp() { w.Conn.Close() }
+
+// once is a listener with one connection.
+type once struct {
+	net.Conn
+	taken bool
+}
+
+func (o *once) Accept() (net.Conn, error) {
+	if o.taken {
+		return nil, errOnce
+	}
+	o.taken = true
+	return o.Conn, nil
+}
+
+func (o *once) Close() error   { return nil }
+func (o *once) Addr() net.Addr { return o.LocalAddr() }
