@@ -15,6 +15,7 @@ var ErrFault = errors.New("the disk said no")
 type Faults struct {
 	mu    sync.Mutex
 	calls int
+	done  int // commits that succeeded
 	at    int // the call to fail; 0: none
 	all   bool
 	block chan struct{}
@@ -53,6 +54,13 @@ func (f *Faults) Calls() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls
+}
+
+// Commits returns how many transactions have been committed, in all.
+func (f *Faults) Commits() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done
 }
 
 func (f *Faults) call() error {
@@ -171,5 +179,11 @@ func (t tx) Commit() error {
 	if err := t.f.call(); err != nil {
 		return errors.Join(err, t.Tx.Rollback())
 	}
-	return t.Tx.Commit()
+	err := t.Tx.Commit()
+	if err == nil {
+		t.f.mu.Lock()
+		defer t.f.mu.Unlock()
+		t.f.done++
+	}
+	return err
 }

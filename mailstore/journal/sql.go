@@ -1,0 +1,57 @@
+package journal
+
+// migrations make the tables. They are only ever appended to.
+var migrations = []string{
+	`CREATE TABLE records (
+		id         TEXT   NOT NULL PRIMARY KEY,
+		received   BIGINT NOT NULL,
+		queue_id   TEXT   NOT NULL,
+		message_id TEXT   NOT NULL,
+		plan       TEXT   NOT NULL,
+		record     TEXT   NOT NULL
+	);
+	CREATE INDEX records_received ON records (received);
+	CREATE INDEX records_queue_id ON records (queue_id);
+	CREATE INDEX records_message_id ON records (message_id);
+	CREATE INDEX records_plan ON records (plan);
+	CREATE TABLE recipients (
+		id      TEXT   NOT NULL,
+		place   BIGINT NOT NULL,
+		address TEXT   NOT NULL,
+		file    TEXT   NOT NULL,
+		held    TEXT   NOT NULL,
+		PRIMARY KEY (id, place)
+	);
+	CREATE INDEX recipients_address ON recipients (address);
+	CREATE INDEX recipients_file ON recipients (file);
+	CREATE INDEX recipients_held ON recipients (held);
+	CREATE TABLE plans (
+		version TEXT   NOT NULL PRIMARY KEY,
+		text    TEXT   NOT NULL,
+		used    BIGINT NOT NULL
+	)`,
+}
+
+const (
+	insertRecord = `INSERT INTO records (id, received, queue_id, message_id, plan, record) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (id) DO NOTHING`
+	updateRecord = `UPDATE records SET received = $2, queue_id = $3, message_id = $4, plan = $5, record = $6 WHERE id = $1`
+	selectRecord = `SELECT record FROM records WHERE id = $1`
+
+	insertRecipient  = `INSERT INTO recipients (id, place, address, file, held) VALUES ($1, $2, $3, $4, $5)`
+	deleteRecipients = `DELETE FROM recipients WHERE id = $1`
+
+	// $1 is the key as it is, $2 a file's key.
+	findRecords = `SELECT id FROM records WHERE id = $1 OR queue_id = $1 OR message_id = $1
+			OR id IN (SELECT id FROM recipients WHERE held = $1)
+			OR id IN (SELECT id FROM recipients WHERE file = $2 AND file <> '')
+		ORDER BY received DESC, id DESC LIMIT $3`
+
+	selectOld    = `SELECT id FROM records WHERE received < $1 ORDER BY received LIMIT $2`
+	deleteRecord = `DELETE FROM records WHERE id = $1`
+	upsertPlan   = `INSERT INTO plans (version, text, used) VALUES ($1, $2, $3)
+		ON CONFLICT (version) DO UPDATE SET text = excluded.text, used = excluded.used`
+	selectPlan     = `SELECT text FROM plans WHERE version = $1`
+	deleteOldPlans = `DELETE FROM plans WHERE used < $1
+		AND NOT EXISTS (SELECT 1 FROM records WHERE records.plan = plans.version)`
+)
