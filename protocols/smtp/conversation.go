@@ -1,0 +1,447 @@
+package smtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/emersion/go-smtp"
+
+	"sluice/mailstore"
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+	"sluice/protocols/listen"
+)
+
+// Replies of the door itself.
+var (
+	notNow      = pipeline.Reply{Code: 451, Enhanced: "4.3.0", Text: "temporary failure, please try again later"}
+	relaying    = pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "relaying denied"}
+	noUser      = pipeline.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user here"}
+	fullMailbox = pipeline.Reply{Code: 452, Enhanced: "4.2.2", Text: "mailbox full"}
+)
+
+// A conversation is one connection. It outlives a second EHLO and STARTTLS, which go-smtp's sessions do not.
+type conversation struct {
+	s      *Server
+	conn   *listen.Conn
+	secure func(*wire)
+	ended  func()
+	once   sync.Once
+
+	// Of the goroutine that reads commands.
+	path    string // the address of the command under way, as written
+	place   int    // of the next recipient, for the wire
+	paths   []string
+	unknown int
+	hangUp  bool
+
+	// A message sent in chunks is received by a goroutine of go-smtp's, which may find its transaction reset.
+	mu        sync.Mutex
+	session   *pipeline.Session // SMTP: from the first greeting on
+	connected bool
+	greeting  string
+	extended  bool
+	tx        *transaction
+}
+
+// A transaction is one message on its way in.
+type transaction struct {
+	id     string // "" at LMTP, where it is not known before the message
+	from   pipeline.Address
+	size   int64 // as announced; 0: unknown
+	utf8   bool
+	rcpts  []recipient // those that go-smtp has, in order
+	taken  []pipeline.Recipient
+	asked  bool // the pipeline knows that all recipients are named
+	events []func(context.Context, *pipeline.Session)
+	why    string // why the message was not taken, for the record
+}
+
+// A recipient is one RCPT command that was answered 250: the accounts it leads to, as places in transaction.taken.
+type recipient struct {
+	place    int // of the address it was given to go-smtp by
+	accounts []int
+}
+
+func newConversation(s *Server, conn *listen.Conn) *conversation {
+	return &conversation{s: s, conn: conn}
+}
+
+func (c *conversation) ctx() context.Context { return c.conn.Context() }
+
+func (c *conversation) peer() string {
+	if c.conn.Local() {
+		return "unix"
+	}
+	return c.conn.Peer().String()
+}
+
+// client is who is connected. At LMTP that is not who brings the mail.
+func (c *conversation) client() pipeline.Client {
+	return pipeline.Client{Addr: c.conn.Peer(), Trusted: c.conn.Trusted(), TLS: c.conn.TLSVersion()}
+}
+
+// hello takes the greeting. A reply refuses it.
+func (c *conversation) hello(verb, greeting string) (no *pipeline.Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reset("a new " + verb)
+	c.greeting, c.extended = greeting, verb != "HELO"
+	if c.s.cfg.LMTP {
+		return nil
+	}
+	defer c.caught("greeting", func() { no = &notNow })
+	if c.session == nil {
+		c.session = c.s.cfg.Plan().NewSession(pipeline.SMTP, c.client())
+	}
+	if !c.connected {
+		c.connected = true
+		if no = c.session.Connect(c.ctx()); no != nil {
+			return no
+		}
+	}
+	return c.session.Helo(c.ctx(), greeting)
+}
+
+// secured forgets what the client has said, for TLS has begun.
+func (c *conversation) secured() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reset("STARTTLS")
+	c.greeting, c.connected = "", false
+	if c.session != nil {
+		c.session.SetClient(c.client())
+	}
+}
+
+// beforeData asks the pipeline before the message is sent. A reply refuses the message.
+func (c *conversation) beforeData() (no *pipeline.Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil || c.tx == nil || len(c.tx.rcpts) == 0 {
+		return nil // go-smtp has an answer, or it is LMTP
+	}
+	defer c.caught("recipients", func() { no = &notNow })
+	c.tx.asked = true
+	return c.session.Data(c.ctx())
+}
+
+// nextPlace numbers a recipient for the wire.
+func (c *conversation) nextPlace() int {
+	if len(c.paths) > 10_000 { // only refused ones get here; go-smtp bounds those taken
+		c.paths = slices.Delete(c.paths, 0, 5000)
+		c.place += 5000
+	}
+	c.paths = append(c.paths, c.path)
+	return c.place + len(c.paths) - 1
+}
+
+// written returns an address as its RCPT command had it, fit for a reply.
+func (c *conversation) written(place int) string {
+	if i := place - c.place; i >= 0 && i < len(c.paths) {
+		return pipeline.CleanText(c.paths[i])
+	}
+	return ""
+}
+
+// reset ends the transaction under way; mu is held.
+func (c *conversation) reset(why string) {
+	t := c.tx
+	if c.tx = nil; t == nil {
+		return
+	}
+	if t.why != "" {
+		why = t.why
+	}
+	if c.session != nil {
+		c.session.Reset(why)
+		return
+	}
+	if len(t.events) == 0 {
+		return
+	}
+	// LMTP: the pipeline has not heard of it yet. Who brought the mail will never be known, so nothing is asked about
+	// those taken; the record is about those refused.
+	s := c.s.cfg.Plan().NewSession(pipeline.LMTP, pipeline.Client{})
+	defer s.Close()
+	s.Mail(c.ctx(), t.from)
+	for _, event := range t.events {
+		event(c.ctx(), s)
+	}
+	s.Reset(why)
+}
+
+// end ends the conversation: the connection is closed.
+func (c *conversation) end() {
+	c.once.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		defer c.ended()
+		defer c.caught("the end of the connection", func() {})
+		c.reset("connection closed")
+		if c.session != nil {
+			c.session.Close()
+		}
+	})
+}
+
+// caught turns a panic into an answer and a line of the log. It is deferred.
+func (c *conversation) caught(where string, answer func()) {
+	if p := recover(); p != nil {
+		c.s.cfg.Log.Error("panic", "door", c.s.door, "at", where, "client", c.peer(), "panic", fmt.Sprint(p),
+			"stack", string(debug.Stack()))
+		answer()
+	}
+}
+
+// session is what go-smtp calls: a conversation over one wire.
+type session struct {
+	*conversation
+	w *wire
+}
+
+var (
+	_ smtp.LMTPSession = session{}
+	_ smtp.Session     = session{}
+)
+
+// Reset ends the transaction under way.
+func (s session) Reset() {
+	if s.w.detached.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.caught("reset", func() {})
+	s.reset(why(s.w.verb))
+}
+
+func why(verb string) string {
+	switch verb {
+	case "DATA", "BDAT":
+		return "the message did not come to its end"
+	}
+	return verb
+}
+
+// Logout does nothing: the conversation ends when the wire is closed.
+func (s session) Logout() error { return nil }
+
+// Mail begins a transaction.
+func (s session) Mail(_ string, o *smtp.MailOptions) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.caught("MAIL", func() { err = replyError(notNow) })
+	if s.tx != nil { // RFC 5321, 4.1.4; go-smtp would keep the recipients of the first
+		return reply(503, "5.5.1", "one MAIL at a time")
+	}
+	from, err := mime.ParseAddress(s.path)
+	switch {
+	case err != nil || !from.IsZero() && hostile(from):
+		return reply(553, "5.1.7", "that is no address")
+	case !ascii(s.path) && !o.UTF8:
+		return reply(553, "5.6.7", "that address needs SMTPUTF8")
+	case !from.IsZero() && from.Domain == "" && !s.conn.Trusted() && !s.conn.Loopback():
+		return reply(553, "5.1.7", "the sender's address needs a domain")
+	}
+	t := &transaction{from: from, size: o.Size, utf8: o.UTF8}
+	if s.session != nil {
+		var no *pipeline.Reply
+		if t.id, no = s.session.Mail(s.ctx(), from); no != nil {
+			s.session.Reset("refused at MAIL")
+			return replyError(*no)
+		}
+	}
+	s.tx = t
+	return nil
+}
+
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// hostile reports whether the local part of an address is made to be mistaken for something else: a path, or two
+// addresses.
+func hostile(a pipeline.Address) bool {
+	m := a.Mailbox()
+	return strings.ContainsFunc(m, isControl) || strings.ContainsRune(m, '\t')
+}
+
+// Rcpt takes or refuses a recipient.
+func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.caught("RCPT", func() { err = replyError(notNow) })
+	t := s.tx
+	if t == nil {
+		return reply(503, "5.5.1", "MAIL first")
+	}
+	r := pipeline.Recipient{}
+	if r.Address, err = mime.ParseAddress(s.path); err != nil {
+		return reply(553, "5.1.3", "that is no address")
+	}
+	if !ascii(s.path) && !t.utf8 {
+		return reply(553, "5.6.7", "that address needs SMTPUTF8")
+	}
+	if o.OriginalRecipient != "" {
+		if a, err := mime.ParseAddress(o.OriginalRecipient); err == nil { // else it names nobody we could know
+			r.Original = a
+		}
+	}
+	accounts, no, why := s.resolve(r.Address)
+	if no.Code != 0 {
+		s.refuse(r, no, why)
+		return replyError(s.countUnknown(no))
+	}
+	taken := recipient{place: s.place + len(s.paths) - 1}
+	var first pipeline.Reply
+	for _, account := range accounts {
+		r.Account = account
+		if i := slices.IndexFunc(t.taken, func(x pipeline.Recipient) bool { return x.Account == account }); i >= 0 {
+			taken.accounts = append(taken.accounts, i) // one copy for each account
+			continue
+		}
+		if no := s.take(r); no.Code != 0 {
+			if first.Code == 0 {
+				first = no
+			}
+			continue
+		}
+		taken.accounts = append(taken.accounts, len(t.taken))
+		t.taken = append(t.taken, r)
+	}
+	if len(taken.accounts) == 0 {
+		return replyError(first)
+	}
+	t.rcpts = append(t.rcpts, taken)
+	return nil
+}
+
+// resolve returns the accounts of an address, or why there are none.
+func (s session) resolve(a pipeline.Address) (accounts []string, no pipeline.Reply, why string) {
+	if m := a.Mailbox(); hostile(a) || strings.ContainsAny(m, "/\x00") || strings.Contains(m, "..") || strings.HasPrefix(m, ".") {
+		return nil, noUser, "not a name of ours"
+	}
+	accounts, err := s.s.cfg.Directory.Resolve(s.ctx(), a.Mailbox(), a.Domain)
+	switch {
+	case err == nil && len(accounts) > 0:
+		return accounts, pipeline.Reply{}, ""
+	case err == nil:
+		return nil, noUser, "leads to no account"
+	case errors.Is(err, mailstore.ErrForeign):
+		return nil, relaying, err.Error()
+	case errors.Is(err, mailstore.ErrNoAccount), errors.Is(err, mailstore.ErrName):
+		return nil, noUser, err.Error()
+	}
+	s.s.cfg.Log.Error("recipient not looked up", "door", s.s.door, "recipient", a.String(), "client", s.peer(), "error", err)
+	return nil, notNow, err.Error()
+}
+
+// take offers one account's copy to the store and the pipeline. A reply refuses it.
+func (s session) take(r pipeline.Recipient) pipeline.Reply {
+	err := s.s.cfg.Store.Room(s.ctx(), r.Account, s.tx.size)
+	switch {
+	case err == nil:
+	case errors.Is(err, mailstore.ErrQuota):
+		s.refuse(r, fullMailbox, err.Error())
+		return fullMailbox
+	case errors.Is(err, mailstore.ErrNoAccount):
+		s.refuse(r, noUser, err.Error())
+		return noUser
+	default:
+		s.s.cfg.Log.Error("quota not looked up", "door", s.s.door, "account", r.Account, "client", s.peer(), "error", err)
+		s.refuse(r, notNow, err.Error())
+		return notNow
+	}
+	if s.session == nil {
+		s.tx.events = append(s.tx.events, func(ctx context.Context, p *pipeline.Session) { p.Rcpt(ctx, r) })
+		return pipeline.Reply{}
+	}
+	if no := s.session.Rcpt(s.ctx(), r); no != nil {
+		return *no
+	}
+	return pipeline.Reply{}
+}
+
+// refuse notes for the record that the door refuses a recipient.
+func (s session) refuse(r pipeline.Recipient, no pipeline.Reply, why string) {
+	if s.session != nil {
+		s.session.Refuse(r, no, why)
+		return
+	}
+	s.tx.events = append(s.tx.events, func(_ context.Context, p *pipeline.Session) { p.Refuse(r, no, why) })
+}
+
+// countUnknown ends the connection of a stranger who tries out names.
+func (s session) countUnknown(no pipeline.Reply) pipeline.Reply {
+	if no != noUser || s.s.cfg.LMTP || s.conn.Trusted() {
+		return no
+	}
+	if s.unknown++; s.unknown < s.s.cfg.Limits.UnknownRecipients {
+		return no
+	}
+	s.hangUp = true
+	return pipeline.Reply{Code: 421, Enhanced: "4.7.0", Text: "too many unknown recipients"}
+}
+
+// Data receives a message by SMTP.
+func (s session) Data(r io.Reader) (err error) {
+	defer s.caught("message", func() { err = replyError(notNow) })
+	m, err := s.receive(r)
+	if err != nil {
+		return s.notTaken(err)
+	}
+	defer m.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return replyError(s.smtp(m))
+}
+
+// notTaken keeps for the record why a message was not taken. One that a client has reset is none of ours any more.
+func (s session) notTaken(err error) error {
+	if errors.Is(err, errReset) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tx != nil {
+		s.tx.why = "not taken: " + err.Error()
+	}
+	return err
+}
+
+// LMTPData receives a message by LMTP.
+func (s session) LMTPData(r io.Reader, status smtp.StatusCollector) (err error) {
+	defer s.caught("message", func() { err = replyError(notNow) })
+	m, err := s.receive(r)
+	if err != nil {
+		return s.notTaken(err)
+	}
+	defer m.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tx == nil {
+		return replyError(notNow)
+	}
+	rcpts := s.tx.rcpts
+	for i, no := range s.lmtp(m) {
+		status.SetStatus(fmt.Sprintf("r%d%s", rcpts[i].place, placeholder), replyError(no))
+	}
+	return nil
+}
+
+// trusted reports whether an address is one of ours.
+func (s *Server) trusted(a netip.Addr) bool { return a.IsValid() && s.cfg.Trusted(a) }

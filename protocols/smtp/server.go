@@ -1,0 +1,301 @@
+package smtp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"sluice/mailstore"
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+	"sluice/protocols/listen"
+)
+
+// Goodbye and Busy are what a listener of this package's doors says to clients it closes or turns away.
+const (
+	Goodbye = "421 4.3.2 shutting down, please try again later\r\n"
+	Busy    = "421 4.7.0 too many connections, please try again later\r\n"
+)
+
+// Limits bound what one client may do. In a zero field the default counts.
+type Limits struct {
+	// MessageSize is how many octets a message may have. The default is 50 MiB.
+	MessageSize int64 `yaml:"message_size"`
+	// Recipients is how many recipients one message may have. The default is 100 (RFC 5321, 4.5.3.1.8).
+	Recipients int `yaml:"recipients"`
+	// UnknownRecipients is how many unknown users a stranger may name in one connection. The default is 10.
+	UnknownRecipients int `yaml:"unknown_recipients"`
+	// Hops is how many Received fields a message may have before it counts as going in circles. The default is 50.
+	Hops int `yaml:"received_hops"`
+	// CommandLine is how many octets a command may have, its line end included. The default is 2048.
+	CommandLine int `yaml:"command_line"`
+	// CommandTimeout is how long a client may take for one command. The default is 5 minutes (RFC 5321, 4.5.3.2.7).
+	CommandTimeout time.Duration `yaml:"command_timeout"`
+	// CommandErrors is how many commands may be wrong in one connection. The default is 20.
+	CommandErrors int `yaml:"command_errors"`
+}
+
+// DefaultLimits returns the defaults.
+func DefaultLimits() Limits {
+	return Limits{
+		MessageSize:       50 << 20,
+		Recipients:        100,
+		UnknownRecipients: 10,
+		Hops:              50,
+		CommandLine:       2048,
+		CommandTimeout:    5 * time.Minute,
+		CommandErrors:     20,
+	}
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	if l.MessageSize <= 0 {
+		l.MessageSize = d.MessageSize
+	}
+	for _, x := range []struct{ limit, value *int }{
+		{&l.Recipients, &d.Recipients}, {&l.UnknownRecipients, &d.UnknownRecipients}, {&l.Hops, &d.Hops},
+		{&l.CommandLine, &d.CommandLine}, {&l.CommandErrors, &d.CommandErrors},
+	} {
+		if *x.limit <= 0 {
+			*x.limit = *x.value
+		}
+	}
+	if l.CommandTimeout <= 0 {
+		l.CommandTimeout = d.CommandTimeout
+	}
+	return l
+}
+
+// Config is what a door needs. Plan, Directory, Store and Quarantine must be set.
+type Config struct {
+	// LMTP: an MTA's queue stands before us, and each recipient is answered.
+	LMTP bool
+	// Refuse: the LMTP peer still holds its client, so that a refusal reaches the sender and does not become a bounce.
+	Refuse bool
+	// Hostname is who we say we are. The default is what the system says.
+	Hostname string
+	// Plan returns the plan for a new connection, or at LMTP for a new message.
+	Plan       func() *pipeline.Plan
+	Directory  mailstore.Directory
+	Store      mailstore.Store
+	Quarantine mailstore.Quarantine
+	// Recall finds the record of a transaction that another of our doors has decided; nil, or no record, is that it is
+	// gone.
+	Recall func(ctx context.Context, id string) (*pipeline.Record, error)
+	// Handover recognises the mail that another of our doors has decided. The zero value recognises nothing.
+	Handover pipeline.Handover
+	// Trusted reports whether an address is in a trusted network; nil: none is.
+	Trusted func(netip.Addr) bool
+	Limits  Limits
+	MIME    mime.Limits
+	// SpoolDir is where a message that is too large for memory is kept while it arrives; "" is the system's folder.
+	SpoolDir string
+	Now      func() time.Time // nil: time.Now
+	Log      *slog.Logger     // nil: slog.Default
+}
+
+// A Server is an SMTP or an LMTP door. It may serve any number of listeners.
+type Server struct {
+	cfg  Config
+	door pipeline.Door
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	down      bool
+	running   sync.WaitGroup // calls of Serve
+}
+
+// New returns a door.
+func New(c Config) *Server {
+	c.Limits = c.Limits.withDefaults()
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Trusted == nil {
+		c.Trusted = func(netip.Addr) bool { return false }
+	}
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname() // "" is answered below
+	}
+	if c.Hostname == "" {
+		c.Hostname = "localhost"
+	}
+	s := &Server{cfg: c, door: pipeline.SMTP, listeners: map[net.Listener]struct{}{}}
+	if c.LMTP {
+		s.door = pipeline.LMTP
+	}
+	return s
+}
+
+// Serve answers the connections of l, which should come from package listen. It returns when l has been closed, or
+// Shutdown called, and all its connections have ended; nil then.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.add(l) {
+		return net.ErrClosed
+	}
+	defer s.remove(l)
+
+	// Two servers, because go-smtp offers STARTTLS on each connection of a server that can do TLS. TLS itself is ours:
+	// after the handshake the conversation goes on with the second server.
+	feeds := [...]*feed{newFeed(l.Addr()), newFeed(l.Addr())}
+	clear, secure := feeds[0], feeds[1]
+	var libs, conversations sync.WaitGroup
+	for i, f := range feeds {
+		lib := s.library(i == 0)
+		libs.Go(func() { _ = lib.Serve(f) }) // ends when f is closed
+	}
+	var err error
+	for {
+		var raw net.Conn
+		if raw, err = l.Accept(); err != nil {
+			break
+		}
+		conn, ok := raw.(*listen.Conn)
+		if !ok {
+			conn = listen.Wrap(raw, listen.Options{Trusted: s.cfg.Trusted, Goodbye: Goodbye})
+		}
+		c := newConversation(s, conn)
+		conversations.Add(1)
+		c.ended = conversations.Done
+		c.secure = func(w *wire) { secure.offer(w) }
+		if conn.CanStartTLS() {
+			clear.offer(newWire(c))
+		} else {
+			secure.offer(newWire(c))
+		}
+	}
+	conversations.Wait()
+	for _, f := range feeds {
+		_ = f.Close()
+	}
+	libs.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("accept %s connections: %w", s.door, err)
+}
+
+func (s *Server) library(startTLS bool) *smtp.Server {
+	lib := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		w := c.Conn().(*wire)
+		return session{w.c, w}, nil
+	}))
+	lib.Domain = s.cfg.Hostname
+	lib.LMTP = s.cfg.LMTP
+	lib.ErrorLog = libraryLog{s.cfg.Log}
+	lib.MaxRecipients = s.cfg.Limits.Recipients
+	// go-smtp refuses a message that has just as many octets as it may. The wire names our limit to clients.
+	lib.MaxMessageBytes = s.cfg.Limits.MessageSize + 1
+	lib.MaxLineLength = 0 // the wire's task, and only for commands
+	lib.EnableSMTPUTF8 = true
+	lib.EnableDSN = s.cfg.LMTP // for ORCPT: an MTA that has expanded an alias names it
+	if startTLS {
+		lib.TLSConfig = &tls.Config{} // only so that it is offered: STARTTLS never reaches go-smtp
+	}
+	return lib
+}
+
+func (s *Server) add(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	s.running.Add(1)
+	return true
+}
+
+func (s *Server) remove(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+	s.running.Done()
+}
+
+// Shutdown closes idle connections with a 421, lets messages that are being sent come to their end until ctx ends, and
+// then breaks them off with a 421. It returns when all has ended, or soon after ctx has.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.down = true
+	var all []net.Listener
+	for l := range s.listeners {
+		all = append(all, l)
+	}
+	s.mu.Unlock()
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, l := range all {
+		wg.Go(func() {
+			if l, ok := l.(*listen.Listener); ok {
+				errs[i] = l.Shutdown(ctx)
+				return
+			}
+			errs[i] = l.Close()
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.running.Wait() // their connections are closed: only goodbyes are left
+	return nil
+}
+
+// A feed is a listener that hands out the connections offered to it.
+type feed struct {
+	addr  net.Addr
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func newFeed(a net.Addr) *feed {
+	return &feed{addr: a, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (f *feed) offer(c net.Conn) { f.conns <- c }
+
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.conns:
+		return c, nil
+	case <-f.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (f *feed) Close() error {
+	f.once.Do(func() { close(f.done) })
+	return nil
+}
+
+func (f *feed) Addr() net.Addr { return f.addr }
+
+// libraryLog takes what go-smtp has to say. It says when connections break, which is no news, and when it catches a
+// panic, which is.
+type libraryLog struct{ log *slog.Logger }
+
+func (l libraryLog) Printf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	if len(text) > 5 && text[:5] == "panic" {
+		l.log.Error("the SMTP library caught a panic", "panic", text)
+		return
+	}
+	l.log.Debug("SMTP connection ended", "why", text)
+}
+
+func (l libraryLog) Println(v ...any) { l.Printf("%s", fmt.Sprintln(v...)) }

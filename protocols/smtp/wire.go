@@ -1,0 +1,527 @@
+package smtp
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/emersion/go-smtp"
+
+	"sluice/pipeline"
+	"sluice/protocols/listen"
+)
+
+// A wire is the connection as go-smtp sees it. In command mode it hands over one line at a time, after it has looked at
+// it, so that whatever go-smtp has to say about a line has been written when the next is asked for; and it knows from
+// the lines and the replies where a message begins and ends. So a read error inside a message is final and is never
+// taken for its end, and what follows a message in the same packet is not seen before its time.
+//
+// Addresses do not pass through go-smtp: it gets "r0@\x01" for the first recipient, and its replies get the words back.
+type wire struct {
+	c    *conversation
+	conn *listen.Conn
+	r    *bufio.Reader
+
+	verb    string // of the command that was handed over last
+	pending []byte // of it, what go-smtp has not read yet
+	mode    mode
+	state   dataState // within DATA
+	chunk   int64     // octets of a BDAT chunk that are still to come
+	partial bool      // a BDAT chunk was taken and was not the last
+	failed  error     // the read error that ended the message
+	errors  int       // wrong commands so far
+
+	swallow  int         // replies of go-smtp that the client does not get
+	over     atomic.Bool // we have said goodbye
+	detached atomic.Bool // the conversation goes on over another wire
+}
+
+type mode uint8
+
+const (
+	command  mode = iota
+	dataMode      // until CRLF.CRLF
+	chunkMode
+)
+
+// dataState is where in a line a message is. RFC 5321, 4.1.1.4: only CRLF.CRLF ends it. It follows go-smtp's reader.
+type dataState uint8
+
+const (
+	lineBegins dataState = iota
+	dot
+	dotCR
+	cr
+	inLine
+)
+
+func newWire(c *conversation) *wire {
+	return &wire{c: c, conn: c.conn, r: bufio.NewReaderSize(c.conn, 4096)}
+}
+
+// Read hands go-smtp the next line, or the next octets of a message.
+func (w *wire) Read(p []byte) (int, error) {
+	if len(w.pending) == 0 {
+		switch w.mode {
+		case dataMode:
+			return w.readData(p)
+		case chunkMode:
+			return w.readChunk(p)
+		}
+		line, err := w.next()
+		if err != nil {
+			return 0, err
+		}
+		w.pending = line
+	}
+	n := copy(p, w.pending)
+	w.pending = w.pending[n:]
+	return n, nil
+}
+
+func (w *wire) readData(p []byte) (int, error) {
+	if err := w.await(); err != nil {
+		return 0, err
+	}
+	b, _ := w.r.Peek(min(len(p), w.r.Buffered()))
+	n := 0
+	for n < len(b) && w.mode == dataMode {
+		w.follow(b[n])
+		n++
+	}
+	copy(p, b[:n])
+	_, err := w.r.Discard(n)
+	return n, err
+}
+
+// follow takes one octet of a message.
+func (w *wire) follow(c byte) {
+	switch {
+	case w.state == lineBegins && c == '.':
+		w.state = dot
+	case w.state == lineBegins && c == '\r':
+		w.state = cr
+	case w.state == dot && c == '\r':
+		w.state = dotCR
+	case w.state == dotCR && c == '\n':
+		w.mode = command
+	case w.state == cr && c == '\n':
+		w.state = lineBegins
+	case w.state == inLine && c == '\r':
+		w.state = cr
+	default:
+		w.state = inLine
+	}
+}
+
+func (w *wire) readChunk(p []byte) (int, error) {
+	if err := w.await(); err != nil {
+		return 0, err
+	}
+	if int64(len(p)) > w.chunk {
+		p = p[:w.chunk]
+	}
+	n, err := w.r.Read(p) // from the buffer: await has filled it
+	if w.chunk -= int64(n); w.chunk == 0 {
+		w.mode = command
+	}
+	return n, err
+}
+
+// await waits until something of a message is there. Its error says to go-smtp what to answer; it never is io.EOF, which
+// go-smtp would take for the end of a BDAT chunk.
+func (w *wire) await() error {
+	if w.failed != nil {
+		return w.failed
+	}
+	if _, err := w.r.Peek(1); err != nil {
+		w.failed = broken(err)
+	}
+	return w.failed
+}
+
+// broken is the answer to a message whose end did not come.
+func broken(err error) error {
+	switch {
+	case errors.Is(err, listen.ErrShutdown):
+		return reply(421, "4.3.2", "shutting down, please try again later")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return reply(421, "4.4.2", "timed out while waiting for the message")
+	}
+	return reply(421, "4.4.2", "the connection broke within the message")
+}
+
+func reply(code int, enhanced, text string) error {
+	return replyError(pipeline.Reply{Code: code, Enhanced: enhanced, Text: text})
+}
+
+// next returns the next line for go-smtp. Lines that it should not see are answered here. io.EOF ends the conversation.
+func (w *wire) next() ([]byte, error) {
+	for {
+		if w.over.Load() || w.c.hangUp {
+			return nil, io.EOF
+		}
+		if !w.partial && !w.conn.SetBusy(false) {
+			return nil, io.EOF // goodbye has been said
+		}
+		if w.errors > w.c.s.cfg.Limits.CommandErrors {
+			w.say(421, "4.7.0", "too many errors")
+			return nil, io.EOF
+		}
+		line, err := w.line()
+		if err != nil {
+			return nil, w.ending(err)
+		}
+		if out := w.look(line); out != nil {
+			return out, nil
+		}
+		if w.detached.Load() {
+			return nil, io.EOF
+		}
+	}
+}
+
+var errLongLine = errors.New("command line too long")
+
+// line reads a command without its line end.
+func (w *wire) line() (string, error) {
+	w.conn.ReadUntil(time.Now().Add(w.c.s.cfg.Limits.CommandTimeout))
+	defer w.conn.ReadUntil(time.Time{})
+	var line []byte
+	for {
+		part, err := w.r.ReadSlice('\n')
+		line = append(line, part...)
+		if len(line) > w.c.s.cfg.Limits.CommandLine {
+			return "", errLongLine
+		}
+		if err == nil {
+			line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
+			return string(line), nil
+		}
+		if err != bufio.ErrBufferFull {
+			return "", err
+		}
+	}
+}
+
+// ending answers an error where a command was expected.
+func (w *wire) ending(err error) error {
+	switch {
+	case errors.Is(err, errLongLine):
+		w.say(500, "5.5.2", fmt.Sprintf("a command is at most %d octets long", w.c.s.cfg.Limits.CommandLine))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.say(421, "4.4.2", "timed out while waiting for a command")
+	case errors.Is(err, listen.ErrShutdown):
+		w.say(421, "4.3.2", "shutting down, please try again later")
+	}
+	return io.EOF
+}
+
+// look returns the line that go-smtp gets for a command, or nil if it has been answered.
+func (w *wire) look(line string) []byte {
+	verb, arg, _ := strings.Cut(line, " ")
+	verb = strings.ToUpper(verb)
+	w.verb = verb
+	switch {
+	case strings.IndexFunc(line, isControl) >= 0:
+		if verb == "MAIL" || verb == "RCPT" {
+			return w.wrong(553, "5.1.3", "there is a control character in the address")
+		}
+		return w.wrong(500, "5.5.2", "there is a control character in the command")
+	case !utf8.ValidString(line):
+		return w.wrong(500, "5.5.2", "the command is not UTF-8")
+	}
+	switch verb {
+	case "HELO", "EHLO", "LHLO":
+		return w.hello(line, verb, arg)
+	case "MAIL":
+		return w.path(verb, arg, "FROM:")
+	case "RCPT":
+		return w.path(verb, arg, "TO:")
+	case "DATA":
+		return w.data(line, arg)
+	case "BDAT":
+		return w.bdat(arg)
+	case "STARTTLS":
+		w.startTLS(arg)
+		return nil
+	case "RSET", "QUIT", "NOOP", "VRFY", "HELP", "EXPN":
+		w.partial = w.partial && verb != "RSET"
+		return []byte(line + "\r\n")
+	case "AUTH":
+		return w.wrong(502, "5.5.1", "AUTH is not available")
+	}
+	return w.wrong(500, "5.5.2", "no such command")
+}
+
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// wrong answers a command that is wrong.
+func (w *wire) wrong(code int, enhanced, text string) []byte {
+	w.say(code, enhanced, text)
+	return nil
+}
+
+// say writes a reply of ours.
+func (w *wire) say(code int, enhanced, text string) {
+	w.note(code)
+	_, err := fmt.Fprintf(w.conn, "%d %s %s\r\n", code, enhanced, pipeline.CleanText(text))
+	if err != nil || code == 421 {
+		w.over.Store(true)
+	}
+}
+
+// note counts a reply that says the command was wrong. Refused mail is no error.
+func (w *wire) note(code int) {
+	if 500 <= code && code <= 504 || code == 553 {
+		w.errors++
+	}
+}
+
+func (w *wire) hello(line, verb, arg string) []byte {
+	greeting, _, _ := strings.Cut(strings.TrimSpace(arg), " ")
+	if lmtp := verb == "LHLO"; greeting == "" || lmtp != w.c.s.cfg.LMTP {
+		return []byte(line + "\r\n") // go-smtp has an answer
+	}
+	w.partial = false
+	if no := w.c.hello(verb, greeting); no != nil {
+		w.say(no.Code, no.Enhanced, no.Text)
+		return nil
+	}
+	return []byte(line + "\r\n")
+}
+
+// path keeps the address of MAIL or RCPT and puts one in its place that go-smtp cannot misread.
+func (w *wire) path(verb, arg, prefix string) []byte {
+	if len(arg) < len(prefix) || !strings.EqualFold(arg[:len(prefix)], prefix) {
+		return w.wrong(501, "5.5.4", "write "+verb+" "+prefix+"<address>")
+	}
+	path, params, ok := cutPath(strings.TrimLeft(arg[len(prefix):], " \t"))
+	if !ok || path == "" && verb == "RCPT" {
+		return w.wrong(501, "5.1.3", "write "+verb+" "+prefix+"<address>")
+	}
+	if verb == "MAIL" && w.tooLarge(params) {
+		w.say(552, "5.3.4", fmt.Sprintf("a message has at most %d octets", w.c.s.cfg.Limits.MessageSize))
+		return nil
+	}
+	w.c.path = path
+	switch {
+	case path == "":
+		path = ""
+	case verb == "MAIL":
+		path = "s" + placeholder
+	default:
+		path = "r" + strconv.Itoa(w.c.nextPlace()) + placeholder
+	}
+	return []byte(verb + " " + prefix + "<" + path + ">" + params + "\r\n")
+}
+
+// placeholder cannot come from a client, for control characters are refused.
+const placeholder = "@\x01"
+
+// tooLarge reports whether a SIZE parameter (RFC 1870) announces more than we take. What is no number is left to go-smtp.
+func (w *wire) tooLarge(params string) bool {
+	for _, p := range strings.Fields(params) {
+		name, value, _ := strings.Cut(p, "=")
+		if !strings.EqualFold(name, "SIZE") || value == "" || strings.Trim(value, "0123456789") != "" {
+			continue
+		}
+		if size, err := strconv.ParseInt(value, 10, 64); err != nil || size > w.c.s.cfg.Limits.MessageSize {
+			return true
+		}
+	}
+	return false
+}
+
+// cutPath splits "<path> parameters" (RFC 5321, 4.1.2) and returns the mailbox as written, without angle brackets and
+// without a source route, which is ignored as appendix F.2 demands. Angle brackets may be missing.
+func cutPath(s string) (mailbox, params string, ok bool) {
+	bracket := strings.HasPrefix(s, "<")
+	if bracket {
+		s = s[1:]
+	}
+	if strings.HasPrefix(s, "@") {
+		if _, s, ok = strings.Cut(s, ":"); !ok {
+			return "", "", false
+		}
+	}
+	end, quoted := 0, false
+scan:
+	for ; end < len(s); end++ {
+		switch c := s[end]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			end++
+		case quoted:
+		case c == '<':
+			return "", "", false
+		case c == '>' && bracket, (c == ' ' || c == '\t') && !bracket:
+			break scan
+		case c == '>', c == ' ', c == '\t':
+			return "", "", false
+		}
+	}
+	if quoted || end > len(s) {
+		return "", "", false
+	}
+	mailbox, params = s[:end], s[end:]
+	if bracket {
+		if params, ok = strings.CutPrefix(params, ">"); !ok {
+			return "", "", false
+		}
+	}
+	if params = strings.TrimRight(params, " \t"); params != "" && params[0] != ' ' && params[0] != '\t' {
+		return "", "", false
+	}
+	return mailbox, params, bracket || mailbox != ""
+}
+
+// data lets the pipeline have its say before the message is sent: go-smtp answers 354 before it asks anybody.
+func (w *wire) data(line, arg string) []byte {
+	if arg == "" {
+		if no := w.c.beforeData(); no != nil {
+			w.say(no.Code, no.Enhanced, no.Text)
+			w.swallow++ // go-smtp's recipients go too
+			w.verb = "RSET"
+			return []byte("RSET\r\n")
+		}
+	}
+	if !w.conn.SetBusy(true) {
+		return nil // next says goodbye
+	}
+	return []byte(line + "\r\n")
+}
+
+// bdat: RFC 3030, 2. The chunk follows whatever the answer is; where its size cannot be read nothing after it can.
+func (w *wire) bdat(arg string) []byte {
+	fields := strings.Fields(arg)
+	last := len(fields) == 2 && strings.EqualFold(fields[1], "LAST")
+	if len(fields) == 1 || last {
+		if size, err := strconv.ParseUint(fields[0], 10, 32); err == nil && strings.Trim(fields[0], "0123456789") == "" {
+			if !w.conn.SetBusy(true) {
+				return nil
+			}
+			if w.partial = !last; size > 0 {
+				w.mode, w.chunk = chunkMode, int64(size)
+			}
+			return []byte("BDAT " + arg + "\r\n")
+		}
+	}
+	w.say(501, "5.5.4", "write BDAT size [LAST]")
+	w.over.Store(true)
+	return nil
+}
+
+// startTLS begins TLS and hands the conversation to another wire, over which go-smtp begins anew: RFC 3207, 4.2, wants
+// all that was known from the client forgotten.
+func (w *wire) startTLS(arg string) {
+	switch {
+	case arg != "":
+		w.say(501, "5.5.4", "STARTTLS takes no argument")
+		return
+	case !w.conn.CanStartTLS():
+		w.say(502, "5.5.1", "STARTTLS is not available")
+		return
+	case w.r.Buffered() > 0:
+		w.say(554, "5.5.1", "nothing may follow STARTTLS before its answer")
+		w.over.Store(true)
+		return
+	}
+	w.say(220, "2.0.0", "ready to start TLS")
+	if err := w.conn.StartTLS(w.r.Buffered()); err != nil {
+		w.c.s.cfg.Log.Debug("TLS handshake failed", "client", w.c.peer(), "error", err)
+		w.over.Store(true)
+		return
+	}
+	w.c.secured()
+	next := newWire(w.c)
+	next.errors = w.errors
+	next.swallow = 1 // the greeting has been said
+	w.detached.Store(true)
+	w.c.secure(next)
+}
+
+// Write writes a line of a reply of go-smtp.
+func (w *wire) Write(p []byte) (int, error) {
+	code := 0
+	if len(p) > 3 {
+		code, _ = strconv.Atoi(string(p[:3])) // go-smtp writes nothing else
+	}
+	final := len(p) > 3 && p[3] == ' '
+	if w.swallow > 0 {
+		if final {
+			w.swallow--
+		}
+		return len(p), nil
+	}
+	if code == 354 {
+		w.mode, w.state = dataMode, lineBegins
+	}
+	if final {
+		w.note(code)
+	}
+	if code >= 400 {
+		w.partial = false
+	}
+	_, err := w.conn.Write(w.words(p, code))
+	if err != nil || code == 421 {
+		w.over.Store(true)
+	}
+	return len(p), err
+}
+
+// words puts the client's own words, and ours, into a reply of go-smtp.
+func (w *wire) words(p []byte, code int) []byte {
+	switch {
+	case code == 250 && w.verb == "MAIL":
+		return []byte("250 2.1.0 sender ok\r\n")
+	case code == 250 && w.verb == "RCPT":
+		return []byte("250 2.1.5 recipient ok\r\n")
+	case code == 250 && (w.verb == "EHLO" || w.verb == "LHLO") && bytes.HasPrefix(p[4:], []byte("SIZE ")):
+		return fmt.Appendf(nil, "%sSIZE %d\r\n", p[:4], w.c.s.cfg.Limits.MessageSize)
+	case bytes.Contains(p, []byte(placeholder+">")):
+		before, rest, _ := bytes.Cut(p, []byte("<r"))
+		place, after, _ := bytes.Cut(rest, []byte(placeholder+">"))
+		i, _ := strconv.Atoi(string(place)) // it is ours
+		return fmt.Appendf(nil, "%s<%s>%s", before, w.c.written(i), after)
+	}
+	return p
+}
+
+// Close ends the conversation, unless it goes on elsewhere.
+func (w *wire) Close() error {
+	if w.detached.Load() {
+		return nil
+	}
+	w.over.Store(true)
+	err := w.conn.Close()
+	w.c.end()
+	return err
+}
+
+func (w *wire) LocalAddr() net.Addr  { return w.conn.LocalAddr() }
+func (w *wire) RemoteAddr() net.Addr { return w.conn.RemoteAddr() }
+
+// Deadlines are those of package listen.
+func (w *wire) SetDeadline(time.Time) error      { return nil }
+func (w *wire) SetReadDeadline(time.Time) error  { return nil }
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// replyError makes r a reply of go-smtp.
+func replyError(r pipeline.Reply) error {
+	e := &smtp.SMTPError{Code: r.Code, Message: pipeline.CleanText(r.Text)}
+	if n, _ := fmt.Sscanf(r.Enhanced, "%d.%d.%d", &e.EnhancedCode[0], &e.EnhancedCode[1], &e.EnhancedCode[2]); n != 3 {
+		e.EnhancedCode = smtp.EnhancedCodeNotSet
+	}
+	return e
+}
