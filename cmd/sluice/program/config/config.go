@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,7 +20,17 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"sluice/mailstore/journal"
+	"sluice/mailstore/maildir"
+	"sluice/mailstore/users"
 	"sluice/pipeline"
+	"sluice/pipeline/mime"
+	"sluice/protocols/imap"
+	"sluice/protocols/listen"
+	"sluice/protocols/milter"
+	"sluice/protocols/pop3"
+	"sluice/protocols/smtp"
+	"sluice/rules"
 )
 
 // A Config is the whole configuration. Every key has a default: a file with only `pipeline:` is complete.
@@ -28,17 +39,11 @@ type Config struct {
 	Hostname string `yaml:"hostname"`
 	// Data is the folder for everything that Sluice keeps, made with mode 0700. Default: sluice-data.
 	Data string `yaml:"data"`
-	// Domain completes a login without one: `me` means me@DOMAIN. Default: localhost.
-	Domain string `yaml:"domain"`
-	// Domains are local besides those that have an account or an alias: an unknown user in them is answered 550 5.1.1.
-	Domains []string `yaml:"domains"`
+	// Users says what there is besides the accounts: domain, domains, aliases, postmaster, passwords.
+	Users users.Config `yaml:",inline"`
 	// Trusted are the networks whose word counts: they may name another client, log in over cleartext, hand mail over
 	// that was scanned already, and are not asked about. Default: loopback.
 	Trusted []Network `yaml:"trusted"`
-	// Postmaster is the account that gets mail for postmaster without a domain. Default: the first account.
-	Postmaster string `yaml:"postmaster"`
-	// Aliases lead from an address to one or more accounts.
-	Aliases map[string][]string `yaml:"aliases"`
 	// Listen names the sockets of each door. With it only the doors named here open; without it the loopback doors
 	// smtp 2525, lmtp 2424, milter 8891, imap 1143, imaps 1993, pop3 1110 and pop3s 1995 do.
 	Listen Listen `yaml:"listen"`
@@ -49,7 +54,7 @@ type Config struct {
 	// Quarantine is the store of held mail.
 	Quarantine Quarantine `yaml:"quarantine"`
 	// Journal keeps the records of decisions.
-	Journal Journal `yaml:"journal"`
+	Journal journal.Config `yaml:"journal"`
 	// Resolver asks the DNS.
 	Resolver Resolver `yaml:"resolver"`
 	// Log is what the program says while it runs, on standard error.
@@ -113,58 +118,62 @@ func (l *Listen) Door(name string) *[]Socket {
 
 // A Socket is one address that a door listens at.
 type Socket struct {
-	// Address is `HOST:PORT`, `:PORT` for all addresses of the machine, or `unix:PATH`.
-	Address string `yaml:"address"`
-	// TLS is `starttls` (offered where the protocol can), `implicit` (from the first octet) or `none`. Default:
-	// starttls, at imaps and pop3s implicit, at milter and on unix sockets none.
-	TLS TLSMode `yaml:"tls"`
-	// Mode is the mode of a unix socket. Default: 0660.
-	Mode Mode `yaml:"mode"`
-	// Owner is the user that a unix socket belongs to, by name or number. Default: ours.
-	Owner string `yaml:"owner"`
-	// Group is the group that a unix socket belongs to, by name or number. Default: ours.
-	Group string `yaml:"group"`
+	listen.Config `yaml:",inline"`
 	// Refuse is for an lmtp peer that still holds its client: a refusal is answered with 550, not held in quarantine.
 	Refuse bool `yaml:"refuse"`
 }
 
-// UnmarshalText reads a socket that is written as its address alone.
-func (s *Socket) UnmarshalText(text []byte) error {
-	s.Address = string(text)
+// UnmarshalYAML reads an address alone, or a mapping.
+func (s *Socket) UnmarshalYAML(unmarshal func(any) error) error {
+	var alone scalarText
+	if unmarshal(&alone) == nil {
+		s.Address = string(alone)
+		return nil
+	}
+	var keys struct {
+		Socket socketKeys `yaml:",inline"`
+		Refuse bool       `yaml:"refuse"`
+	}
+	err := unmarshal(&keys)
+	s.Config, s.Refuse = listen.Config(keys.Socket), keys.Refuse
+	return err
+}
+
+// scalarText takes any scalar as it stands in the file.
+type scalarText string
+
+// UnmarshalText takes it.
+func (s *scalarText) UnmarshalText(text []byte) error {
+	*s = scalarText(text)
 	return nil
 }
 
-// Network returns "tcp" or "unix" and the address for net.Listen.
-func (s Socket) Network() (network, address string) {
-	if path, ok := strings.CutPrefix(s.Address, "unix:"); ok {
-		return "unix", path
-	}
-	return "tcp", s.Address
-}
+// socketKeys are the keys of listen.Config, without its way to read itself.
+type socketKeys listen.Config
+
+// Unix returns the path of a unix socket.
+func (s Socket) Unix() (path string, ok bool) { return strings.CutPrefix(s.Address, "unix:") }
 
 func (s Socket) check() error {
-	network, address := s.Network()
-	if network == "unix" {
-		switch {
-		case address == "":
+	address := s.Address
+	if path, unix := s.Unix(); unix {
+		if path == "" {
 			return &remedied{"the path of the unix socket is missing", "write unix:PATH"}
-		case len(address) > 107: // sun_path of Linux, with its NUL
-			return &remedied{fmt.Sprintf("the path of the unix socket has %d octets", len(address)), "the system takes at most 107"}
 		}
-		return nil
+		return s.Check()
 	}
 	colon := strings.LastIndexByte(address, ':')
 	if colon < 0 {
 		return &remedied{fmt.Sprintf("%q is no address to listen at", address), "write HOST:PORT, :PORT or unix:PATH"}
 	}
 	host, port := address[:colon], address[colon+1:]
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return &remedied{fmt.Sprintf("%q is no port", port), "write a number from 0 to 65535; 0 takes a free one"}
 	}
 	if strings.Contains(host, ":") && (!strings.HasPrefix(host, "[") || !strings.HasSuffix(host, "]")) {
 		return &remedied{fmt.Sprintf("%q is no host", host), fmt.Sprintf("write an IPv6 address in brackets: [%s]:%s", host, port)}
 	}
-	return nil
+	return s.Check()
 }
 
 // ParseListen reads DOOR=ADDRESS as the command line gives it and adds it to l.
@@ -177,27 +186,12 @@ func (l *Listen) ParseListen(s string) error {
 	if door == nil {
 		return fmt.Errorf("--listen %s: there is no door %q; there are %s", s, name, strings.Join(Doors(), ", "))
 	}
-	socket := Socket{Address: address}
+	socket := Socket{Config: listen.Config{Address: address}}
 	if err := socket.check(); err != nil {
 		return fmt.Errorf("--listen %s: %w", s, err)
 	}
 	*door = append(*door, socket)
 	return nil
-}
-
-// TLSMode says how a door uses TLS.
-type TLSMode string
-
-// The words for TLSMode; the empty one is the door's default.
-const (
-	StartTLS    TLSMode = "starttls"
-	ImplicitTLS TLSMode = "implicit"
-	NoTLS       TLSMode = "none"
-)
-
-// UnmarshalText reads a mode.
-func (m *TLSMode) UnmarshalText(text []byte) error {
-	return choose((*string)(m), text, string(StartTLS), string(ImplicitTLS), string(NoTLS))
 }
 
 // Speak says when a refusal that is decided early is spoken.
@@ -223,19 +217,6 @@ func choose(to *string, text []byte, words ...string) error {
 		return &remedied{fmt.Sprintf("there is no %q", text), remedy}
 	}
 	*to = string(text)
-	return nil
-}
-
-// A Mode is the mode of a file, written in octal: 0660.
-type Mode fs.FileMode
-
-// UnmarshalText reads a mode.
-func (m *Mode) UnmarshalText(text []byte) error {
-	x, err := strconv.ParseUint(strings.TrimPrefix(string(text), "0o"), 8, 32)
-	if err != nil || x > 0o777 {
-		return &remedied{fmt.Sprintf("%q is no mode of a file", text), "write it in octal: 0660"}
-	}
-	*m = Mode(x)
 	return nil
 }
 
@@ -292,54 +273,72 @@ func (s *Size) UnmarshalText(text []byte) error {
 
 // Limits bound what a client, a message and the program may use. Reaching one is a clear answer, never a lost mail.
 type Limits struct {
-	// Connections bounds the connections of one door.
-	Connections int `yaml:"connections"`
-	// PerAddress bounds the connections of one address to a door; trusted ones are not counted.
-	PerAddress int `yaml:"per_address"`
-	// Handshake bounds a TLS handshake.
-	Handshake time.Duration `yaml:"handshake"`
-	// Command bounds the wait for a client's next command.
-	Command time.Duration `yaml:"command"`
-	// Read bounds the wait for the next octets of a message.
-	Read time.Duration `yaml:"read"`
-	// Idle bounds the wait of a reader's connection (IMAP, POP3) for its next command.
-	Idle time.Duration `yaml:"idle"`
-	// Line bounds a command line, in octets.
-	Line int `yaml:"line"`
-	// Message bounds a message.
-	Message Size `yaml:"message"`
-	// Header bounds the header section of a message.
-	Header Size `yaml:"header"`
-	// HeaderFields bounds the fields of a header section.
+	// Sockets bounds the connections of each protocol.
+	Sockets listen.Limits `yaml:",inline"`
+	// MessageSize is the size of a message at every door that has no other of its own.
+	MessageSize Size `yaml:"message_size"`
+	// HeaderSize is the size of the header section of a message.
+	HeaderSize Size `yaml:"header_size"`
+	// HeaderFields is how many fields a header section may have.
 	HeaderFields int `yaml:"header_fields"`
-	// Recipients bounds the recipients of a message.
+	// Recipients is how many recipients a message may have at smtp, lmtp and milter.
 	Recipients int `yaml:"recipients"`
-	// UnknownRecipients is how many unknown ones an untrusted client may name before it is shown the door with 421.
-	UnknownRecipients int `yaml:"unknown_recipients"`
-	// Received bounds the Received fields of a message: more is a loop.
-	Received int `yaml:"received"`
-	// Depth bounds the nesting of multiparts and messages that is looked into.
-	Depth int `yaml:"depth"`
-	// Parts bounds the parts of a message that are looked at.
-	Parts int `yaml:"parts"`
-	// Parameters bounds the parameters of one header field that are looked at.
-	Parameters int `yaml:"parameters"`
-	// Text bounds the decoded text of a message that rules see, for plain text and HTML each.
+	// MIMEDepth is how deep multiparts and messages may nest: what is deeper is not looked into.
+	MIMEDepth int `yaml:"mime_depth"`
+	// MIMEParts is how many parts of a message are looked at.
+	MIMEParts int `yaml:"mime_parts"`
+	// MIMEParameters is how many parameters of one header field are looked at.
+	MIMEParameters int `yaml:"mime_parameters"`
+	// Text is how much decoded text of a message rules see, of plain text and HTML each.
 	Text Size `yaml:"text"`
-	// FailedLogins is how many failed logins end a connection.
-	FailedLogins int `yaml:"failed_logins"`
-	// Quota bounds the mail of one account; 0 is no bound.
+	// Quota is how much mail an account may keep; 0 is as much as there is room for.
 	Quota Size `yaml:"quota"`
-	// Workers bounds the questions about single recipients that one mail has under way.
+	// SMTP bounds what one client of the smtp door may do.
+	SMTP smtp.Limits `yaml:"smtp"`
+	// LMTP bounds what one client of the lmtp door may do.
+	LMTP smtp.Limits `yaml:"lmtp"`
+	// Milter bounds what an MTA may make us hold.
+	Milter milter.Limits `yaml:"milter"`
+	// IMAP bounds what a reader may ask for.
+	IMAP imap.Limits `yaml:"imap"`
+	// POP3 bounds what a reader may ask for.
+	POP3 pop3.Limits `yaml:"pop3"`
+	// Accounts bounds what an account can hold besides its quota.
+	Accounts maildir.Limits `yaml:"accounts"`
+	// PhaseTimeout bounds the answer of all steps at one moment before the content of a mail is here.
+	PhaseTimeout time.Duration `yaml:"phase_timeout"`
+	// ContentTimeout bounds the answer of all steps about the content.
+	ContentTimeout time.Duration `yaml:"content_timeout"`
+	// Workers is how many questions about single recipients one mail may have under way.
 	Workers int `yaml:"workers"`
-	// Abandoned bounds the calls of one stage that have outlived their deadline and still hang.
+	// Abandoned is how many calls of one stage may hang beyond their deadline before it fails at once.
 	Abandoned int `yaml:"abandoned"`
-	// Phase bounds the answer of all stages before the content of a mail is here.
-	Phase time.Duration `yaml:"phase"`
-	// Content bounds the answer of all stages about the content.
-	Content time.Duration `yaml:"content"`
-	// Shutdown is what a transaction under way gets to end when the program is told to stop.
+	// Shutdown is what mail on its way in gets to arrive when the program is told to stop.
 	Shutdown time.Duration `yaml:"shutdown"`
+}
+
+// MIME returns the limits for reading a message.
+func (l Limits) MIME() mime.Limits {
+	return mime.Limits{
+		HeaderSize: int(l.HeaderSize), HeaderFields: l.HeaderFields,
+		Depth: l.MIMEDepth, Parts: l.MIMEParts, Parameters: l.MIMEParameters, Text: int(l.Text),
+	}
+}
+
+// shared gives the doors the limits that stand for all of them, where they have none of their own.
+func (l *Limits) shared() {
+	for _, x := range []*int64{
+		&l.SMTP.MessageSize, &l.LMTP.MessageSize, &l.Milter.MessageSize, &l.IMAP.MessageSize,
+	} {
+		*x = cmp.Or(*x, int64(l.MessageSize))
+	}
+	for _, x := range []*int{&l.SMTP.Recipients, &l.LMTP.Recipients, &l.Milter.Recipients} {
+		*x = cmp.Or(*x, l.Recipients)
+	}
+	l.Milter.HeaderSize = cmp.Or(l.Milter.HeaderSize, int64(l.HeaderSize))
+	l.Milter.HeaderFields = cmp.Or(l.Milter.HeaderFields, l.HeaderFields)
+	l.IMAP.Depth = cmp.Or(l.IMAP.Depth, l.MIMEDepth)
+	l.IMAP.Parts = cmp.Or(l.IMAP.Parts, l.MIMEParts)
 }
 
 // Quarantine is the store of held mail.
@@ -348,12 +347,6 @@ type Quarantine struct {
 	Keep time.Duration `yaml:"keep"`
 	// ReleaseTo takes released mail for recipients that have no account here: `smtp:HOST:PORT`, the MTA behind us.
 	ReleaseTo string `yaml:"release_to"`
-}
-
-// Journal keeps the records of decisions.
-type Journal struct {
-	// Keep is how long a record is kept.
-	Keep time.Duration `yaml:"keep"`
 }
 
 // Resolver asks the DNS.
@@ -407,35 +400,26 @@ func Default() *Config {
 	}
 	return &Config{
 		Data:    "sluice-data",
-		Domain:  "localhost",
+		Users:   users.Config{Domain: "localhost"},
 		Trusted: loopback,
 		Limits: Limits{
-			Connections:       1000,
-			PerAddress:        20,
-			Handshake:         30 * time.Second,
-			Command:           5 * time.Minute,  // RFC 5321, 4.5.3.2.7
-			Read:              3 * time.Minute,  // RFC 5321, 4.5.3.2.5
-			Idle:              30 * time.Minute, // RFC 9051, 5.4; RFC 1939, 3 asks for 10
-			Line:              2048,
-			Message:           50 << 20,
-			Header:            256 << 10,
-			HeaderFields:      1000,
-			Recipients:        100, // RFC 5321, 4.5.3.1.8: at least
-			UnknownRecipients: 10,
-			Received:          50,
-			Depth:             32,
-			Parts:             1000,
-			Parameters:        100,
-			Text:              2 << 20,
-			FailedLogins:      3,
-			Workers:           8,
-			Abandoned:         64,
-			Phase:             20 * time.Second,
-			Content:           4 * time.Minute,
-			Shutdown:          8 * time.Second,
+			Sockets:        listen.DefaultLimits(),
+			MessageSize:    50 << 20,
+			HeaderSize:     256 << 10,
+			HeaderFields:   1000,
+			Recipients:     100, // RFC 5321, 4.5.3.1.8: at least
+			MIMEDepth:      32,
+			MIMEParts:      1000,
+			MIMEParameters: 100,
+			Text:           2 << 20,
+			PhaseTimeout:   20 * time.Second,
+			ContentTimeout: 4 * time.Minute,
+			Workers:        8,
+			Abandoned:      64,
+			Shutdown:       8 * time.Second,
 		},
 		Quarantine: Quarantine{Keep: 30 * 24 * time.Hour},
-		Journal:    Journal{Keep: 90 * 24 * time.Hour},
+		Journal:    journal.Config{Keep: 90 * 24 * time.Hour},
 		Log:        Log{Format: "text", Level: "info"},
 		Speak:      SpeakRcpt,
 	}
@@ -443,7 +427,7 @@ func Default() *Config {
 
 // DefaultListen returns the doors that open without `listen:`: all of them, on loopback.
 func DefaultListen() Listen {
-	at := func(port string) []Socket { return []Socket{{Address: "127.0.0.1:" + port}} }
+	at := func(port string) []Socket { return []Socket{{Config: listen.Config{Address: "127.0.0.1:" + port}}} }
 	return Listen{
 		SMTP: at("2525"), LMTP: at("2424"), Milter: at("8891"),
 		IMAP: at("1143"), IMAPS: at("1993"), POP3: at("1110"), POP3S: at("1995"),
@@ -544,24 +528,24 @@ func (c *Config) HasPipeline() bool {
 // checked completes c: defaults that depend on other settings, and what single values cannot tell.
 func (c *Config) checked() (*Config, error) {
 	d := c.d
-	if c.Hostname != "" && !isHostname(c.Hostname) {
+	if c.Hostname != "" && !IsHostname(c.Hostname) {
 		d.wrong("hostname", fmt.Sprintf("%q is no host name", c.Hostname), "write for example mx.example.org")
 	}
 	if c.Data == "" {
 		d.wrong("data", "the data folder has no name", "leave the key out for sluice-data")
 	}
-	if !isHostname(c.Domain) {
-		d.wrong("domain", fmt.Sprintf("%q is no domain", c.Domain), "write for example example.org")
+	if !IsHostname(c.Users.Domain) {
+		d.wrong("domain", fmt.Sprintf("%q is no domain", c.Users.Domain), "write for example example.org")
 	}
-	for i, x := range c.Domains {
-		if !isHostname(x) {
+	for i, x := range c.Users.Domains {
+		if !IsHostname(x) {
 			d.wrong(fmt.Sprintf("domains[%d]", i), fmt.Sprintf("%q is no domain", x), "write for example example.org")
 		}
 	}
-	if c.Postmaster != "" && !isAddress(c.Postmaster) {
-		d.wrong("postmaster", fmt.Sprintf("%q is no account", c.Postmaster), "write NAME@DOMAIN")
+	if c.Users.Postmaster != "" && !isAddress(c.Users.Postmaster) {
+		d.wrong("postmaster", fmt.Sprintf("%q is no account", c.Users.Postmaster), "write NAME@DOMAIN")
 	}
-	for from, to := range c.Aliases {
+	for from, to := range c.Users.Aliases {
 		if !isAddress(from) {
 			d.wrong("aliases."+from, fmt.Sprintf("%q is no address", from), "write NAME@DOMAIN")
 		}
@@ -589,7 +573,7 @@ func (c *Config) checked() (*Config, error) {
 	}
 	if to := c.Quarantine.ReleaseTo; to != "" {
 		address, ok := strings.CutPrefix(to, "smtp:")
-		if !ok || (Socket{Address: address}).check() != nil || strings.HasPrefix(address, ":") || strings.HasPrefix(address, "unix:") {
+		if !ok || (Socket{Config: listen.Config{Address: address}}).check() != nil || strings.HasPrefix(address, ":") || strings.HasPrefix(address, "unix:") {
 			d.wrong("quarantine.release_to", fmt.Sprintf("%q is no server", to), "write smtp:HOST:PORT")
 		}
 	}
@@ -598,6 +582,7 @@ func (c *Config) checked() (*Config, error) {
 			d.wrong(fmt.Sprintf("resolver.servers[%d]", i), fmt.Sprintf("%q is no server", x), "write HOST or HOST:PORT")
 		}
 	}
+	c.Limits.shared()
 	if err := d.problems.err(); err != nil {
 		return nil, err
 	}
@@ -607,27 +592,23 @@ func (c *Config) checked() (*Config, error) {
 func (c *Config) checkDoor(name string) {
 	for i, s := range *c.Listen.Door(name) {
 		path := fmt.Sprintf("listen.%s[%d]", name, i)
-		var r *remedied
 		if s.Address == "" {
 			c.d.wrong(path, "the address to listen at is missing", "write address: HOST:PORT, :PORT or unix:PATH")
 			continue
 		}
-		if err := s.check(); errors.As(err, &r) {
-			c.d.wrong(path, r.text, r.remedy)
+		if err := s.check(); err != nil {
+			c.d.problem(c.d.where(path), "", err)
 			continue
-		}
-		if network, _ := s.Network(); network == "tcp" && (s.Mode != 0 || s.Owner != "" || s.Group != "") {
-			c.d.wrong(path, "mode, owner and group are for unix sockets", "leave them out")
 		}
 		if s.Refuse && name != "lmtp" {
 			c.d.wrong(path+".refuse", "refuse is for lmtp; this is "+name, "leave it out")
 		}
 		implicit := name == "imaps" || name == "pop3s"
 		switch {
-		case implicit && s.TLS != "" && s.TLS != ImplicitTLS:
+		case implicit && s.TLS != "" && s.TLS != listen.Implicit:
 			c.d.wrong(path+".tls", fmt.Sprintf("%s is %s with implicit TLS", name, name[:len(name)-1]),
 				fmt.Sprintf("name this socket under %s", name[:len(name)-1]))
-		case name == "milter" && s.TLS == StartTLS:
+		case name == "milter" && s.TLS == listen.StartTLS:
 			c.d.wrong(path+".tls", "the milter protocol has no STARTTLS", "write implicit or none")
 		}
 	}
@@ -639,30 +620,18 @@ func (c *Config) checkLimits() {
 		value int64
 		least int64
 	}{
-		{"connections", int64(c.Limits.Connections), 1},
-		{"per_address", int64(c.Limits.PerAddress), 1},
-		{"handshake", int64(c.Limits.Handshake), int64(time.Millisecond)},
-		{"command", int64(c.Limits.Command), int64(time.Millisecond)},
-		{"read", int64(c.Limits.Read), int64(time.Millisecond)},
-		{"idle", int64(c.Limits.Idle), int64(time.Millisecond)},
-		{"line", int64(c.Limits.Line), 512}, // RFC 5321, 4.5.3.1.4
-		{"message", int64(c.Limits.Message), 1024},
-		{"header", int64(c.Limits.Header), 1024},
+		{"message_size", int64(c.Limits.MessageSize), 1024},
+		{"header_size", int64(c.Limits.HeaderSize), 1024},
 		{"header_fields", int64(c.Limits.HeaderFields), 1},
 		{"recipients", int64(c.Limits.Recipients), 1},
-		{"unknown_recipients", int64(c.Limits.UnknownRecipients), 1},
-		{"received", int64(c.Limits.Received), 1},
-		{"depth", int64(c.Limits.Depth), 1},
-		{"parts", int64(c.Limits.Parts), 1},
-		{"parameters", int64(c.Limits.Parameters), 1},
+		{"mime_depth", int64(c.Limits.MIMEDepth), 1},
+		{"mime_parts", int64(c.Limits.MIMEParts), 1},
+		{"mime_parameters", int64(c.Limits.MIMEParameters), 1},
 		{"text", int64(c.Limits.Text), 1024},
-		{"failed_logins", int64(c.Limits.FailedLogins), 1},
-		{"quota", int64(c.Limits.Quota), 0},
+		{"phase_timeout", int64(c.Limits.PhaseTimeout), int64(time.Millisecond)},
+		{"content_timeout", int64(c.Limits.ContentTimeout), int64(time.Millisecond)},
 		{"workers", int64(c.Limits.Workers), 1},
 		{"abandoned", int64(c.Limits.Abandoned), 1},
-		{"phase", int64(c.Limits.Phase), int64(time.Millisecond)},
-		{"content", int64(c.Limits.Content), int64(time.Millisecond)},
-		{"shutdown", int64(c.Limits.Shutdown), 0},
 	} {
 		if x.value < x.least {
 			least := strconv.FormatInt(x.least, 10)
@@ -672,18 +641,36 @@ func (c *Config) checkLimits() {
 			c.d.wrong("limits."+x.key, fmt.Sprintf("limits.%s is too small to work with", x.key), "the least is "+least)
 		}
 	}
+	c.checkDoorLimits()
 	if most := 9 * time.Second; c.Limits.Shutdown > most {
 		c.d.wrong("limits.shutdown", "limits.shutdown is longer than the program has to end, which is 10s", "the most is 9s")
 	}
 }
 
+// checkDoorLimits finds numbers below zero in the limits of others: they have their defaults for zero.
+func (c *Config) checkDoorLimits() {
+	var walk func(path string, v reflect.Value)
+	walk = func(path string, v reflect.Value) {
+		collect(v, func(name string, f reflect.Value) {
+			switch {
+			case f.Kind() == reflect.Struct:
+				walk(join(path, name), f)
+			case f.CanInt() && f.Int() < 0:
+				c.d.wrong(join(path, name), fmt.Sprintf("%s is below zero", join(path, name)), "leave the key out for its default")
+			}
+		})
+	}
+	walk("limits", reflect.ValueOf(&c.Limits).Elem())
+}
+
 var hostname = regexp.MustCompile(`^[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?(\.[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?)*$`)
 
-func isHostname(s string) bool { return len(s) <= 253 && hostname.MatchString(s) }
+// IsHostname reports whether s is a name that a machine or a domain can have, with or without dots.
+func IsHostname(s string) bool { return len(s) <= 253 && hostname.MatchString(s) }
 
 func isAddress(s string) bool {
 	at := strings.LastIndexByte(s, '@')
-	return at > 0 && isHostname(s[at+1:]) && !strings.ContainsFunc(s[:at], func(r rune) bool { return r <= ' ' || r == 0x7f })
+	return at > 0 && IsHostname(s[at+1:]) && !strings.ContainsFunc(s[:at], func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
 // common are the settings that every step takes.
@@ -817,18 +804,13 @@ func (d *decoder) settings(path string, e entry, step *pipeline.Step) {
 	switch {
 	case !stepName.MatchString(c.Name):
 		d.wrong(path+".name", fmt.Sprintf("%q cannot be the name of a step", c.Name), "write lower-case letters, digits and _, a letter first")
-	case slices.Contains(reserved(), c.Name):
+	case rules.IsWord(c.Name):
 		d.wrong(path+".name", fmt.Sprintf("%q is a word of the rule language", c.Name), "choose another name")
 	}
 }
 
-// reserved are the words that rules use themselves: a step of this name could not be asked about.
-func reserved() []string {
-	return strings.Fields(`
-		and or not in matches contains startsWith endsWith let if else true false nil
-		all any none one filter map count sum find findIndex findLast findLastIndex groupBy sortBy reduce
-		len abs ceil floor round int float string trim lower upper split join indexOf now date duration
-		type get keys values first last take min max mean median concat flatten uniq reverse sort
-		has header known hit client helo from rcpt rcpts header_from subject size received body text html
-		attachments links anomalies message headers score tests rules`)
+// Trusts reports whether an address is in a trusted network.
+func (c *Config) Trusts(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(c.Trusted, func(n Network) bool { return netip.Prefix(n).Contains(a) })
 }

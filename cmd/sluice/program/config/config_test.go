@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/pipeline"
+	"sluice/protocols/listen"
 )
 
 type listConfig struct {
@@ -49,7 +50,7 @@ listen:
   lmtp:   ["unix:/run/sluice/lmtp.sock"]
   milter: [{address: "unix:milter.sock", mode: 0666, group: postfix}]
   imap:   [":143", {address: ":993", tls: implicit}]
-limits: {message: 10MiB, command: 90s}
+limits: {message_size: 10MiB, read_timeout: 90s, smtp: {received_hops: 20, message_size: 1000000}, imap: {idle: 1h}}
 quarantine: {keep: 14d, release_to: "smtp:[::1]:10025"}
 log: {format: json, level: debug}
 speak: earliest
@@ -61,21 +62,22 @@ pipeline:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Hostname != "mx.example.org" || c.Data != "/var/lib/sluice" || c.Speak != SpeakEarliest || c.Domain != "localhost" {
+	if c.Hostname != "mx.example.org" || c.Data != "/var/lib/sluice" || c.Speak != SpeakEarliest || c.Users.Domain != "localhost" {
 		t.Errorf("plain settings: %+v", c)
 	}
 	if got := netip.Prefix(c.Trusted[2]).String(); len(c.Trusted) != 3 || got != "192.0.2.7/32" {
 		t.Errorf("trusted: %v", c.Trusted)
 	}
-	want := []Socket{{Address: ":143"}, {Address: ":993", TLS: ImplicitTLS}}
+	want := []Socket{{Config: listen.Config{Address: ":143"}}, {Config: listen.Config{Address: ":993", TLS: listen.Implicit}}}
 	if !reflect.DeepEqual(c.Listen.IMAP, want) {
 		t.Errorf("imap: %+v", c.Listen.IMAP)
 	}
 	if m := c.Listen.Milter[0]; m.Mode != 0o666 || m.Group != "postfix" {
 		t.Errorf("milter: %+v", m)
 	}
-	if c.Limits.Message != 10<<20 || c.Limits.Command != 90*time.Second || c.Limits.Recipients != 100 {
-		t.Errorf("limits: %+v", c.Limits)
+	if l := c.Limits; l.MessageSize != 10<<20 || l.Sockets.ReadTimeout != 90*time.Second || l.SMTP.Hops != 20 ||
+		l.SMTP.MessageSize != 1_000_000 || l.LMTP.MessageSize != 10<<20 || l.IMAP.Idle != time.Hour || l.Milter.Recipients != 100 {
+		t.Errorf("limits: %+v", l)
 	}
 	if c.Quarantine.Keep != 14*24*time.Hour || c.Log.Format != "json" {
 		t.Errorf("quarantine %+v, log %+v", c.Quarantine, c.Log)
@@ -108,7 +110,7 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 			continue
 		}
-		if c.HasListen() || c.Limits != Default().Limits || c.Data != "sluice-data" {
+		if c.HasListen() || c.Limits.MessageSize != 50<<20 || c.Data != "sluice-data" {
 			t.Errorf("%q: %+v", text, c)
 		}
 	}
@@ -128,13 +130,13 @@ x.yaml:3:3: unknown key "impa" in listen; did you mean "imap"?
 x.yaml:1:1: unknown key "pipline"; did you mean "pipeline"?
      1 | pipline: []
        | ^`},
-		{"all of them", "hostname: 5\nlimits:\n  command: 30\n  recipients: many\nspeak: rctp\nlog: text\n", `
+		{"all of them", "hostname: 5\nlimits:\n  read_timeout: 30\n  recipients: many\nspeak: rctp\nlog: text\n", `
 x.yaml:1:11: hostname wants text, not 5; put it in quotes: "5"
      1 | hostname: 5
        |           ^
-x.yaml:3:12: limits.command wants a time such as 30s, 5m or 30d, not 30; write 30s for seconds
-     3 |   command: 30
-       |            ^
+x.yaml:3:17: limits.read_timeout wants a time such as 30s, 5m or 30d, not 30; write 30s for seconds
+     3 |   read_timeout: 30
+       |                 ^
 x.yaml:4:15: limits.recipients wants a whole number, not "many"
      4 |   recipients: many
        |               ^
@@ -224,7 +226,7 @@ x.yaml:2:14: "::1" is no host; write an IPv6 address in brackets: [::1]:25
 x.yaml:2:24: "70000" is no port; write a number from 0 to 65535; 0 takes a free one
      2 |   smtp: [25, "::1:25", ":70000", {address: ":25", mode: 0660}, {adress: ":25"}]
        |                        ^
-x.yaml:2:34: mode, owner and group are for unix sockets; leave them out
+x.yaml:2:34: :25: mode, owner and group are for unix sockets
      2 |   smtp: [25, "::1:25", ":70000", {address: ":25", mode: 0660}, {adress: ":25"}]
        |                                  ^
 x.yaml:2:64: the address to listen at is missing; write address: HOST:PORT, :PORT or unix:PATH
@@ -253,7 +255,7 @@ trusted: [10.0.0.1/8, nowhere]
 postmaster: me
 aliases: {info@example.org: [], me: [you@example.org]}
 tls: {certificate: a.pem}
-limits: {recipients: 0, shutdown: 1m, message: huge}
+limits: {recipients: 0, shutdown: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
 quarantine: {release_to: localhost, keep: 0}
 `, `
 x.yaml:1:11: "mx example" is no host name; write for example mx.example.org
@@ -278,14 +280,20 @@ x.yaml:5:1: a certificate and its key go together; set both, tls.certificate and
      5 | tls: {certificate: a.pem}
        | ^
 x.yaml:6:22: limits.recipients is too small to work with; the least is 1
-     6 | limits: {recipients: 0, shutdown: 1m, message: huge}
+     6 | limits: {recipients: 0, shutdown: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
        |                      ^
 x.yaml:6:35: limits.shutdown is longer than the program has to end, which is 10s; the most is 9s
-     6 | limits: {recipients: 0, shutdown: 1m, message: huge}
+     6 | limits: {recipients: 0, shutdown: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
        |                                   ^
-x.yaml:6:48: limits.message: "huge" is no size; write for example 50MiB, 10MB or a number of octets
-     6 | limits: {recipients: 0, shutdown: 1m, message: huge}
-       |                                                ^
+x.yaml:6:53: limits.message_size: "huge" is no size; write for example 50MiB, 10MB or a number of octets
+     6 | limits: {recipients: 0, shutdown: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
+       |                                                     ^
+x.yaml:6:72: limits.pop3.idle wants a time such as 30s, 5m or 30d, not "-1s"
+     6 | …s: {recipients: 0, shutdown: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
+       |                                                                    ^
+x.yaml:6:97: limits.smtp.recipients is below zero; leave the key out for its default
+     6 | …wn: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
+       |                                                                    ^
 x.yaml:7:26: "localhost" is no server; write smtp:HOST:PORT
      7 | quarantine: {release_to: localhost, keep: 0}
        |                          ^
@@ -358,7 +366,7 @@ func TestAnchors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen.LMTP[0].Address != ":25" || len(c.Domains) != 2 {
+	if c.Listen.LMTP[0].Address != ":25" || len(c.Users.Domains) != 2 {
 		t.Errorf("%+v", c)
 	}
 }

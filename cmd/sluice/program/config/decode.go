@@ -28,7 +28,8 @@ const (
 //
 // A struct's fields take the keys of their `yaml` tags; embedded structs with `yaml:",inline"` share the keys of the
 // outer one. What a type reads itself (encoding.TextUnmarshaler) it reads from any scalar, and a struct that does takes
-// a mapping too. A type with UnmarshalYAML(func(any) error) error is asked.
+// a mapping too. A type with UnmarshalYAML(func(any) error) error or UnmarshalYAML(ast.Node) error
+// is asked.
 type decoder struct {
 	file     string
 	lines    []string
@@ -276,7 +277,11 @@ func clip(s string) string {
 	return s
 }
 
-type unmarshaler interface{ UnmarshalYAML(func(any) error) error }
+// Types that read themselves.
+type (
+	unmarshaler     interface{ UnmarshalYAML(func(any) error) error }
+	nodeUnmarshaler interface{ UnmarshalYAML(ast.Node) error }
+)
 
 // value decodes n into v, which is settable. path names it in messages: "listen.smtp[0]". Problems are reported, and
 // what is wrong keeps its default.
@@ -309,6 +314,12 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	}
 	if u, ok := v.Addr().Interface().(unmarshaler); ok {
 		d.ask(path, where, n, u)
+		return
+	}
+	if u, ok := v.Addr().Interface().(nodeUnmarshaler); ok {
+		if err := u.UnmarshalYAML(n); err != nil {
+			d.problem(where, last(path), err)
+		}
 		return
 	}
 	if _, null := n.(*ast.NullNode); null {
@@ -626,7 +637,7 @@ func (d *decoder) ask(path string, where place, n ast.Node, u unmarshaler) {
 	}
 }
 
-// problem reports an error of a type that reads itself.
+// problem reports an error of a type that reads itself. name may be empty.
 func (d *decoder) problem(where place, name string, err error) {
 	var all Problems
 	if errors.As(err, &all) {
@@ -638,7 +649,10 @@ func (d *decoder) problem(where place, name string, err error) {
 	if errors.As(err, &r) {
 		text, remedy = r.text, r.remedy
 	}
-	d.at(where, name+": "+text, remedy)
+	if name != "" {
+		text = name + ": " + text
+	}
+	d.at(where, text, remedy)
 }
 
 // A remedied error says what to do about it.

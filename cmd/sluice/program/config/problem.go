@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -26,12 +27,26 @@ func (p Problem) String() string {
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
-	b.WriteString(": " + p.Text)
+	b.WriteString(": " + Printable(p.Text))
 	if p.Remedy != "" {
-		b.WriteString("; " + p.Remedy)
+		b.WriteString("; " + Printable(p.Remedy))
 	}
 	if p.Line > 0 {
 		b.WriteString("\n" + excerpt(p.Source, p.Line, p.Column))
+	}
+	return b.String()
+}
+
+// Printable returns s as one line that a terminal can be shown: what is not printable is written as in Go's strings.
+func Printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
 	}
 	return b.String()
 }
