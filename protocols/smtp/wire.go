@@ -71,6 +71,9 @@ func newWire(c *conversation) *wire {
 // Read hands go-smtp the next line, or the next octets of a message.
 func (w *wire) Read(p []byte) (int, error) {
 	if len(w.pending) == 0 {
+		if w.failed != nil && w.over.Load() {
+			return 0, io.EOF // go-smtp has answered, and asks for a command
+		}
 		switch w.mode {
 		case dataMode:
 			return w.readData(p)
