@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -297,4 +298,17 @@ func (m *mta) hear() string {
 	}
 	text = strings.ReplaceAll(strings.TrimSuffix(text, "\x00"), "\x00", "|")
 	return strings.TrimSuffix(string(code)+" "+text, " ")
+}
+
+// serveOn has the door answer at a path of its own, which everybody may use.
+func serveOn(t *testing.T, d *door, path string) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = d.server.Serve(l) }() // ends with Shutdown, at the end of the test
 }

@@ -152,9 +152,10 @@ func (p *Postfix) write(c PostfixConfig) {
 		"minimal_backoff_time":               "1s",
 		"maximal_backoff_time":               "2s",
 		"queue_run_delay":                    "1s",
-		"default_transport":                  "retry:nothing is sent to the world from a test",
-		"relay_transport":                    "retry:nothing is sent to the world from a test",
+		"default_transport":                  "discard:nothing is sent to the world from a test",
+		"relay_transport":                    "discard:nothing is sent to the world from a test",
 		"maximal_queue_lifetime":             "1h",
+		"bounce_queue_lifetime":              "1h",
 	}
 	if len(c.Transport) > 0 {
 		main["transport_maps"] = "texthash:" + filepath.Join(p.config(), "transport")
@@ -215,8 +216,8 @@ func (p *Postfix) file(name, text string) {
 func (p *Postfix) start() {
 	p.t.Helper()
 	p.command("postfix", "-c", p.config(), "check") // makes the folders of the queue
-	daemons := strings.TrimSpace(p.command("postconf", "-c", p.config(), "-h", "daemon_directory"))
-	cmd := exec.Command(filepath.Join(daemons, "master"), "-d", "-c", p.config()) //nolint:gosec // a test
+	daemons := strings.Fields(p.command("postconf", "-c", p.config(), "-h", "daemon_directory")) // after any warnings
+	cmd := exec.Command(filepath.Join(daemons[len(daemons)-1], "master"), "-d", "-c", p.config()) //nolint:gosec // a test
 	cmd.Env = append(os.Environ(), "MAIL_CONFIG="+p.config(), "MAIL_LOGTAG=postfix")
 	process, err := start(cmd)
 	if err != nil {
