@@ -89,6 +89,7 @@ func parseAddresses(s string) []goimap.Address {
 		}
 	}
 	quoted, depth, angle := false, 0, false
+	lastEnd := strings.LastIndexByte(s, '>')
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch {
@@ -103,7 +104,8 @@ func parseAddresses(s string) []goimap.Address {
 			depth--
 		case depth > 0:
 		case c == '<':
-			angle = true
+			// Within the brackets a comma and a colon belong to a route (RFC 5322, 4.4), else the bracket does not end.
+			angle = i < lastEnd && strings.HasPrefix(strings.TrimLeft(s[i+1:], " \t"), "@")
 		case c == '>':
 			angle = false
 		case angle:
@@ -142,7 +144,7 @@ func parseAddress(s string) (goimap.Address, bool) {
 	}
 	name, address := "", s
 	if i := lastUnquoted(s, '<'); i >= 0 {
-		name = phrase(s[:i])
+		name = strings.Trim(phrase(s[:i]), "<> ")
 		address, _, _ = strings.Cut(s[i+1:], ">")
 		if strings.HasPrefix(strings.TrimSpace(address), "@") { // a route (RFC 5322, 4.4)
 			if _, after, ok := strings.Cut(address, ":"); ok {

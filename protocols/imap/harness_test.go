@@ -181,7 +181,7 @@ func (s *site) folder(name string) mailstore.Folder {
 	return f
 }
 
-// subjects lists the subjects of a folder's messages.
+// messages lists a folder beside the server.
 func (s *site) messages(name string) []mailstore.Message {
 	s.t.Helper()
 	l, err := s.folder(name).Messages(context.Background())
@@ -273,7 +273,7 @@ func (p *peer) talk(script string) {
 		case strings.HasPrefix(line, "S-"):
 			want := strings.TrimPrefix(line[2:], " ")
 			for got := p.line(); !fits(want, got); got = p.line() {
-				if !strings.HasPrefix(got, "*") && !strings.HasPrefix(got, "+") && strings.Contains(got, " OK ") {
+				if !strings.HasPrefix(want, "* BYE") && !strings.HasPrefix(got, "*") && !strings.HasPrefix(got, "+") && strings.Contains(got, " OK ") {
 					p.t.Fatalf("got %q while waiting for %q", got, want)
 				}
 			}
