@@ -101,6 +101,18 @@ func (c *conditionChecker) syntax(err error) {
 			text = fmt.Sprintf("`%s` is not expected here", tok)
 		}
 	}
+	for _, x := range []struct{ says, text, remedy string }{
+		{"coalesce", "`??` is not part of the rule language", "an unknown fact is asked for with known(step)"},
+		{"literal not terminated", "the text is not closed with its quote", ""},
+		{"invalid char escape", "there is no such escape in text", "write \\\\ for a backslash, or put the text in backquotes"},
+		{"integer literal", "the number is too large, or none", ""},
+		{"float literal", "the number is too large, or none", ""},
+		{"maximum allowed nodes", "the condition is too large", "make several rules of it and use hit()"},
+	} {
+		if strings.Contains(text, x.says) {
+			text, remedy = x.text, x.remedy
+		}
+	}
 	c.wrong(from, to, text, remedy)
 }
 
@@ -135,7 +147,7 @@ func (c *conditionChecker) wrong(from, to int, text, remedy string) {
 func (c *conditionChecker) wrongAt(n ast.Node, text, remedy string) *typ {
 	from, to := c.span(n)
 	c.wrong(from, to, text, remedy)
-	return &typ{kind: invalid}
+	return &typ{kind: badKind}
 }
 
 // span returns the characters [from, to) that a node was read from. The parser keeps only where a node begins, or where
@@ -233,12 +245,12 @@ func (c *conditionChecker) condition(n ast.Node) {
 		}
 	}
 	t := c.expr(n)
-	if t.kind != boolean && t.kind != invalid {
+	if t.kind != boolKind && t.kind != badKind {
 		remedy := "compare it with something"
 		switch t.kind {
-		case list:
+		case listKind:
 			remedy = "ask any(…), or len(…) > 0"
-		case record:
+		case recordKind:
 			remedy = "it has " + strings.Join(t.names(), ", ")
 		}
 		c.wrongAt(n, fmt.Sprintf("`%s` is %s, not a condition", c.source(n), t), remedy)
@@ -359,13 +371,13 @@ func (c *conditionChecker) hitOther(arg ast.Node, step, name string) {
 func (c *conditionChecker) expr(n ast.Node) *typ {
 	switch n := n.(type) {
 	case *ast.BoolNode:
-		return &typ{kind: boolean}
+		return &typ{kind: boolKind}
 	case *ast.IntegerNode:
-		return &typ{kind: integer}
+		return &typ{kind: intKind}
 	case *ast.FloatNode:
-		return &typ{kind: number}
+		return &typ{kind: floatKind}
 	case *ast.StringNode:
-		return &typ{kind: text}
+		return &typ{kind: textKind}
 	case *ast.IdentifierNode:
 		return c.identifier(n)
 	case *ast.MemberNode:
@@ -450,9 +462,9 @@ func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 	base := c.expr(n.Node)
 	prop, named := n.Property.(*ast.StringNode)
 	switch base.kind {
-	case invalid:
+	case badKind:
 		return base
-	case record:
+	case recordKind:
 		if !named {
 			return c.wrongAt(n.Property, fmt.Sprintf("the %s is named with text in quotes, or after a dot", base.noun), "it has "+strings.Join(base.names(), ", "))
 		}
@@ -460,15 +472,15 @@ func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 		if !ok {
 			from, to := c.propertySpan(n)
 			c.wrong(from, to, noMember(c.source(n.Node), base, prop.Value), didYouMeanOnly(prop.Value, base.names()))
-			return &typ{kind: invalid}
+			return &typ{kind: badKind}
 		}
 		return t
-	case list:
+	case listKind:
 		if named {
 			return c.wrongAt(n, fmt.Sprintf("`%s` is a list, which has no field `%s`", c.source(n.Node), prop.Value), "ask any(list, .field …)")
 		}
 		i := c.expr(n.Property)
-		if i.kind != integer && i.kind != invalid {
+		if i.kind != intKind && i.kind != badKind {
 			return c.wrongAt(n.Property, fmt.Sprintf("a place in a list is a whole number, not %s", i), "")
 		}
 		return elemOf(base)
@@ -494,19 +506,19 @@ func didYouMeanOnly(s string, names []string) string {
 
 func elemOf(t *typ) *typ {
 	if t.elem == nil {
-		return &typ{kind: invalid}
+		return &typ{kind: badKind}
 	}
 	return t.elem
 }
 
 func (c *conditionChecker) unary(n *ast.UnaryNode) *typ {
 	t := c.expr(n.Node)
-	if t.kind == invalid {
+	if t.kind == badKind {
 		return t
 	}
 	switch n.Operator {
 	case "not", "!":
-		if t.kind != boolean {
+		if t.kind != boolKind {
 			return c.wrongAt(n.Node, fmt.Sprintf("`not` turns a condition round; `%s` is %s", c.source(n.Node), t), "")
 		}
 	default:
@@ -528,21 +540,21 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 	if n.Operator == "matches" {
 		c.pattern(n.Right)
 	}
-	if l.kind == invalid || r.kind == invalid {
+	if l.kind == badKind || r.kind == badKind {
 		switch n.Operator {
 		case "+", "-", "*", "/", "%", "..":
-			return &typ{kind: invalid}
+			return &typ{kind: badKind}
 		}
-		return &typ{kind: boolean}
+		return &typ{kind: boolKind}
 	}
-	truth := &typ{kind: boolean}
+	truth := &typ{kind: boolKind}
 	switch n.Operator {
 	case "and", "&&", "or", "||":
 		for _, x := range []struct {
 			n ast.Node
 			t *typ
 		}{{n.Left, l}, {n.Right, r}} {
-			if x.t.kind != boolean {
+			if x.t.kind != boolKind {
 				c.wrongAt(x.n, fmt.Sprintf("`%s` joins conditions; `%s` is %s", n.Operator, c.source(x.n), x.t), "")
 			}
 		}
@@ -551,11 +563,11 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		if !comparable(l, r) {
 			return c.mismatch(n, l, r, "they are never equal")
 		}
-		c.neverLower(n, n.Left, l, n.Right)
-		c.neverLower(n, n.Right, r, n.Left)
+		c.neverLower(n.Left, l, n.Right)
+		c.neverLower(n.Right, r, n.Left)
 		return truth
 	case "<", ">", "<=", ">=":
-		if l.isNumber() && r.isNumber() || l.kind == text && r.kind == text {
+		if l.isNumber() && r.isNumber() || l.kind == textKind && r.kind == textKind {
 			return truth
 		}
 		return c.mismatch(n, l, r, "only numbers with numbers and texts with texts have an order")
@@ -564,9 +576,9 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 			n ast.Node
 			t *typ
 		}{{n.Left, l}, {n.Right, r}} {
-			if x.t.kind != text {
+			if x.t.kind != textKind {
 				remedy := ""
-				if x.t.kind == list {
+				if x.t.kind == listKind {
 					remedy = fmt.Sprintf("ask any(%s, # %s …)", c.source(x.n), n.Operator)
 					if n.Operator == "contains" && x.n == n.Left {
 						remedy = fmt.Sprintf("write %s in %s", c.source(n.Right), c.source(n.Left))
@@ -576,23 +588,23 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 			}
 		}
 		if n.Operator != "matches" {
-			c.neverLower(n, n.Left, l, n.Right)
+			c.neverLower(n.Left, l, n.Right)
 		}
 		return truth
 	case "in":
-		if r.kind != list {
+		if r.kind != listKind {
 			remedy := "write the list in [ ]"
-			if r.kind == text {
+			if r.kind == textKind {
 				remedy = fmt.Sprintf("write %s contains %s", c.source(n.Right), c.source(n.Left))
 			}
 			return c.wrongAt(n.Right, fmt.Sprintf("`in` asks whether something is in a list; `%s` is %s", c.source(n.Right), r), remedy)
 		}
-		if e := elemOf(r); e.kind != invalid && !comparable(l, e) {
-			return c.mismatch(n, l, e, "it is never in the list")
+		if e := elemOf(r); e.kind != badKind && !comparable(l, e) {
+			return c.mismatch(n, l, r, "it is never in there")
 		}
 		if a, ok := n.Right.(*ast.ArrayNode); ok {
 			for _, x := range a.Nodes {
-				c.neverLower(n, n.Left, l, x)
+				c.neverLower(n.Left, l, x)
 			}
 		}
 		return truth
@@ -605,9 +617,9 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		case to.Value-from.Value >= maxRange || from.Value > to.Value:
 			return c.wrongAt(n, fmt.Sprintf("a range has from 1 to %d numbers", maxRange), "compare with <= and >=")
 		}
-		return &typ{kind: list, elem: &typ{kind: integer}}
+		return &typ{kind: listKind, elem: &typ{kind: intKind}}
 	case "+", "-", "*", "/", "%":
-		if n.Operator == "+" && (l.kind == text || r.kind == text) {
+		if n.Operator == "+" && (l.kind == textKind || r.kind == textKind) {
 			return c.wrongAt(n, "texts cannot be joined in a rule", "compare each by itself")
 		}
 		if !l.isNumber() || !r.isNumber() {
@@ -615,19 +627,19 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		}
 		switch {
 		case n.Operator == "/":
-			return &typ{kind: number}
+			return &typ{kind: floatKind}
 		case n.Operator == "%":
-			if l.kind != integer || r.kind != integer {
+			if l.kind != intKind || r.kind != intKind {
 				return c.wrongAt(n, "`%` takes whole numbers", "")
 			}
 			if z, ok := n.Right.(*ast.IntegerNode); ok && z.Value == 0 {
 				return c.wrongAt(n, "this divides by zero", "")
 			}
 			return l
-		case l.kind == number || r.kind == number:
-			return &typ{kind: number}
+		case l.kind == floatKind || r.kind == floatKind:
+			return &typ{kind: floatKind}
 		}
-		return &typ{kind: integer}
+		return &typ{kind: intKind}
 	}
 	return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", n.Operator), "")
 }
@@ -641,21 +653,21 @@ func comparable(a, b *typ) bool {
 	switch {
 	case a.isNumber():
 		return b.isNumber()
-	case a.kind == list:
-		return b.kind == list && (a.elem == nil || b.elem == nil || comparable(a.elem, b.elem))
-	case a.kind == record:
+	case a.kind == listKind:
+		return b.kind == listKind && (a.elem == nil || b.elem == nil || comparable(a.elem, b.elem))
+	case a.kind == recordKind:
 		return false
 	}
 	return a.kind == b.kind
 }
 
 // neverLower reports text with capitals compared with what is always in lower case.
-func (c *conditionChecker) neverLower(n *ast.BinaryNode, what ast.Node, t *typ, with ast.Node) {
+func (c *conditionChecker) neverLower(what ast.Node, t *typ, with ast.Node) {
 	s, ok := with.(*ast.StringNode)
 	if !ok || !t.lower || strings.ToLower(s.Value) == s.Value {
 		return
 	}
-	c.wrongAt(with, fmt.Sprintf("`%s` is always in lower case: `%s` never holds", c.source(what), c.source(n)), fmt.Sprintf("write %q", strings.ToLower(s.Value)))
+	c.wrongAt(with, fmt.Sprintf("`%s` is always in lower case, and %s is not", c.source(what), c.source(with)), fmt.Sprintf("write %q", strings.ToLower(s.Value)))
 }
 
 // pattern checks the right side of matches. Only a constant is compiled once, and can be checked.
@@ -685,14 +697,19 @@ func (c *conditionChecker) pattern(n ast.Node) {
 
 func (c *conditionChecker) call(n *ast.CallNode) *typ {
 	id, ok := n.Callee.(*ast.IdentifierNode)
+	if m, isMember := n.Callee.(*ast.MemberNode); isMember {
+		if t := c.expr(m.Node); t.kind == badKind {
+			return t
+		}
+	}
 	if !ok {
-		return c.wrongAt(n, "only functions can be called", "the functions are "+functionList())
+		return c.wrongAt(n, "only functions can be called", c.functionList())
 	}
 	switch id.Value {
 	case "has", "header":
-		result := &typ{kind: boolean}
+		result := &typ{kind: boolKind}
 		if id.Value == "header" {
-			result = &typ{kind: text}
+			result = &typ{kind: textKind}
 		}
 		usage := fmt.Sprintf(`write %s("Subject")`, id.Value)
 		if len(n.Arguments) != 1 {
@@ -727,12 +744,17 @@ func isFieldName(s string) bool {
 }
 
 func (c *conditionChecker) noFunction(n ast.Node, name string) *typ {
+	if _, ok := builtin.Index[name]; ok {
+		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", name), c.functionList())
+	}
+	for _, op := range operators() {
+		if strings.EqualFold(op, name) {
+			return c.wrongAt(n, fmt.Sprintf("there is no function `%s`", name), fmt.Sprintf("`%s` stands between two values", op))
+		}
+	}
 	remedy := didYouMeanOnly(name, allFunctions())
 	if remedy == "" {
-		remedy = "the functions are " + functionList()
-	}
-	if _, ok := builtin.Index[name]; ok {
-		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", name), "the functions are "+functionList())
+		remedy = c.functionList()
 	}
 	return c.wrongAt(n, fmt.Sprintf("there is no function `%s`", name), remedy)
 }
@@ -742,21 +764,26 @@ func allFunctions() []string {
 		"indexOf", "lastIndexOf", "any", "all", "none", "one", "count", "abs", "min", "max", "int", "float", "string")
 }
 
-func functionList() string {
+// functionList is a remedy that names all functions, the first time.
+func (c *conditionChecker) functionList() string {
+	if c.listed {
+		return ""
+	}
+	c.listed = true
 	all := allFunctions()
 	slices.Sort(all)
-	return strings.Join(all, ", ")
+	return "the functions are " + strings.Join(all, ", ")
 }
 
 // builtin checks a function of expr's. What is not named here is refused: repeat, join and reduce make texts of any
 // size, now() and date() would make a decision depend on when it is asked, and the rest nobody needs to judge a mail.
 func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
-	truth, count := &typ{kind: boolean}, &typ{kind: integer}
+	truth, count := &typ{kind: boolKind}, &typ{kind: intKind}
 	switch n.Name {
 	case "len":
 		if c.arity(n, 1, 1) {
 			t := c.expr(n.Arguments[0])
-			if t.kind != text && t.kind != list && t.kind != invalid {
+			if t.kind != textKind && t.kind != listKind && t.kind != badKind {
 				c.wrongAt(n.Arguments[0], fmt.Sprintf("len() takes text or a list; `%s` is %s", c.source(n.Arguments[0]), t), "")
 			}
 		}
@@ -771,12 +798,12 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 			least = 2
 		}
 		if c.arity(n, least, most) {
-			c.arguments(n, text)
+			c.arguments(n, textKind)
 		}
-		return &typ{kind: text, lower: n.Name == "lower"}
+		return &typ{kind: textKind, lower: n.Name == "lower"}
 	case "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf":
 		if c.arity(n, 2, 2) {
-			c.arguments(n, text)
+			c.arguments(n, textKind)
 		}
 		if strings.HasPrefix(n.Name, "has") {
 			return truth
@@ -789,14 +816,17 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 		}
 		return truth
 	case "abs", "min", "max":
-		result := count
-		if c.arity(n, 1, map[bool]int{true: 1, false: 10}[n.Name == "abs"]) {
+		result, most := count, 10
+		if n.Name == "abs" {
+			most = 1
+		}
+		if c.arity(n, 1, most) {
 			for _, a := range n.Arguments {
 				t := c.expr(a)
-				if t.kind == number {
+				if t.kind == floatKind {
 					result = t
 				}
-				if !t.isNumber() && t.kind != invalid {
+				if !t.isNumber() && t.kind != badKind {
 					c.wrongAt(a, fmt.Sprintf("%s() takes numbers; `%s` is %s", n.Name, c.source(a), t), "")
 				}
 			}
@@ -805,11 +835,11 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 	case "int", "float", "string":
 		if c.arity(n, 1, 1) {
 			t := c.expr(n.Arguments[0])
-			if t.kind != text && !t.isNumber() && t.kind != invalid && (n.Name != "string" || t.kind != boolean) {
+			if t.kind != textKind && !t.isNumber() && t.kind != badKind && (n.Name != "string" || t.kind != boolKind) {
 				c.wrongAt(n.Arguments[0], fmt.Sprintf("%s() cannot take %s", n.Name, t), "")
 			}
 		}
-		return &typ{kind: map[string]kind{"int": integer, "float": number, "string": text}[n.Name]}
+		return &typ{kind: map[string]kind{"int": intKind, "float": floatKind, "string": textKind}[n.Name]}
 	}
 	return c.noFunction(n, n.Name)
 }
@@ -828,7 +858,7 @@ func (c *conditionChecker) arity(n *ast.BuiltinNode, least, most int) bool {
 
 func (c *conditionChecker) arguments(n *ast.BuiltinNode, want kind) {
 	for _, a := range n.Arguments {
-		if t := c.expr(a); t.kind != want && t.kind != invalid {
+		if t := c.expr(a); t.kind != want && t.kind != badKind {
 			c.wrongAt(a, fmt.Sprintf("%s() takes %s; `%s` is %s", n.Name, &typ{kind: want}, c.source(a), t), "")
 		}
 	}
@@ -845,8 +875,8 @@ func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
 		return
 	}
 	t := c.expr(n.Arguments[0])
-	if t.kind != list {
-		if t.kind != invalid {
+	if t.kind != listKind {
+		if t.kind != badKind {
 			c.wrongAt(n.Arguments[0], fmt.Sprintf("%s() takes a list; `%s` is %s", n.Name, c.source(n.Arguments[0]), t), "")
 		}
 		return
@@ -854,7 +884,7 @@ func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
 	c.items = append(c.items, elemOf(t))
 	p := c.expr(n.Arguments[1])
 	c.items = c.items[:len(c.items)-1]
-	if p.kind != boolean && p.kind != invalid {
+	if p.kind != boolKind && p.kind != badKind {
 		c.wrongAt(n.Arguments[1], fmt.Sprintf("`%s` is %s, not a condition", c.source(n.Arguments[1]), p), "")
 	}
 }
@@ -867,7 +897,7 @@ func (c *conditionChecker) pointer(n *ast.PointerNode) *typ {
 	case "":
 		return c.items[len(c.items)-1]
 	case "index":
-		return &typ{kind: integer}
+		return &typ{kind: intKind}
 	}
 	return c.wrongAt(n, fmt.Sprintf("there is no `#%s`", n.Name), "there is # and #index")
 }
@@ -876,19 +906,19 @@ func (c *conditionChecker) conditional(n *ast.ConditionalNode) *typ {
 	if !n.Ternary {
 		return c.wrongAt(n.Cond, "`if` is not part of the rule language", "write `condition ? a : b`, or two rules")
 	}
-	if t := c.expr(n.Cond); t.kind != boolean && t.kind != invalid {
+	if t := c.expr(n.Cond); t.kind != boolKind && t.kind != badKind {
 		c.wrongAt(n.Cond, fmt.Sprintf("`%s` is %s, not a condition", c.source(n.Cond), t), "")
 	}
 	a, b := c.expr(n.Exp1), c.expr(n.Exp2)
 	switch {
-	case a.kind == invalid:
+	case a.kind == badKind:
 		return b
-	case b.kind == invalid:
+	case b.kind == badKind:
 		return a
-	case a.kind == record || b.kind == record || !comparable(a, b):
+	case a.kind == recordKind || b.kind == recordKind || !comparable(a, b):
 		return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: both sides of the colon must be alike", c.source(n.Exp1), a, c.source(n.Exp2), b), "")
 	case a.kind != b.kind: // a whole number and one with a fraction
-		return &typ{kind: number}
+		return &typ{kind: floatKind}
 	case a.lower && !b.lower:
 		return b
 	}
@@ -901,7 +931,7 @@ func (c *conditionChecker) let(n *ast.VariableDeclaratorNode) *typ {
 		return c.wrongAt(n, fmt.Sprintf("`%s` means something already", name), "take another name")
 	}
 	t := c.expr(n.Value)
-	if t.kind == record {
+	if t.kind == recordKind {
 		return c.wrongAt(n.Value, fmt.Sprintf("`%s` is a group of fields", c.source(n.Value)), "it has "+strings.Join(t.names(), ", "))
 	}
 	c.locals = append(c.locals, local{name, t})
@@ -910,19 +940,19 @@ func (c *conditionChecker) let(n *ast.VariableDeclaratorNode) *typ {
 }
 
 func (c *conditionChecker) array(n *ast.ArrayNode) *typ {
-	out := &typ{kind: list}
+	out := &typ{kind: listKind}
 	for _, x := range n.Nodes {
 		t := c.expr(x)
 		switch {
-		case t.kind == invalid:
-		case t.kind == record || t.kind == list:
+		case t.kind == badKind:
+		case t.kind == recordKind || t.kind == listKind:
 			c.wrongAt(x, fmt.Sprintf("a list holds texts or numbers; `%s` is %s", c.source(x), t), "")
 		case out.elem == nil:
 			out.elem = &typ{kind: t.kind}
 		case !comparable(out.elem, t):
 			c.wrongAt(x, fmt.Sprintf("a list holds things of one kind; `%s` is %s, the first one is %s", c.source(x), t, out.elem), "")
-		case t.kind == number:
-			out.elem.kind = number
+		case t.kind == floatKind:
+			out.elem.kind = floatKind
 		}
 	}
 	return out

@@ -322,7 +322,7 @@ func (c *collector) Visit(n *ast.Node) {
 			return
 		}
 		t, ok := c.set.scope.vars[id.Value]
-		if !ok || t.kind != record {
+		if !ok || t.kind != recordKind {
 			return
 		}
 		field := x.Property.(*ast.StringNode).Value

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/vm"
 
 	"sluice/pipeline"
@@ -402,6 +403,10 @@ func (s *state) why(x *rule) string {
 		}
 		if err := s.failures[t.id]; err != nil {
 			text := firstLine(err.Error())
+			var at *file.Error
+			if errors.As(err, &at) {
+				text = at.Message // without expr's own excerpt
+			}
 			if t.op == termProgram {
 				text = fmt.Sprintf("`%s` failed: %s", shorten(t.source, 60), text)
 			}

@@ -23,40 +23,40 @@ type typ struct {
 type kind uint8
 
 const (
-	invalid kind = iota // wrong, and reported
-	boolean
-	integer
-	number // with a fraction
-	text
-	list
-	record
+	badKind kind = iota // wrong, and reported
+	boolKind
+	intKind
+	floatKind
+	textKind
+	listKind
+	recordKind
 )
 
 func (t *typ) String() string {
 	switch t.kind {
-	case boolean:
+	case boolKind:
 		return "true or false"
-	case integer, number:
+	case intKind, floatKind:
 		return "a number"
-	case text:
+	case textKind:
 		return "text"
-	case list:
+	case listKind:
 		switch {
 		case t.elem == nil:
 			return "an empty list"
-		case t.elem.kind == text:
+		case t.elem.kind == textKind:
 			return "a list of texts"
 		case t.elem.isNumber():
 			return "a list of numbers"
 		}
 		return "a list"
-	case record:
+	case recordKind:
 		return "a group of fields"
 	}
 	return "wrong"
 }
 
-func (t *typ) isNumber() bool { return t.kind == integer || t.kind == number }
+func (t *typ) isNumber() bool { return t.kind == intKind || t.kind == floatKind }
 
 func (t *typ) names() []string { return slices.Sorted(maps.Keys(t.fields)) }
 
@@ -89,20 +89,20 @@ func shapeOfType(t reflect.Type, sample reflect.Value, noun string, depth int) (
 	}
 	switch t.Kind() {
 	case reflect.Bool:
-		return &shape{typ: &typ{kind: boolean}, goType: reflect.TypeFor[bool]()}, nil
+		return &shape{typ: &typ{kind: boolKind}, goType: reflect.TypeFor[bool]()}, nil
 	case reflect.String:
-		return &shape{typ: &typ{kind: text}, goType: reflect.TypeFor[string]()}, nil
+		return &shape{typ: &typ{kind: textKind}, goType: reflect.TypeFor[string]()}, nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return &shape{typ: &typ{kind: integer}, goType: reflect.TypeFor[int]()}, nil
+		return &shape{typ: &typ{kind: intKind}, goType: reflect.TypeFor[int]()}, nil
 	case reflect.Float32, reflect.Float64:
-		return &shape{typ: &typ{kind: number}, goType: reflect.TypeFor[float64]()}, nil
+		return &shape{typ: &typ{kind: floatKind}, goType: reflect.TypeFor[float64]()}, nil
 	case reflect.Slice:
 		elem, err := shapeOfType(t.Elem(), reflect.Value{}, noun, depth+1)
 		if err != nil {
 			return nil, err
 		}
-		return &shape{typ: &typ{kind: list, elem: elem.typ}, goType: reflect.SliceOf(elem.goType), elem: elem}, nil
+		return &shape{typ: &typ{kind: listKind, elem: elem.typ}, goType: reflect.SliceOf(elem.goType), elem: elem}, nil
 	case reflect.Struct:
 		s := &shape{}
 		for i := range t.NumField() {
@@ -163,7 +163,7 @@ func (s *shape) add(name string, t reflect.Type, sample reflect.Value, noun stri
 
 // seal makes the record's types once its fields are known.
 func (s *shape) seal(noun string) *shape {
-	s.typ = &typ{kind: record, fields: map[string]*typ{}, noun: noun}
+	s.typ = &typ{kind: recordKind, fields: map[string]*typ{}, noun: noun}
 	fields := make([]reflect.StructField, len(s.fields))
 	for i, f := range s.fields {
 		s.typ.fields[f.name] = f.shape.typ
@@ -189,26 +189,26 @@ type converter func(dst, src reflect.Value)
 // converterFrom returns how values of type t become ones of s, nil if they cannot.
 func (s *shape) converterFrom(t reflect.Type) converter {
 	switch s.typ.kind {
-	case boolean:
+	case boolKind:
 		if t.Kind() == reflect.Bool {
 			return func(dst, src reflect.Value) { dst.SetBool(src.Bool()) }
 		}
-	case text:
+	case textKind:
 		if t.Kind() == reflect.String {
 			return func(dst, src reflect.Value) { dst.SetString(src.String()) }
 		}
-	case integer:
+	case intKind:
 		switch {
 		case reflect.Int <= t.Kind() && t.Kind() <= reflect.Int64:
 			return func(dst, src reflect.Value) { dst.SetInt(src.Int()) }
 		case reflect.Uint <= t.Kind() && t.Kind() <= reflect.Uint64:
 			return func(dst, src reflect.Value) { dst.SetInt(int64(min(src.Uint(), 1<<63-1))) }
 		}
-	case number:
+	case floatKind:
 		if t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64 {
 			return func(dst, src reflect.Value) { dst.SetFloat(src.Float()) }
 		}
-	case list:
+	case listKind:
 		if t.Kind() != reflect.Slice {
 			return nil
 		}
@@ -226,7 +226,7 @@ func (s *shape) converterFrom(t reflect.Type) converter {
 			}
 			dst.Set(out)
 		}
-	case record:
+	case recordKind:
 		return s.recordFrom(t)
 	}
 	return nil

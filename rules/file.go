@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 
 	"sluice/pipeline"
 )
@@ -329,13 +330,11 @@ func (r *reader) when(x *rule, e entry) {
 func (r *reader) score(x *rule, e entry) {
 	text, ok := scalar(e.value)
 	f, err := strconv.ParseFloat(text, 64)
-	switch e.value.(type) {
-	case *ast.IntegerNode, *ast.FloatNode:
-	default:
-		ok = false
+	if s, isText := e.value.(*ast.StringNode); isText && s.Token.Type != token.StringType {
+		ok = false // in quotes
 	}
-	if !ok || err != nil {
-		r.at(e.value, fmt.Sprintf("a score is a number, not %s", describe(e.value)), "write for example `score: 2.5`")
+	if !ok || err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+		r.at(e.value, "a score is a number", "write for example `score: 2.5`")
 		return
 	}
 	if math.Abs(f) > maxScore {

@@ -179,7 +179,7 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 				continue // named by two patterns
 			}
 			seen[f.Path] = true
-			src := newSource(f.Path, env.Name, string(f.Text))
+			src := newSource(f.Path, string(f.Text))
 			sources = append(sources, src)
 			rd := &reader{reporter: r, src: src}
 			rd.file(parseFile(src, f.Text, r))
@@ -188,7 +188,7 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 		}
 	}
 	if c.Rules.node != nil {
-		src := sourceOf(c.Rules.node, env.Name)
+		src := sourceOf(c.Rules.node)
 		sources = append(sources, src)
 		rd := &reader{reporter: r, src: src}
 		rd.ruleList(c.Rules.node)

@@ -154,13 +154,17 @@ func (s spot) String() string {
 	if s.src == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d:%d", s.src.label(), s.line, s.column)
+	if s.src.path == "" {
+		return fmt.Sprintf("line %d, column %d", s.line, s.column)
+	}
+	return fmt.Sprintf("%s:%d:%d", s.src.path, s.line, s.column)
 }
 
 // A reporter collects problems.
 type reporter struct {
-	step string
-	all  Problems
+	step   string
+	all    Problems
+	listed bool // the functions have been listed once
 }
 
 func (r *reporter) report(at spot, rule, text, remedy string) {

@@ -95,16 +95,16 @@ func (s *scope) names() []string { return slices.Sorted(maps.Keys(s.vars)) }
 func newScope(name string, before []pipeline.Before) (*scope, error) {
 	s := &scope{step: name, steps: map[string]*stepInfo{}, field: map[string]int{}}
 	plain := func(k kind) *typ { return &typ{kind: k} }
-	lower := &typ{kind: text, lower: true}
-	address := &typ{kind: record, noun: "field", fields: map[string]*typ{"address": lower, "local": lower, "tag": lower, "domain": lower}}
-	headerFrom := &typ{kind: record, noun: "field", fields: maps.Clone(address.fields)}
-	headerFrom.fields["count"] = plain(integer)
+	lower := &typ{kind: textKind, lower: true}
+	address := &typ{kind: recordKind, noun: "field", fields: map[string]*typ{"address": lower, "local": lower, "tag": lower, "domain": lower}}
+	headerFrom := &typ{kind: recordKind, noun: "field", fields: maps.Clone(address.fields)}
+	headerFrom.fields["count"] = plain(intKind)
 	s.vars = map[string]*typ{
-		"client": {kind: record, noun: "field", fields: map[string]*typ{
-			"ip": plain(text), "name": plain(text), "login": plain(text), "trusted": plain(boolean),
+		"client": {kind: recordKind, noun: "field", fields: map[string]*typ{
+			"ip": plain(textKind), "name": plain(textKind), "login": plain(textKind), "trusted": plain(boolKind),
 		}},
-		"helo": plain(text), "from": address, "rcpt": address, "header_from": headerFrom,
-		"subject": plain(text), "size": plain(integer),
+		"helo": plain(textKind), "from": address, "rcpt": address, "header_from": headerFrom,
+		"subject": plain(textKind), "size": plain(intKind),
 	}
 	var fields []reflect.StructField
 	add := func(name string, t reflect.Type) {
@@ -142,7 +142,7 @@ func newScope(name string, before []pipeline.Before) (*scope, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the facts of %s: %w", b.Name, err)
 		}
-		if sh.typ.kind != record {
+		if sh.typ.kind != recordKind {
 			return nil, fmt.Errorf("the facts of %s: a fact is a struct or a pipeline.Named, not %T", b.Name, b.Fact)
 		}
 		info.shape = sh

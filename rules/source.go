@@ -15,19 +15,11 @@ import (
 // A source is text that rules were written in: a file, or a part of the configuration.
 type source struct {
 	path  string // "" for the configuration
-	step  string
 	lines []string
 }
 
-func newSource(path, step, text string) *source {
-	return &source{path: path, step: step, lines: strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")}
-}
-
-func (s *source) label() string {
-	if s.path != "" {
-		return s.path
-	}
-	return s.step
+func newSource(path, text string) *source {
+	return &source{path: path, lines: strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")}
 }
 
 func (s *source) lineText(n int) string {
@@ -132,10 +124,10 @@ func tooNested(line string) int {
 }
 
 // sourceOf puts together the text that a node was read from, which its tokens still hold.
-func sourceOf(n ast.Node, step string) *source {
+func sourceOf(n ast.Node) *source {
 	tk := n.GetToken()
 	if tk == nil {
-		return newSource("", step, "")
+		return newSource("", "")
 	}
 	for tk.Prev != nil {
 		tk = tk.Prev
@@ -144,7 +136,7 @@ func sourceOf(n ast.Node, step string) *source {
 	for ; tk != nil; tk = tk.Next {
 		b.WriteString(tk.Origin)
 	}
-	return newSource("", step, b.String())
+	return newSource("", b.String())
 }
 
 // spotOf is the place of a node.
