@@ -76,7 +76,11 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	db.SetMaxOpenConns(4)
 	db.SetMaxIdleConns(4)
 	if err := db.start(ctx); err != nil {
-		return nil, errors.Join(db.Explain(err), db.Close())
+		var known explained
+		if err = db.Explain(err); !errors.As(err, &known) {
+			err = explained{fmt.Errorf("%s in %s: %w", c.Name, c.Path, err)}
+		}
+		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }
