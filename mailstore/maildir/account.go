@@ -94,7 +94,8 @@ func (a *account) release() error {
 	s.mu.Lock()
 	s.idle = append(s.idle, b)
 	if len(s.idle) > s.cfg.IdleAccounts {
-		oldest, s.idle = s.idle[0], slices.Delete(s.idle, 0, 1)
+		oldest = s.idle[0]
+		s.idle = slices.Delete(s.idle, 0, 1)
 	}
 	s.mu.Unlock()
 	b.opening.Unlock()
@@ -292,12 +293,17 @@ func (a *account) newValidity() (uint32, error) {
 	return m.validity, nil
 }
 
-// notify tells those who watch a folder.
-func (a *account) notify(disk string) {
+// arrived makes a folder look for a new file, and tells those who watch it.
+func (a *account) arrived(disk string, cur bool) {
 	a.mu.Lock()
 	f := a.folders[disk]
 	a.mu.Unlock()
 	if f != nil {
+		if cur {
+			f.arrivedCur.Store(true)
+		} else {
+			f.arrivedNew.Store(true)
+		}
 		f.notify()
 	}
 }

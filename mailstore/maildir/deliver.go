@@ -78,7 +78,7 @@ func (s *Store) Deliver(ctx context.Context, items []mailstore.Item) (placed []m
 	placed = make([]mailstore.Placed, len(drafts))
 	for i := range drafts {
 		d := &drafts[i]
-		d.box.arrived(d.folder, d.disk)
+		d.box.arrived(d)
 		placed[i] = mailstore.Placed{Folder: mustName(d.folder), File: d.unique}
 	}
 	return placed, nil
@@ -290,13 +290,13 @@ func each(n int, f func(i int) error) error {
 	return nil
 }
 
-// arrived notes that a message of so many octets was filed.
-func (b *mailbox) arrived(disk string, size int64) {
+// arrived notes that a message was filed.
+func (b *mailbox) arrived(d *draft) {
 	b.mu.Lock()
-	b.usage.add(size)
+	b.usage.add(d.disk)
 	a := b.opened
 	b.mu.Unlock()
 	if a != nil {
-		a.notify(disk)
+		a.arrived(d.folder, d.flags.letters != "")
 	}
 }

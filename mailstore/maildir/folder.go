@@ -28,6 +28,9 @@ type folder struct {
 	order   uint64      // of two folders, the one with the smaller is locked first
 	gone    atomic.Bool // deleted
 
+	// A delivery has put a file into new or cur: they are to be read whatever their times say.
+	arrivedNew, arrivedCur atomic.Bool
+
 	// Guarded by the mailbox's shape.
 	disk, name string
 
@@ -62,7 +65,7 @@ func (l look) stale(modified time.Time) bool {
 	}
 	// Something may have changed within the tick of the last reading. For large folders that is looked into with some
 	// delay, so that a session that changes flags does not read the folder for each of them.
-	return l.at.Sub(modified) < settled && time.Since(l.at) >= 10*l.took
+	return l.at.Sub(modified) < settled && (l.took < time.Millisecond || time.Since(l.at) >= 10*l.took)
 }
 
 // A message is one message of a folder.
@@ -217,6 +220,12 @@ func (f *folder) sync(ctx context.Context) error {
 		}
 	}
 	readFresh, readCur := f.fresh.stale(fresh), f.cur.stale(cur)
+	if f.arrivedNew.Swap(false) {
+		f.fresh.at, readFresh = time.Time{}, true // also for the next time, should this reading fail
+	}
+	if f.arrivedCur.Swap(false) {
+		f.cur.at, readCur = time.Time{}, true
+	}
 	if !readFresh && !readCur {
 		return nil
 	}

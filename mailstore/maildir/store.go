@@ -156,6 +156,8 @@ func Open(cfg Config) (*Store, error) {
 		b := make([]byte, bufferSize)
 		return &b
 	}
+	// A name must not be given again within its second by a process that is started anew: n goes on where the clock is.
+	s.seq.Store(uint64(cfg.Now().Nanosecond() / 1000))
 	s.setDisk(osDisk{})
 	for _, dir := range []string{cfg.Root, cfg.Users} {
 		if err := s.makeAll(dir); err != nil {
