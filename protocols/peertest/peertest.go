@@ -113,12 +113,6 @@ func Address(t testing.TB) string {
 	return ""
 }
 
-// port returns the port of an address.
-func port(address string) string {
-	_, p, _ := net.SplitHostPort(address)
-	return p
-}
-
 // Eventually waits until ok returns nil, and fails the test with its last error if that takes longer than Patience.
 func Eventually(t testing.TB, ok func() error) {
 	t.Helper()

@@ -215,8 +215,8 @@ func (p *Postfix) file(name, text string) {
 // start makes the queue and runs Postfix's master in the foreground, where its process id is known.
 func (p *Postfix) start() {
 	p.t.Helper()
-	p.command("postfix", "-c", p.config(), "check") // makes the folders of the queue
-	daemons := strings.Fields(p.command("postconf", "-c", p.config(), "-h", "daemon_directory")) // after any warnings
+	p.command("postfix", "-c", p.config(), "check")                                               // makes the folders of the queue
+	daemons := strings.Fields(p.command("postconf", "-c", p.config(), "-h", "daemon_directory"))  // after any warnings
 	cmd := exec.Command(filepath.Join(daemons[len(daemons)-1], "master"), "-d", "-c", p.config()) //nolint:gosec // a test
 	cmd.Env = append(os.Environ(), "MAIL_CONFIG="+p.config(), "MAIL_LOGTAG=postfix")
 	process, err := start(cmd)
