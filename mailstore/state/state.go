@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,7 @@ const (
 type State struct {
 	c       Config
 	db      *database.DB
+	sweeps  sync.Mutex    // two at once would both remove what is too many
 	written atomic.Int64  // calls since the last sweep
 	crowded chan struct{} // a sweep is due
 	cancel  context.CancelFunc
@@ -154,6 +156,8 @@ func (s *State) sweep(ctx context.Context) {
 // Sweep removes what has expired, and of what is left beyond Config.MaxKeys what would expire first. It is called now and
 // then without being asked.
 func (s *State) Sweep(ctx context.Context) error {
+	s.sweeps.Lock()
+	defer s.sweeps.Unlock()
 	s.written.Store(0)
 	if err := s.remove(ctx, batch, func(tx *sql.Tx) (sql.Result, error) {
 		return tx.ExecContext(ctx, deleteExpired, s.c.Now().UnixMicro(), batch)
