@@ -125,7 +125,9 @@ func (r *reading) content(p *Part, most int, html bool) string {
 	}
 	label := p.Params["charset"]
 	if html && label == "" {
-		if _, name, sure := htmlcharset.DetermineEncoding(raw[:min(len(raw), 1024)], "text/html"); sure {
+		// Where nothing is said the name is a guess, one of these two; ours is better, as it sees the whole text.
+		_, name, _ := htmlcharset.DetermineEncoding(raw[:min(len(raw), 1024)], "text/html")
+		if name != "utf-8" && name != "windows-1252" {
 			label = name
 		}
 	}

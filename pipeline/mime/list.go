@@ -26,50 +26,56 @@ func parseAddressList(s string, most int) (list []Address, more bool) {
 type addressParser struct {
 	s  string
 	at int
+	// Once a quoted string or a comment has turned out to have no end, such signs are only signs: otherwise one of them
+	// would hide an address that some clients see, and looking for ends would take time in the square of the length.
+	noQuotes, noComments bool
 }
 
 // next reads up to the end of an entry.
 func (p *addressParser) next() (Address, bool) {
 	var phrase []string // words as written, quoted strings without their quotes
 	var comment string
-	glued := false // the next piece belongs to the last word: "a"@b, a.b
-	word := func(w string) {
-		if glued && len(phrase) > 0 {
-			phrase[len(phrase)-1] += w
-		} else {
-			phrase = append(phrase, w)
+	var word strings.Builder // pieces without space between them are one word: "a"@b, a.b
+	end := func() {
+		if word.Len() > 0 {
+			phrase = append(phrase, word.String())
+			word.Reset()
 		}
-		glued = true
 	}
 	for p.at < len(p.s) {
 		switch c := p.s[p.at]; c {
 		case ' ', '\t':
 			p.at++
-			glued = false
+			end()
 		case '(':
-			comment = strings.TrimSpace(p.comment())
-			glued = false
+			end()
+			if c, ok := p.comment(); ok {
+				comment = c
+			}
 		case '"':
 			q := p.quoted()
 			// A local part in quotes keeps them for ParseAddress.
 			if p.at < len(p.s) && p.s[p.at] == '@' {
 				q = quote(q)
 			}
-			word(q)
+			word.WriteString(q)
 		case '<':
+			end()
 			return p.entry(strings.Join(phrase, " "), comment, p.angle()), true
 		case ':': // RFC 5322, 3.4: the name of a group
 			p.at++
-			phrase, comment, glued = nil, "", false
+			phrase, comment = nil, ""
+			word.Reset()
 		case ',', ';':
 			p.at++
+			end()
 			return p.bare(phrase, comment)
 		default:
 			begin := p.at
 			if c == '[' { // an address literal may hold colons
-				if end := strings.IndexAny(p.s[begin:], "]<>,; "); end >= 0 && p.s[begin+end] == ']' {
-					p.at = begin + end + 1
-					word(p.s[begin:p.at])
+				if i := strings.IndexAny(p.s[begin+1:], "[]<>,; "); i >= 0 && p.s[begin+1+i] == ']' {
+					p.at = begin + i + 2
+					word.WriteString(p.s[begin:p.at])
 					continue
 				}
 			}
@@ -78,17 +84,18 @@ func (p *addressParser) next() (Address, bool) {
 					p.at++
 				}
 			}
-			word(p.s[begin:p.at])
+			word.WriteString(p.s[begin:p.at])
 		}
 	}
+	end()
 	return p.bare(phrase, comment)
 }
 
-// comment reads a comment, which may hold others. One that does not end is the rest.
-func (p *addressParser) comment() string {
+// comment reads a comment, which may hold others. Of one that does not end only the sign that begins it is read.
+func (p *addressParser) comment() (text string, ok bool) {
+	begin, depth := p.at, 0
 	var b strings.Builder
-	depth := 0
-	for ; p.at < len(p.s); p.at++ {
+	for ; p.at < len(p.s) && !p.noComments; p.at++ {
 		c := p.s[p.at]
 		switch {
 		case c == '\\' && p.at+1 < len(p.s):
@@ -101,18 +108,20 @@ func (p *addressParser) comment() string {
 		case c == ')':
 			if depth--; depth == 0 {
 				p.at++
-				return b.String()
+				return strings.TrimSpace(b.String()), true
 			}
 		}
 		b.WriteByte(c)
 	}
-	return b.String()
+	p.at, p.noComments = begin+1, true
+	return "", false
 }
 
-// quoted reads a quoted string and returns what it stands for. One that does not end is the rest.
+// quoted reads a quoted string and returns what it stands for. Of one that does not end only the quote is read.
 func (p *addressParser) quoted() string {
+	begin := p.at
 	var b strings.Builder
-	for p.at++; p.at < len(p.s); p.at++ {
+	for p.at++; p.at < len(p.s) && !p.noQuotes; p.at++ {
 		c := p.s[p.at]
 		switch {
 		case c == '\\' && p.at+1 < len(p.s):
@@ -124,7 +133,8 @@ func (p *addressParser) quoted() string {
 		}
 		b.WriteByte(c)
 	}
-	return b.String()
+	p.at, p.noQuotes = begin+1, true
+	return ""
 }
 
 // angle reads what stands between angle brackets. A second opening bracket begins it anew, a missing closing one is made
@@ -140,7 +150,9 @@ func (p *addressParser) angle() string {
 			p.at++
 			b.Reset()
 		case '"':
-			b.WriteString(quote(p.quoted()))
+			if q := p.quoted(); q != "" {
+				b.WriteString(quote(q))
+			}
 		case '(':
 			p.comment()
 		default:
@@ -157,7 +169,9 @@ func (p *addressParser) entry(name, comment, spec string) Address {
 		p.at++
 	}
 	for p.at < len(p.s) && p.s[p.at] == '(' {
-		comment = strings.TrimSpace(p.comment())
+		if c, ok := p.comment(); ok {
+			comment = c
+		}
 		for p.at < len(p.s) && strings.IndexByte(" \t", p.s[p.at]) >= 0 {
 			p.at++
 		}

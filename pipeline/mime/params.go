@@ -76,7 +76,9 @@ func nextParam(s string) (name, value, rest string, ok bool) {
 		return name, trimToken(s[:end]), s[end+1:], true
 	}
 	p := addressParser{s: s}
-	value = p.quoted()
+	if value = p.quoted(); p.noQuotes { // it does not end
+		return name, s[1:], "", true
+	}
 	rest = s[p.at:]
 	if end = strings.IndexByte(rest, ';'); end < 0 {
 		return name, value, "", true

@@ -239,7 +239,7 @@ func (s *splitter) endHeader(p *openPart, body int64, last bool) {
 // begin works out what p is from its header, and opens what is inside it.
 func (s *splitter) begin(p *openPart, body int64, last bool) {
 	p.start = body
-	boundary := s.describe(p)
+	boundary, odd := s.describe(p)
 	multipart := strings.HasPrefix(p.Type, "multipart/")
 	nested := p.Type == "message/rfc822" || p.Type == "message/global"
 	if p.message {
@@ -255,6 +255,9 @@ func (s *splitter) begin(p *openPart, body int64, last bool) {
 	if !p.message || !multipart {
 		p.prefix = p.Path + "."
 	}
+	for _, a := range odd { // they had to wait for the path, which needs the type
+		s.tree.odd.add(a.Kind, p.Path, a.What)
+	}
 	identity := p.Encoding == "" || p.Encoding == "7bit" || p.Encoding == "8bit" || p.Encoding == "binary"
 	switch {
 	case !multipart && !nested || last:
@@ -269,7 +272,7 @@ func (s *splitter) begin(p *openPart, body int64, last bool) {
 		p.plain = true
 	case nested:
 		s.parts++
-		child := &openPart{Part: &Part{r: s.m.r, start: body}, message: true, inner: p.Path, standard: "text/plain"}
+		child := &openPart{Part: &Part{r: s.m.r, start: body, Path: p.Path}, message: true, inner: p.Path, standard: "text/plain"}
 		p.Parts = []*Part{child.Part}
 		s.open = append(s.open, child)
 		s.startHeader()
@@ -286,7 +289,7 @@ func (s *splitter) begin(p *openPart, body int64, last bool) {
 }
 
 // describe reads the fields about the content and returns the boundary of a multipart.
-func (s *splitter) describe(p *openPart) (boundary string) {
+func (s *splitter) describe(p *openPart) (boundary string, odd anomalies) {
 	field := func(name string) (value string, ok bool) {
 		f, ok := p.Header.First(name)
 		n := 0
@@ -294,17 +297,17 @@ func (s *splitter) describe(p *openPart) (boundary string) {
 			n++
 		}
 		if n > 1 {
-			s.odd("duplicate-field", p, name)
+			odd.add("duplicate-field", "", name)
 		}
 		return f.Value(), ok
 	}
 	params := func(name, value string) structured {
 		v := parseStructured(value, s.m.limits.Parameters)
 		if v.more {
-			s.odd("too-many-parameters", p, fmt.Sprintf("%s: more than %d", name, s.m.limits.Parameters))
+			odd.add("too-many-parameters", "", fmt.Sprintf("%s: more than %d", name, s.m.limits.Parameters))
 		}
 		if v.odd {
-			s.odd("bad-parameters", p, name+": "+clip(value))
+			odd.add("bad-parameters", "", name+": "+clip(value))
 		}
 		return v
 	}
@@ -318,9 +321,9 @@ func (s *splitter) describe(p *openPart) (boundary string) {
 			p.Type = v.word
 		case strings.HasPrefix(v.word, "multipart") && v.params["boundary"] != "":
 			p.Type = "multipart/mixed"
-			s.odd("bad-content-type", p, clip(value))
+			odd.add("bad-content-type", "", clip(value))
 		default:
-			s.odd("bad-content-type", p, clip(value))
+			odd.add("bad-content-type", "", clip(value))
 		}
 	}
 	if value, ok := field("Content-Disposition"); ok {
@@ -335,15 +338,15 @@ func (s *splitter) describe(p *openPart) (boundary string) {
 		switch p.Encoding = v.word; v.word {
 		case "", "7bit", "8bit", "binary", "base64", "quoted-printable":
 		default:
-			s.odd("unknown-encoding", p, clip(value))
+			odd.add("unknown-encoding", "", clip(value))
 		}
 	}
 	boundary = strings.TrimRight(p.Params["boundary"], " \t")
 	if len(boundary) > 1000 {
-		s.odd("bad-boundary", p, fmt.Sprintf("%d octets", len(boundary)))
-		return ""
+		odd.add("bad-boundary", "", fmt.Sprintf("%d octets", len(boundary)))
+		return "", odd
 	}
-	return boundary
+	return boundary, odd
 }
 
 // close ends all open parts from the i-th on at an offset.
