@@ -507,8 +507,8 @@ func TestNthCallFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		whole := faults.Calls() < n
-		if whole != (err == nil) {
-			t.Errorf("call %d of %d failed, Flush said %v", n, faults.Calls(), err)
+		if whole && err != nil {
+			t.Errorf("nothing failed, Flush said %v", err)
 		}
 		faults.FailAt(0)
 		mustFlush(t, j)
