@@ -292,18 +292,16 @@ func (c *Conn) handshake(t *transport) error {
 }
 
 // SetBusy says whether the connection is in the middle of something that [Listener.Shutdown] waits for. A connection
-// begins idle. false means that the connection is being closed, and that what was to begin must not.
+// begins idle. false means that the connection is being closed, and that nothing may begin; what has begun may go on.
 func (c *Conn) SetBusy(busy bool) bool {
 	c.mu.Lock()
-	draining := c.draining
-	if !draining || !busy {
-		c.busy = busy
-	}
+	draining, was := c.draining, c.busy
+	c.busy = busy && (was || !draining)
 	c.mu.Unlock()
 	if draining && !busy {
 		c.goodbye()
 	}
-	return !draining
+	return !draining || busy && was
 }
 
 // drain begins the connection's end: at once if it is idle.

@@ -414,10 +414,12 @@ func TestShutdown(t *testing.T) {
 		t.Fatalf("Shutdown returned %v before the busy connection was idle", err)
 	default:
 	}
-	if b.SetBusy(true) {
+	if !b.SetBusy(true) {
+		t.Error("it may not go on")
+	}
+	if b.SetBusy(false) || b.SetBusy(true) {
 		t.Error("it may begin something new")
 	}
-	b.SetBusy(false)
 	if got, err := io.ReadAll(busy); err != nil || string(got) != "250 ok\r\n421 4.3.2 bye\r\n" {
 		t.Errorf("the busy connection read %q, %v", got, err)
 	}

@@ -62,7 +62,6 @@ type transaction struct {
 	taken  []pipeline.Recipient
 	asked  bool // the pipeline knows that all recipients are named
 	events []func(context.Context, *pipeline.Session)
-	why    string // why the message was not taken, for the record
 }
 
 // A recipient is one RCPT command that was answered 250: the accounts it leads to, as places in transaction.taken.
@@ -158,9 +157,6 @@ func (c *conversation) reset(why string) {
 	if c.tx = nil; t == nil {
 		return
 	}
-	if t.why != "" {
-		why = t.why
-	}
 	if c.session != nil {
 		c.session.Reset(why)
 		return
@@ -221,15 +217,7 @@ func (s session) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.caught("reset", func() {})
-	s.reset(why(s.w.verb))
-}
-
-func why(verb string) string {
-	switch verb {
-	case "DATA", "BDAT":
-		return "the message did not come to its end"
-	}
-	return verb
+	s.reset(s.w.why())
 }
 
 // Logout does nothing: the conversation ends when the wire is closed.
@@ -402,7 +390,7 @@ func (s session) Data(r io.Reader) (err error) {
 	defer s.caught("message", func() { err = replyError(notNow) })
 	m, err := s.receive(r)
 	if err != nil {
-		return s.notTaken(err)
+		return err
 	}
 	defer m.Close()
 	s.mu.Lock()
@@ -410,25 +398,12 @@ func (s session) Data(r io.Reader) (err error) {
 	return replyError(s.smtp(m))
 }
 
-// notTaken keeps for the record why a message was not taken. One that a client has reset is none of ours any more.
-func (s session) notTaken(err error) error {
-	if errors.Is(err, errReset) {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.tx != nil {
-		s.tx.why = "not taken: " + err.Error()
-	}
-	return err
-}
-
 // LMTPData receives a message by LMTP.
 func (s session) LMTPData(r io.Reader, status smtp.StatusCollector) (err error) {
 	defer s.caught("message", func() { err = replyError(notNow) })
 	m, err := s.receive(r)
 	if err != nil {
-		return s.notTaken(err)
+		return err
 	}
 	defer m.Close()
 	s.mu.Lock()

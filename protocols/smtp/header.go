@@ -219,7 +219,7 @@ func strip(section []byte, gone func(name string, nth int) bool) []byte {
 	for len(section) > 0 {
 		n := fieldLength(section)
 		name, _, ok := bytes.Cut(section[:n], []byte(":"))
-		if ok && name[0] != ' ' && name[0] != '\t' {
+		if ok && len(name) > 0 && name[0] != ' ' && name[0] != '\t' {
 			name := strings.ToLower(string(bytes.TrimRight(name, " \t")))
 			seen[name]++
 			ok = gone(name, seen[name])

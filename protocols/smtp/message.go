@@ -34,7 +34,7 @@ func (s session) receive(r io.Reader) (*message, error) {
 	case errors.Is(err, spool.ErrTooLarge), errors.Is(err, smtp.ErrDataTooLarge):
 		return nil, reply(552, "5.3.4", fmt.Sprintf("a message has at most %d octets", limits.MessageSize))
 	case errors.Is(err, smtp.ErrDataReset):
-		return nil, errReset
+		return nil, reply(421, "4.4.2", "the message did not come to its end") // nobody hears it
 	default:
 		s.s.cfg.Log.Error("message not received", "door", s.s.door, "client", s.peer(), "error", err)
 		return nil, replyError(notNow)
@@ -51,9 +51,6 @@ func (s session) receive(r io.Reader) (*message, error) {
 	s.s.cfg.Log.Error("message not read", "door", s.s.door, "client", s.peer(), "error", err)
 	return nil, replyError(notNow)
 }
-
-// errReset is the answer to a message whose client has begun something else. Nobody hears it.
-var errReset = reply(421, "4.4.2", "the message did not come to its end")
 
 // hops counts the Received fields. RFC 5321, 6.3: too many of them are a loop.
 func hops(m *mime.Message) (n int) {

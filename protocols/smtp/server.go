@@ -144,7 +144,7 @@ func New(c Config) *Server {
 // Shutdown called, and all its connections have ended; nil then.
 func (s *Server) Serve(l net.Listener) error {
 	if !s.add(l) {
-		return net.ErrClosed
+		return l.Close()
 	}
 	defer s.remove(l)
 

@@ -32,6 +32,7 @@ type wire struct {
 	r    *bufio.Reader
 
 	verb    string // of the command that was handed over last
+	refused string // the reply that refused it
 	pending []byte // of it, what go-smtp has not read yet
 	mode    mode
 	state   dataState // within DATA
@@ -233,7 +234,7 @@ func (w *wire) ending(err error) error {
 func (w *wire) look(line string) []byte {
 	verb, arg, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
-	w.verb = verb
+	w.verb, w.refused = verb, ""
 	switch {
 	case strings.IndexFunc(line, isControl) >= 0:
 		if verb == "MAIL" || verb == "RCPT" {
@@ -474,13 +475,24 @@ func (w *wire) Write(p []byte) (int, error) {
 		w.note(code)
 	}
 	if code >= 400 {
-		w.partial = false
+		w.partial, w.refused = false, strings.TrimSpace(string(p))
 	}
 	_, err := w.conn.Write(w.words(p, code))
 	if err != nil || code == 421 {
 		w.over.Store(true)
 	}
 	return len(p), err
+}
+
+// why says for the record what ended a transaction.
+func (w *wire) why() string {
+	switch {
+	case w.refused != "":
+		return w.verb + ": " + pipeline.CleanText(w.refused)
+	case w.verb == "DATA", w.verb == "BDAT":
+		return "the message did not come to its end"
+	}
+	return w.verb
 }
 
 // words puts the client's own words, and ours, into a reply of go-smtp.
