@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,6 +10,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -550,6 +553,60 @@ func TestClose(t *testing.T) {
 	faults.FailAll(true)
 	if err, want := again.Close(), "1 records of decisions could not be written to "+path; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestKilled kills a process that records, again and again: whatever Record has said is durable is there.
+func TestKilled(t *testing.T) {
+	const env = "SLUICE_JOURNAL_TO_WRITE"
+	if path := os.Getenv(env); path != "" { // in the child
+		j, err := Open(t.Context(), Config{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; ; i++ {
+			id := fmt.Sprintf("%d.%d", os.Getpid(), i)
+			mustRecord(t, j, true, record(id))
+			fmt.Println("durable", id)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "journal.db")
+	var durable []string
+	for range 3 {
+		child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+		child.Env = append(os.Environ(), env+"="+path)
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for n := 0; lines.Scan(); {
+			if id, ok := strings.CutPrefix(lines.Text(), "durable "); ok {
+				durable = append(durable, id)
+				n++
+			}
+			if n == 20 {
+				if err := child.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				n++ // what it has still said counts
+			}
+		}
+		if err := child.Wait(); err == nil {
+			t.Error("the child ended by itself")
+		}
+	}
+	j, _ := openTest(t, Config{Path: path})
+	if len(durable) < 60 {
+		t.Errorf("only %d records were written", len(durable))
+	}
+	for _, id := range durable {
+		if got, err := j.Find(t.Context(), id); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], record(id)) {
+			t.Errorf("%s: %v, %v", id, got, err)
+		}
 	}
 }
 

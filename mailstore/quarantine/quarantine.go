@@ -472,7 +472,7 @@ func (q *Quarantine) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// Expire removes what has been held, or was released, longer ago than Config.Keep, and returns it for the records. After an
+// Expire removes what came here longer ago than Config.Keep, released or not, and returns it for the records. After an
 // error what is returned is removed all the same.
 func (q *Quarantine) Expire(ctx context.Context) (expired []Row, err error) {
 	if q.c.Keep < 0 {
@@ -517,10 +517,9 @@ func (q *Quarantine) expire(ctx context.Context, before int64) (rows []Row, err 
 	return rows, nil
 }
 
-// Release hands a held message to deliver and then marks its row as released; it stays in the list of what was released
-// until it expires. deliver must return only when the mail is safe where it goes. After an error of deliver the message is
-// held as before. A crash, or a failing disk, between delivery and mark leaves it held: releasing it again delivers it
-// twice. It is never lost.
+// Release hands a held message to deliver and then marks its row as released; the row stays until it expires. deliver
+// must return only when the mail is safe where it goes. After an error of deliver the message is held as before. A crash,
+// or a failing disk, between delivery and mark leaves it held: releasing it again delivers it twice. It is never lost.
 //
 // Errors: ErrNotHeld, ErrReleased, ErrBusy, and what deliver says.
 func (q *Quarantine) Release(ctx context.Context, id string, deliver func(ctx context.Context, r Row, content io.Reader) error) error {

@@ -153,8 +153,8 @@ func (s *State) sweep(ctx context.Context) {
 	}
 }
 
-// Sweep removes what has expired, and of what is left beyond Config.MaxKeys what would expire first. It is called now and
-// then without being asked.
+// Sweep removes what has expired, and of what is left beyond Config.MaxKeys what would expire first. It happens now and
+// then without being asked for.
 func (s *State) Sweep(ctx context.Context) error {
 	s.sweeps.Lock()
 	defer s.sweeps.Unlock()
@@ -178,8 +178,8 @@ func (s *State) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// remove runs a statement in small transactions, so that others get in between, as long as it removes full rows. full 0:
-// once.
+// remove runs a statement in transactions of its own, so that others get in between, as long as it removes full rows.
+// full 0: once.
 func (s *State) remove(ctx context.Context, full int64, statement func(tx *sql.Tx) (sql.Result, error)) error {
 	for {
 		var n int64

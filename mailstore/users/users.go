@@ -80,7 +80,7 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	}
 	u.db = db
 	if !c.Loose {
-		if err := u.checkTargets(ctx); err != nil {
+		if err := u.CheckAliases(ctx); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
 	}
@@ -184,8 +184,9 @@ func checkAddress(address string) error {
 	return CheckAccount(all[len(all)-1])
 }
 
-// checkTargets checks that whatever is configured leads to somebody.
-func (u *Users) checkTargets(ctx context.Context) error {
+// CheckAliases returns what Open, unless it is told to be Loose, refuses: an error that names every alias that leads to
+// nobody, and a postmaster who is nobody.
+func (u *Users) CheckAliases(ctx context.Context) error {
 	var errs []error
 	for _, alias := range slices.Sorted(maps.Keys(u.c.Aliases)) {
 		for _, target := range u.c.Aliases[alias] {

@@ -211,8 +211,19 @@ func TestLooseAliases(t *testing.T) {
 	loose := c
 	loose.Loose = true
 	u := mustOpen(t, loose)
+	if _, err := u.Resolve(t.Context(), "info", "x"); !errors.Is(err, mailstore.ErrNoAccount) {
+		t.Errorf("an alias that leads nowhere: %v", err)
+	}
+	const want = "aliases: info@x leads to me@x, which is neither an account nor an alias; add it with: sluice user add me@x\n" +
+		"postmaster: info@x is neither an account nor an alias; add it with: sluice user add info@x"
+	if err := u.CheckAliases(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
 	if err := u.Add(t.Context(), "me@x", "x"); err != nil {
 		t.Fatal(err)
+	}
+	if err := u.CheckAliases(t.Context()); err != nil {
+		t.Error(err)
 	}
 	if err := u.Add(t.Context(), "info@x", "x"); !errors.Is(err, mailstore.ErrExists) {
 		t.Errorf("an account with the name of an alias: %v", err)

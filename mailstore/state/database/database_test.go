@@ -256,3 +256,33 @@ func TestWriteWaits(t *testing.T) {
 	}
 	mustPut(t, db, "x")
 }
+
+func TestWhenCommitsReachTheDisk(t *testing.T) {
+	for lazy, want := range map[bool]int{false: 2, true: 1} { // FULL, NORMAL
+		db := openTest(t, Config{Lazy: lazy})
+		var held []*sql.Conn
+		for range 4 { // every connection, not only the first
+			c, err := db.Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, c)
+			var sync int
+			var mode string
+			if err := c.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&sync); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.QueryRowContext(t.Context(), "PRAGMA journal_mode").Scan(&mode); err != nil {
+				t.Fatal(err)
+			}
+			if sync != want || mode != "wal" {
+				t.Errorf("lazy %v: synchronous %d, want %d; journal mode %s", lazy, sync, want, mode)
+			}
+		}
+		for _, c := range held {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
