@@ -238,16 +238,19 @@ func (w *walker) delimiter(line []byte) bool {
 	return false
 }
 
-// closeTo ends the open parts from index k on.
+// closeTo ends the open parts from index k on, at an offset. The line end before it may be that of a header, which
+// keeps it.
 func (w *walker) closeTo(k int, at, newlines int64) {
+	if k < len(w.open) {
+		at = max(at, w.open[k].body.from)
+	}
 	for i := len(w.open) - 1; i >= k; i-- {
 		p := w.open[i]
 		if p.typ == "" {
 			p.classify() // its header did not end
 		}
-		p.header.to = max(p.header.from, min(p.header.to, at))
-		p.body.from = min(p.body.from, max(p.header.to, at))
-		p.body.to = max(p.body.from, at)
+		p.header = span{min(p.header.from, at), min(p.header.to, at)}
+		p.body = span{min(p.body.from, at), at}
 		p.lines = max(0, newlines-w.starts[i])
 		p.settle()
 	}
