@@ -483,7 +483,10 @@ func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 		if i.kind != intKind && i.kind != badKind {
 			return c.wrongAt(n.Property, fmt.Sprintf("a place in a list is a whole number, not %s", i), "")
 		}
-		return elemOf(base)
+		if base.elem == nil {
+			return c.wrongAt(n, fmt.Sprintf("`%s` is empty", c.source(n.Node)), "")
+		}
+		return base.elem
 	}
 	if named {
 		return c.wrongAt(n, fmt.Sprintf("`%s` is %s, which has no field `%s`", c.source(n.Node), base, prop.Value), "")
@@ -821,10 +824,14 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 			most = 1
 		}
 		if c.arity(n, 1, most) {
-			for _, a := range n.Arguments {
+			for i, a := range n.Arguments {
 				t := c.expr(a)
-				if t.kind == floatKind {
+				switch {
+				case i == 0 && t.kind == floatKind:
 					result = t
+				case i > 0 && t.isNumber() && t.kind != result.kind:
+					// expr takes the result for the kind of the first, and fails where it is not.
+					c.wrongAt(a, fmt.Sprintf("%s() takes whole numbers or numbers with a fraction, not both", n.Name), "write float(…) around the whole ones")
 				}
 				if !t.isNumber() && t.kind != badKind {
 					c.wrongAt(a, fmt.Sprintf("%s() takes numbers; `%s` is %s", n.Name, c.source(a), t), "")
@@ -881,7 +888,11 @@ func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
 		}
 		return
 	}
-	c.items = append(c.items, elemOf(t))
+	if t.elem == nil {
+		c.wrongAt(n.Arguments[0], fmt.Sprintf("`%s` is empty", c.source(n.Arguments[0])), "")
+		return
+	}
+	c.items = append(c.items, t.elem)
 	p := c.expr(n.Arguments[1])
 	c.items = c.items[:len(c.items)-1]
 	if p.kind != boolKind && p.kind != badKind {
@@ -893,13 +904,10 @@ func (c *conditionChecker) pointer(n *ast.PointerNode) *typ {
 	if len(c.items) == 0 {
 		return c.wrongAt(n, "`#` stands for an item of a list, inside any() and its like", "")
 	}
-	switch n.Name {
-	case "":
-		return c.items[len(c.items)-1]
-	case "index":
-		return &typ{kind: intKind}
+	if n.Name != "" {
+		return c.wrongAt(n, fmt.Sprintf("there is no `#%s`", n.Name), "`#` is the item itself")
 	}
-	return c.wrongAt(n, fmt.Sprintf("there is no `#%s`", n.Name), "there is # and #index")
+	return c.items[len(c.items)-1]
 }
 
 func (c *conditionChecker) conditional(n *ast.ConditionalNode) *typ {

@@ -197,7 +197,10 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 	return sources, wrong
 }
 
-// check says what is wrong with the thresholds.
+// mostCondition bounds max_condition: the parser calls itself for each level of a condition.
+const mostCondition = 64 << 10
+
+// check says what is wrong with the thresholds and limits.
 func (c Config) check() (wrong []error) {
 	levels := []struct {
 		name  string
@@ -214,6 +217,9 @@ func (c Config) check() (wrong []error) {
 					y.name, y.value, x.name, x.value))
 			}
 		}
+	}
+	if c.MaxCondition > mostCondition {
+		wrong = append(wrong, fmt.Errorf("max_condition: %d is above %d", c.MaxCondition, mostCondition))
 	}
 	if why := badFolder(c.JunkFolder); c.Junk > 0 && why != "" {
 		wrong = append(wrong, fmt.Errorf("junk_folder: %s", why))
