@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -172,7 +171,6 @@ func (p *Postfix) write(c PostfixConfig) {
 	if c.Chroot {
 		y = "y"
 	}
-	_, smtpd, _ := net.SplitHostPort(p.Address)
 	p.file("master.cf", strings.ReplaceAll(fmt.Sprintf(`127.0.0.1:%s inet n - Y - - smtpd
 pickup    unix  n       -       Y       60      1       pickup
 cleanup   unix  n       -       Y       -       0       cleanup
@@ -198,7 +196,7 @@ lmtp      unix  -       -       Y       -       -       lmtp
 anvil     unix  -       -       Y       -       1       anvil
 scache    unix  -       -       Y       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
-`, smtpd), " Y ", " "+y+" "))
+`, Port(p.Address)), " Y ", " "+y+" "))
 }
 
 func (p *Postfix) expand(s string) string {

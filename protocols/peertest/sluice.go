@@ -280,8 +280,8 @@ func (s *Sluice) Mails(account, folder string, n int) []string {
 	return out
 }
 
-// Port returns the port of one of the addresses.
-func (s *Sluice) Port(address string) string {
+// Port returns the port of an address.
+func Port(address string) string {
 	_, port, _ := net.SplitHostPort(address)
 	return port
 }
