@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -285,7 +286,10 @@ func (a *account) newValidity() (uint32, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.marks
-	m.validity = max(m.validity+1, uint32(min(max(a.box.store.cfg.Now().Unix(), 1), 1<<32-1)))
+	if m.validity == math.MaxUint32 {
+		return 0, errors.New("there are no UIDVALIDITYs left") // another program gave the largest there is
+	}
+	m.validity = max(m.validity+1, uint32(min(max(a.box.store.cfg.Now().Unix(), 1), math.MaxUint32)))
 	if err := a.box.writeMarks(m); err != nil {
 		return 0, err
 	}

@@ -127,13 +127,13 @@ func (s *Store) countKeywords(f flagSet) error {
 func (s *Store) date(t time.Time) time.Time {
 	switch {
 	case t.IsZero():
-		return s.cfg.Now()
+		t = s.cfg.Now()
 	case t.Year() < 1970:
 		return time.Unix(0, 0)
 	case t.Year() > 2200:
 		return time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
-	return t
+	return t.Round(0) // without the reading of the monotonic clock
 }
 
 // holdShapes keeps the folders of all drafts where they are until unlock is called. Locks are taken in one order, so

@@ -783,6 +783,55 @@ garbage
 	equal(t, "late", show(list(t, late)), "V4000000000 N10: 9[]")
 }
 
+// TestTakeoverDovecot takes over a tree as Dovecot 2.3.19 wrote it, file by file.
+func TestTakeoverDovecot(t *testing.T) {
+	data := t.TempDir()
+	root := filepath.Join(data, "mail/example.org/anna")
+	for name, text := range map[string]string{
+		"subscriptions":                                              "V\t2\n\nJunk\nLists\tG&AOQ-rten\na&-b\nEntw&-APw-rfe\nINBOX\n",
+		"dovecot-uidlist":                                            "3 V1795309732 N3 Gae907c2aa240026b9126000083ecc375\n1 :1795309731.M41103P9878.vm,S=20,W=23\n2 :1795309731.M77760P9880.vm,S=20,W=23\n",
+		"dovecot-keywords":                                           "0 $Junk\n1 Work\n",
+		"dovecot-uidvalidity":                                        "6b0240a6",
+		"dovecot-uidvalidity.6b0240a6":                               "",
+		"dovecot.index.log":                                          "\x01\x02",
+		"new/1795309731.M77760P9880.vm,S=20,W=23:2,Fb":               "Subject: two\n\nHello\n",
+		"new/1795309731.M41103P9878.vm,S=20,W=23:2,Sab":              "Subject: one\n\nHello\n",
+		".Junk/maildirfolder":                                        "",
+		".Junk/dovecot-uidlist":                                      "3 V1795309730 N1 Gac907c2aa240026b9126000083ecc375\n",
+		".Junk/cur/.keep":                                            "",
+		".Entw&-APw-rfe/maildirfolder":                               "",
+		".Entw&-APw-rfe/dovecot-uidlist":                             "3 V1795309734 N1 Gb0907c2aa240026b9126000083ecc375\n",
+		".a&-b/maildirfolder":                                        "",
+		".Lists.G&AOQ-rten/dovecot-uidlist":                          "3 V1795309731 N2 Gad907c2aa240026b9126000083ecc375\n1 :1795309731.M120339P9882.vm,S=22,W=25\n",
+		".Lists.G&AOQ-rten/new/1795309731.M120339P9882.vm,S=22,W=25": "Subject: three\n\nHello\n",
+	} {
+		path := filepath.Join(root, name)
+		check(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		check(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	s := open(t, data, func(c *Config) { c.Now = func() time.Time { return time.Unix(1700000000, 0) } })
+	inbox := openFolder(t, s, "INBOX")
+	for name, want := range map[string]string{
+		"INBOX":        `V1795309732 N3: 1[$Junk Work \Seen] 2[Work \Flagged]`,
+		"Junk":         `V1795309730 N1:`,
+		"Entw&APw-rfe": `V1795309734 N1:`,
+		"Lists/Gärten": `V1795309731 N2: 1[]`,
+		"a&b":          `V1795309735 N1:`, // without a list: larger than all that Dovecot gave
+	} {
+		equal(t, name, show(list(t, openFolder(t, s, name))), want)
+	}
+	infos, err := inbox.account.Folders(t.Context())
+	check(t, err)
+	equal(t, "folders", infos, []mailstore.FolderInfo{
+		{Name: "INBOX", Subscribed: true}, {Name: "Entw&APw-rfe", Subscribed: true}, {Name: "Junk", Subscribed: true, Use: `\Junk`},
+		{Name: "Lists", Missing: true, Children: true}, {Name: "Lists/Gärten", Subscribed: true}, {Name: "a&b", Subscribed: true},
+	})
+	check(t, inbox.account.Subscribe(t.Context(), "Junk", false))
+	text, err := os.ReadFile(filepath.Join(root, "subscriptions"))
+	check(t, err)
+	equal(t, "subscriptions", string(text), "V\t2\n\nLists\tG&AOQ-rten\na&-b\nEntw&-APw-rfe\nINBOX\n")
+}
+
 func TestSubscriptionFiles(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"none", "", "[]"},

@@ -140,6 +140,9 @@ func parseKeywords(text string) (names [26]string) {
 // takeAll takes over the UIDs of all folders that Dovecot has left its list in. It is done once, before the account has
 // been opened for the first time: later those lists are out of date.
 func (a *account) takeAll(ctx context.Context) error {
+	a.mu.Lock()
+	a.marks.validity = max(a.marks.validity, a.box.dovecotValidity())
+	a.mu.Unlock()
 	folders, err := a.box.diskFolders()
 	if err != nil {
 		return err
@@ -163,6 +166,20 @@ func (a *account) takeAll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dovecotValidity reads the last UIDVALIDITY that Dovecot gave in this account, which may be that of a deleted folder;
+// 0 if it left none. It keeps it in hexadecimal.
+func (b *mailbox) dovecotValidity() uint32 {
+	data, err := os.ReadFile(filepath.Join(b.dir, "dovecot-uidvalidity"))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 16, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
 }
 
 // uidList reads the list that Dovecot left in a folder; ok is false if there is none to use.
