@@ -22,6 +22,7 @@ import (
 
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
+	"sluice/mailstore/quarantine"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
@@ -343,8 +344,8 @@ func (l *Limits) shared() {
 
 // Quarantine is the store of held mail.
 type Quarantine struct {
-	// Keep is how long mail is held before it is removed.
-	Keep time.Duration `yaml:"keep"`
+	// Store says how long mail is held.
+	Store quarantine.Config `yaml:",inline"`
 	// ReleaseTo takes released mail for recipients that have no account here: `smtp:HOST:PORT`, the MTA behind us.
 	ReleaseTo string `yaml:"release_to"`
 }
@@ -418,7 +419,7 @@ func Default() *Config {
 			Abandoned:      64,
 			Shutdown:       8 * time.Second,
 		},
-		Quarantine: Quarantine{Keep: 30 * 24 * time.Hour},
+		Quarantine: Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
 		Journal:    journal.Config{Keep: 90 * 24 * time.Hour},
 		Log:        Log{Format: "text", Level: "info"},
 		Speak:      SpeakRcpt,
@@ -565,7 +566,7 @@ func (c *Config) checked() (*Config, error) {
 		d.wrong("tls", "a certificate and its key go together", "set both, tls.certificate and tls.key, or neither")
 	}
 	c.checkLimits()
-	if c.Quarantine.Keep == 0 {
+	if c.Quarantine.Store.Keep == 0 {
 		d.wrong("quarantine.keep", "mail would be held for no time at all", "write for example 30d")
 	}
 	if c.Journal.Keep == 0 {

@@ -79,7 +79,7 @@ pipeline:
 		l.SMTP.MessageSize != 1_000_000 || l.LMTP.MessageSize != 10<<20 || l.IMAP.Idle != time.Hour || l.Milter.Recipients != 100 {
 		t.Errorf("limits: %+v", l)
 	}
-	if c.Quarantine.Keep != 14*24*time.Hour || c.Log.Format != "json" {
+	if c.Quarantine.Store.Keep != 14*24*time.Hour || c.Log.Format != "json" {
 		t.Errorf("quarantine %+v, log %+v", c.Quarantine, c.Log)
 	}
 	if len(c.Pipeline) != 3 {

@@ -1,0 +1,254 @@
+package program
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+)
+
+type checkCommand struct {
+	JSON   bool     `help:"Print JSON."`
+	Mail   string   `arg:"" optional:"" help:"A mail to decide about; - reads it from standard input."`
+	From   *string  `placeholder:"ADDRESS" help:"The sender. Default: the mail's own From."`
+	To     []string `placeholder:"ADDRESS" sep:"none" help:"A recipient; may be repeated. Default: the mail's own To and Cc."`
+	Client string   `placeholder:"IP" help:"The client's address. Default: unknown."`
+	Helo   string   `placeholder:"NAME" help:"What the client greets with."`
+}
+
+// checkVersion is the version of what check --json prints.
+const checkVersion = 1
+
+type checkResult struct {
+	Version  int              `json:"version"`
+	File     string           `json:"file,omitempty"`
+	OK       bool             `json:"ok"`
+	Errors   config.Problems  `json:"errors"`
+	Warnings []string         `json:"warnings"`
+	Plan     string           `json:"plan,omitempty"`
+	Record   *pipeline.Record `json:"record,omitempty"`
+}
+
+func (c *checkCommand) Run(p *program) error {
+	result := checkResult{Version: checkVersion, File: p.configFile, Errors: config.Problems{}, Warnings: []string{}}
+	settings, err := p.settings()
+	var made *pipeline.Plan
+	if err == nil {
+		if made, err = plan(settings, settings.Pipeline, offlineEnv(p.now, nil)); err == nil {
+			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings(settings, made)...)
+		}
+	}
+	if err != nil {
+		result.Errors = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)
+	} else if c.Mail != "" {
+		if result.Record, err = c.decide(p, settings); err != nil {
+			return err
+		}
+	}
+	result.OK = len(result.Errors) == 0
+	if err := c.print(p, settings, result); err != nil {
+		return err
+	}
+	if !result.OK {
+		return errSilent
+	}
+	return nil
+}
+
+// warnings are what an administrator should know of a configuration that is right.
+func warnings(c *config.Config, plan *pipeline.Plan) []string { return plan.Warnings() }
+
+func (c *checkCommand) print(p *program, settings *config.Config, r checkResult) error {
+	if c.JSON {
+		e := json.NewEncoder(p.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	for _, x := range r.Errors {
+		fmt.Fprintln(p.stderr, x)
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintf(p.stderr, "warning: %s\n", config.Printable(w))
+	}
+	if !r.OK {
+		n := len(r.Errors)
+		fmt.Fprintf(p.stderr, "%d %s\n", n, plural(n, "error", "errors"))
+		return nil
+	}
+	t := text{w: p.stdout, hypothetical: true}
+	if r.Record == nil {
+		t.line(0, "%s is right: %d %s", cmp.Or(p.configFile, "the built-in configuration"),
+			len(settings.Pipeline), plural(len(settings.Pipeline), "step", "steps"))
+		return t.err
+	}
+	t.line(0, "what would be decided")
+	t.record(r.Record, nil)
+	return t.err
+}
+
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
+}
+
+// decide takes the mail through the plan without asking or changing anything outside. A question that would have to be
+// put to the network has no answer here, and what on_error says about that is about bad days, not about this mail: so
+// all steps skip.
+func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Record, error) {
+	steps := slices.Clone(settings.Pipeline)
+	skip := pipeline.Skip
+	for i := range steps {
+		steps[i].OnError = &skip
+	}
+	var last lastRecord
+	plan, err := plan(settings, steps, offlineEnv(p.now, &last))
+	if err != nil {
+		return nil, err
+	}
+	mail, err := c.read(p, settings)
+	if err != nil {
+		return nil, err
+	}
+	client, err := c.client(settings)
+	if err != nil {
+		return nil, err
+	}
+	from, to, err := c.envelope(mail, settings)
+	if err != nil {
+		return nil, err
+	}
+	session := plan.NewSession(pipeline.SMTP, client)
+	defer session.Close()
+	refuse := func(r *pipeline.Reply) bool {
+		if r != nil {
+			session.Reset("refused before the message")
+		}
+		return r != nil
+	}
+	if refuse(session.Connect(p.ctx)) || refuse(session.Helo(p.ctx, c.Helo)) {
+		return last.record, nil
+	}
+	if _, r := session.Mail(p.ctx, from); refuse(r) {
+		return last.record, nil
+	}
+	taken := 0
+	for _, a := range to {
+		if session.Rcpt(p.ctx, pipeline.Recipient{Address: a, Account: a.Local + "@" + a.Domain}) == nil {
+			taken++
+		}
+	}
+	if taken == 0 {
+		session.Reset("no recipient was taken")
+		return last.record, nil
+	}
+	if refuse(session.Data(p.ctx)) {
+		return last.record, nil
+	}
+	settled := pipeline.SMTP.Settle(session.Content(p.ctx, mail), false)
+	deliveries := make([]pipeline.Delivery, len(settled.Dispositions))
+	for i, d := range settled.Dispositions {
+		deliveries[i] = pipeline.Delivery{Disposition: d, Reply: settled.Replies[i]}
+	}
+	if err := session.Done(p.ctx, settled.Reply, deliveries); err != nil {
+		return nil, err
+	}
+	return last.record, nil
+}
+
+func (c *checkCommand) read(p *program, settings *config.Config) (*mime.Message, error) {
+	in := p.stdin
+	if c.Mail != "-" {
+		f, err := os.Open(c.Mail)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", c.Mail, cause(err))
+		}
+		defer f.Close()
+		in = f
+	}
+	most := int64(settings.Limits.MessageSize)
+	content, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", c.Mail, cause(err))
+	}
+	if int64(len(content)) > most {
+		return nil, fmt.Errorf("%s is larger than limits.message_size, %d octets", c.Mail, most)
+	}
+	if len(bytes.TrimSpace(content)) == 0 {
+		return nil, fmt.Errorf("%s is empty", c.Mail)
+	}
+	content = crlf(content)
+	m, err := mime.Parse(bytes.NewReader(content), int64(len(content)), settings.Limits.MIME())
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", c.Mail, err)
+	}
+	return m, nil
+}
+
+// crlf gives every line the end that it has on the wire.
+func crlf(content []byte) []byte {
+	content = bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n"))
+	return bytes.ReplaceAll(content, []byte("\n"), []byte("\r\n"))
+}
+
+func (c *checkCommand) client(settings *config.Config) (pipeline.Client, error) {
+	if c.Client == "" {
+		return pipeline.Client{}, nil
+	}
+	a, err := netip.ParseAddr(c.Client)
+	if err != nil {
+		return pipeline.Client{}, fmt.Errorf("--client %s: this is no IP address", c.Client)
+	}
+	a = a.Unmap()
+	return pipeline.Client{Addr: a, Trusted: settings.Trusts(a)}, nil
+}
+
+// envelope returns sender and recipients: those of the command line, else those that the mail names.
+func (c *checkCommand) envelope(m *mime.Message, settings *config.Config) (from mime.Address, to []mime.Address, err error) {
+	if c.From != nil {
+		if from, err = mime.ParseAddress(strings.Trim(*c.From, "<>")); err != nil && *c.From != "" && *c.From != "<>" {
+			return from, nil, fmt.Errorf("--from %s: %w", *c.From, err)
+		}
+	} else if authors := m.From(); len(authors) > 0 {
+		from = authors[0]
+	}
+	for _, s := range c.To {
+		a, err := mime.ParseAddress(strings.Trim(s, "<>"))
+		if err != nil {
+			return from, nil, fmt.Errorf("--to %s: %w", s, err)
+		}
+		to = append(to, a)
+	}
+	if len(c.To) > 0 {
+		return from, to, nil
+	}
+	for _, name := range []string{"To", "Cc"} {
+		for f := range m.Header().All(name) {
+			list, err := mail.ParseAddressList(f.Value())
+			if err != nil {
+				continue // the sender's mistake; --to names recipients without it
+			}
+			for _, x := range list {
+				if a, err := mime.ParseAddress(x.Address); err == nil {
+					to = append(to, a)
+				}
+			}
+		}
+	}
+	if len(to) == 0 {
+		return from, nil, errors.New("the mail names no recipient; name one with --to ADDRESS")
+	}
+	return from, to, nil
+}

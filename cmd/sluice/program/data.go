@@ -1,0 +1,120 @@
+package program
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// makeFolder makes the data folder and its parents, if need be, and checks that it can be written.
+func makeFolder(data string) error {
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return fmt.Errorf("make the data folder %s: %w", data, cause(err))
+	}
+	probe, err := os.CreateTemp(data, ".probe-*")
+	if err != nil {
+		return fmt.Errorf("the data folder %s cannot be written: %w", data, cause(err))
+	}
+	err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+	if err != nil {
+		return fmt.Errorf("the data folder %s cannot be written: %w", data, cause(err))
+	}
+	return nil
+}
+
+// cause returns what the system said, without the call and the path.
+func cause(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// lock makes this process the owner of the data folder until the file is closed or the process ends, however it ends.
+func lock(data string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the data folder %s: %w", data, cause(err))
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		owner := make([]byte, 32)
+		n, _ := f.ReadAt(owner, 0) // without a number the message is still right
+		_ = f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock the data folder %s: %w", data, err)
+		}
+		who := "another sluice serve"
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(owner[:n]))); err == nil {
+			who += fmt.Sprintf(" (pid %d)", pid)
+		}
+		return nil, fmt.Errorf("%s uses the data folder %s; stop it, or name another folder with --data", who, data)
+	}
+	text := strconv.Itoa(os.Getpid()) + "\n"
+	if err := errors.Join(f.Truncate(0), writeAt(f, text)); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock the data folder %s: %w", data, cause(err))
+	}
+	return f, nil
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+const secretSize = 32
+
+// secret returns the key that signs mail we hand over to an MTA and take back. It is made once.
+func secret(data string) ([]byte, error) {
+	path := filepath.Join(data, "secret")
+	key, err := os.ReadFile(path)
+	switch {
+	case err == nil && len(key) == secretSize:
+		return key, nil
+	case err == nil:
+		return nil, fmt.Errorf("%s has %d octets, not %d; remove it, and a new one is made", path, len(key), secretSize)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("read %s: %w", path, cause(err))
+	}
+	key = make([]byte, secretSize)
+	rand.Read(key) // never fails
+	return key, writeFile(path, key, 0o600)
+}
+
+// writeFile writes a file so that it is there whole or not at all, also after a power cut.
+func writeFile(path string, text []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, cause(err))
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+			err = fmt.Errorf("write %s: %w", path, cause(err))
+		}
+	}()
+	_, err = bytes.NewReader(text).WriteTo(f)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

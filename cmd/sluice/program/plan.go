@@ -1,0 +1,147 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/pipeline"
+	"sluice/rules"
+)
+
+// logger returns what serve says while it runs.
+func (p *program) logger(c config.Log) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level.Slog()}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(p.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, options))
+}
+
+// plan makes the plan of a configuration. Its error is config.Problems: what the steps object to gets the line of the
+// configuration that it is about.
+func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (*pipeline.Plan, error) {
+	env.Files = files(c)
+	made, err := pipeline.NewPlan(steps, env, pipeline.Options{
+		SpeakEarliest:  c.Speak == config.SpeakEarliest,
+		PhaseTimeout:   c.Limits.PhaseTimeout,
+		ContentTimeout: c.Limits.ContentTimeout,
+		Workers:        c.Limits.Workers,
+		Abandoned:      c.Limits.Abandoned,
+	})
+	if err != nil {
+		return nil, placed(c, steps, err)
+	}
+	return made, nil
+}
+
+// placed turns the errors of NewPlan, each of which begins with the position of its step, into problems.
+func placed(c *config.Config, steps []pipeline.Step, err error) config.Problems {
+	var all config.Problems
+	for _, e := range parts(err) {
+		at := slices.IndexFunc(steps, func(s pipeline.Step) bool {
+			return s.Pos != "" && strings.HasPrefix(e.Error(), s.Pos+": ")
+		})
+		if at < 0 {
+			all = append(all, config.Problem{File: c.File(), Text: e.Error()})
+			continue
+		}
+		pos := steps[at].Pos
+		for _, x := range leaves(e) {
+			var r *rules.Problem
+			switch {
+			case errors.As(x, &r) && r.File != "":
+				all = append(all, config.Problem{
+					File: r.File, Line: r.Line, Column: r.Column, Text: r.Text, Remedy: r.Remedy, Source: r.Source,
+				})
+			case errors.As(x, &r): // a rule in the configuration itself
+				p := c.At(fmt.Sprintf("%s:%d:%d", c.File(), r.Line, r.Column), r.Text)
+				p.Remedy = r.Remedy
+				all = append(all, p)
+			default:
+				all = append(all, c.At(pos, strings.TrimPrefix(x.Error(), pos+": ")))
+			}
+		}
+	}
+	return all
+}
+
+// parts returns the errors that were joined into err.
+func parts(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// leaves returns the errors that were joined somewhere below err, or err itself.
+func leaves(err error) []error {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		joined, ok := e.(interface{ Unwrap() []error })
+		if !ok {
+			continue
+		}
+		var all []error
+		for _, x := range joined.Unwrap() {
+			all = append(all, leaves(x)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+var errOffline = errors.New("check asks nothing of the network")
+
+// offline is the world as check shows it to stages: there is none.
+type offline struct{}
+
+func (offline) LookupAddr(_ context.Context, name string) ([]netip.Addr, error) {
+	return nil, unasked(name)
+}
+func (offline) LookupTXT(_ context.Context, name string) ([]string, error) { return nil, unasked(name) }
+func (offline) LookupPTR(_ context.Context, a netip.Addr) ([]string, error) {
+	return nil, unasked(a.String())
+}
+func (offline) LookupMX(_ context.Context, name string) ([]*net.MX, error) { return nil, unasked(name) }
+
+func unasked(name string) error {
+	return &net.DNSError{Err: errOffline.Error(), UnwrapErr: errOffline, Name: name, IsTemporary: true}
+}
+
+func (offline) dial(_ context.Context, _, address string) (net.Conn, error) {
+	return nil, fmt.Errorf("dial %s: %w", address, errOffline)
+}
+
+func (offline) Load(context.Context, string) ([]byte, bool, error) {
+	return nil, false, errors.New("check looks at no counters")
+}
+
+func (offline) Store(context.Context, string, []byte, time.Duration) error {
+	return errors.New("check keeps nothing")
+}
+
+func (offline) Add(context.Context, string, int64, time.Duration) (int64, error) {
+	return 0, errors.New("check looks at no counters")
+}
+
+// Record keeps nothing; see [offlineEnv].
+type lastRecord struct{ record *pipeline.Record }
+
+func (l *lastRecord) Record(_ context.Context, r *pipeline.Record, _ bool) error {
+	l.record = r
+	return nil
+}
+
+func offlineEnv(now func() time.Time, journal pipeline.Recorder) pipeline.Env {
+	return pipeline.Env{
+		Log: slog.New(slog.DiscardHandler), Now: now,
+		Resolver: offline{}, Dial: offline{}.dial, State: offline{}, Journal: journal,
+	}
+}

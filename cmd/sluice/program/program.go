@@ -1,0 +1,150 @@
+// Package program is the whole of Sluice: the command line, the configuration, and everything wired together. It is the
+// only place that knows everything. A site with stages of its own builds its own program:
+//
+//	func main() {
+//		program.Main(append(program.Stages(), mine.Kind())...)
+//	}
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/pipeline"
+)
+
+// commands is the command line.
+type commands struct {
+	Config string `short:"c" placeholder:"FILE" help:"Read this configuration. Without it none is read."`
+	Data   string `placeholder:"DIR" help:"Keep everything in this folder, whatever the configuration says."`
+
+	Serve      serveCommand      `cmd:"" help:"Receive, decide, file and serve mail."`
+	Check      checkCommand      `cmd:"" help:"Check the configuration; with a mail, say what would be decided about it."`
+	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
+	User       userCommands      `cmd:"" help:"Manage accounts."`
+	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+}
+
+// A program is one run of one command.
+type program struct {
+	ctx    context.Context
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	kinds  []pipeline.Kind
+	now    func() time.Time
+
+	configFile string // -c
+	dataFolder string // --data
+}
+
+// Main runs the command line and ends the process: 0 for success, 1 for an error, 2 for a command line that is none.
+// kinds are the kinds of stages that a configuration may use.
+func Main(kinds ...pipeline.Kind) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal is not ours to catch: it ends the process at once.
+	context.AfterFunc(ctx, stop)
+	p := &program{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, kinds: kinds, now: time.Now}
+	os.Exit(p.run(os.Args[1:]))
+}
+
+func (p *program) run(args []string) int {
+	var c commands
+	parser, err := kong.New(&c,
+		kong.Name("sluice"),
+		kong.Description("A filtering mail delivery agent: SMTP, LMTP and milter in, IMAP and POP3 out, "+
+			"and a record of every decision."),
+		kong.Writers(p.stdout, p.stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	)
+	if err != nil {
+		return p.fail(err)
+	}
+	chosen, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "sluice: %v; sluice --help says what there is\n", err)
+		return 2
+	}
+	p.configFile, p.dataFolder = c.Config, c.Data
+	if err := chosen.Run(p); err != nil {
+		return p.fail(err)
+	}
+	return 0
+}
+
+// errSilent ends the program with 1 after everything was said.
+var errSilent = errors.New("failed")
+
+func (p *program) fail(err error) int {
+	var problems config.Problems
+	switch {
+	case errors.Is(err, errSilent):
+	case errors.As(err, &problems):
+		// Each says where it is, and there may be many.
+		fmt.Fprintln(p.stderr, problems)
+	default:
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(p.stderr, "sluice: %s\n", config.Printable(strings.TrimSuffix(line, "\n")))
+		}
+	}
+	return 1
+}
+
+// settings reads the configuration, if one was named, and lets the flags win.
+func (p *program) settings() (*config.Config, error) {
+	c, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	if p.dataFolder != "" {
+		c.Data = p.dataFolder
+	} else {
+		c.Data = c.Path(c.Data)
+	}
+	if c.Data, err = filepath.Abs(c.Data); err != nil {
+		return nil, fmt.Errorf("find the data folder: %w", err)
+	}
+	if c.Hostname == "" {
+		c.Hostname = machine()
+	}
+	return c, nil
+}
+
+func (p *program) read() (*config.Config, error) {
+	c, err := config.Parse("", "", p.kinds)
+	if p.configFile != "" {
+		c, err = config.Load(p.configFile, p.kinds)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !c.HasPipeline() {
+		d, err := config.Parse(defaultName, defaultText(), p.kinds)
+		if err != nil {
+			return nil, fmt.Errorf("the default pipeline does not suit this program: %w", err)
+		}
+		c.Pipeline = d.Pipeline
+	}
+	return c, nil
+}
+
+// machine returns the name of this machine, "localhost" where it has none that a greeting could use.
+func machine() string {
+	name, err := os.Hostname()
+	if err != nil || !config.IsHostname(name) {
+		return "localhost"
+	}
+	return name
+}

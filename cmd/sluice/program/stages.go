@@ -1,0 +1,15 @@
+package program
+
+import (
+	"sluice/pipeline"
+	"sluice/rules"
+	"sluice/scanners/dnsbl"
+)
+
+// Stages returns the kinds of stages that come with Sluice. This list is the registry: there is no other.
+func Stages() []pipeline.Kind {
+	return []pipeline.Kind{
+		dnsbl.Kind(),
+		rules.Kind(),
+	}
+}

@@ -1,0 +1,22 @@
+package program
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// hideInput stops a terminal from showing what is typed, until show is called. It fails if f is no terminal.
+func hideInput(f *os.File) (show func(), err error) {
+	fd := int(f.Fd())
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	silent := *before
+	silent.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, before) }, nil
+}
