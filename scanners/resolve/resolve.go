@@ -1,0 +1,276 @@
+// Package resolve asks the DNS for everybody: one resolver with a cache, for stages and doors alike.
+package resolve
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/net/idna"
+)
+
+// Config says whom to ask and for how long. Fields that are zero stand for those of DefaultConfig.
+type Config struct {
+	// Servers are the addresses of recursive resolvers, "192.0.2.1" or "[2001:db8::1]:5353", asked in this order. Empty:
+	// those in /etc/resolv.conf.
+	Servers []string `yaml:"servers"`
+	// Timeout is how long one server may take for one question.
+	Timeout time.Duration `yaml:"timeout"`
+	// Attempts is how often each server is asked before the answer is "no answer".
+	Attempts int `yaml:"attempts"`
+	// CacheSize is how many octets of answers are kept; less than 0 keeps none.
+	CacheSize int `yaml:"cache_size"`
+	// CacheFor is how long an answer is kept at most, whatever its TTL says.
+	CacheFor time.Duration `yaml:"cache_for"`
+	// Concurrent is how many questions may be under way at once; others wait.
+	Concurrent int `yaml:"concurrent"`
+}
+
+// DefaultConfig returns what New takes for fields that are zero.
+func DefaultConfig() Config {
+	return Config{Timeout: 3 * time.Second, Attempts: 2, CacheSize: 16 << 20, CacheFor: time.Hour, Concurrent: 500}
+}
+
+// Limits on what one question may lead to.
+const (
+	maxChain      = 8                // CNAME records in a row
+	maxRecords    = 500              // in an answer
+	maxStrays     = 20               // packets on our port that do not answer our question
+	negativeFor   = 3 * time.Hour    // RFC 2308, 5: how long "there is none" is believed at most
+	deadFor       = 10 * time.Second // a server that did not answer is asked last
+	udpSize       = 1232             // RFC 9715, 3.1: what does not need fragments
+	resolvConf    = "/etc/resolv.conf"
+	entryOverhead = 300 // octets of the cache that an empty answer costs
+)
+
+// A Resolver asks recursive resolvers and keeps their answers. It implements pipeline.Resolver and is safe for
+// concurrent use. Questions that are the same are asked once.
+//
+// Names may be given with U-labels and with or without the trailing dot, and are always absolute; names in answers have
+// no trailing dot. All errors are *net.DNSError. IsNotFound: the name or the type does not exist. IsTemporary: the
+// question stays open, as nobody answered (IsTimeout too), or a server failed or refused, which Err tells apart.
+type Resolver struct {
+	config  Config
+	servers []*server
+	now     func() time.Time
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	slots   chan struct{} // one for each question under way
+
+	mu    sync.Mutex
+	calls map[question]*call
+	cache cache
+}
+
+type server struct {
+	address string
+	mu      sync.Mutex
+	deadTo  time.Time
+}
+
+// A question is what is asked: an absolute name in lower case, and a type.
+type question struct {
+	name  string
+	qtype uint16
+}
+
+// New returns a Resolver. A nil now is time.Now, a nil dial that of a net.Dialer.
+func New(c Config, now func() time.Time, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*Resolver, error) {
+	d := DefaultConfig()
+	c.Timeout = cmp.Or(c.Timeout, d.Timeout)
+	c.Attempts = cmp.Or(c.Attempts, d.Attempts)
+	c.CacheSize = cmp.Or(c.CacheSize, d.CacheSize)
+	c.CacheFor = cmp.Or(c.CacheFor, d.CacheFor)
+	c.Concurrent = cmp.Or(c.Concurrent, d.Concurrent)
+	if c.Timeout < 0 || c.Attempts < 0 || c.CacheFor < 0 || c.Concurrent < 0 {
+		return nil, errors.New("timeout, attempts, cache_for and concurrent of the resolver must not be negative")
+	}
+	if len(c.Servers) == 0 {
+		var err error
+		if c.Servers, err = systemServers(resolvConf); err != nil {
+			return nil, err
+		}
+	}
+	r := &Resolver{config: c, now: now, dial: dial, slots: make(chan struct{}, c.Concurrent), calls: map[question]*call{}}
+	r.cache.most = c.CacheSize
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if r.dial == nil {
+		r.dial = new(net.Dialer).DialContext
+	}
+	for _, s := range c.Servers {
+		address, err := serverAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		r.servers = append(r.servers, &server{address: address})
+	}
+	return r, nil
+}
+
+// systemServers returns what the system asks. Without a file that is a resolver on this machine, as resolv.conf(5) says.
+func systemServers(file string) ([]string, error) {
+	c, err := dns.ClientConfigFromFile(file)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(c.Servers) == 0 {
+		return []string{"127.0.0.1"}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find out whom to ask: %s: %w", file, err)
+	}
+	return c.Servers, nil
+}
+
+func serverAddress(s string) (string, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 53).String(), nil
+	}
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return "", fmt.Errorf("name server %q: not an address; write it as 192.0.2.1 or [2001:db8::1]:53", s)
+	}
+	return a.String(), nil
+}
+
+// LookupAddr returns the addresses of a name, IPv4 first. If one of the two kinds cannot be had the other is the answer.
+func (r *Resolver) LookupAddr(ctx context.Context, name string) ([]netip.Addr, error) {
+	type reply struct {
+		addrs []netip.Addr
+		err   error
+	}
+	six := make(chan reply, 1)
+	go func() { // ends with the look-up, which we wait for
+		addrs, err := r.lookupAAAA(ctx, name)
+		six <- reply{addrs, err}
+	}()
+	addrs, err := r.LookupA(ctx, name)
+	other := <-six
+	if addrs = append(addrs, other.addrs...); len(addrs) > 0 {
+		return addrs, nil
+	}
+	if d := (*net.DNSError)(nil); errors.As(err, &d) && d.IsNotFound && d.Err != errNoSuchName {
+		return nil, other.err // no A record says nothing about AAAA
+	}
+	return nil, err
+}
+
+// LookupA returns the IPv4 addresses of a name.
+func (r *Resolver) LookupA(ctx context.Context, name string) ([]netip.Addr, error) {
+	return lookup(ctx, r, name, dns.TypeA, func(rr *dns.A) (netip.Addr, bool) {
+		a, ok := netip.AddrFromSlice(rr.A)
+		return a.Unmap(), ok
+	})
+}
+
+func (r *Resolver) lookupAAAA(ctx context.Context, name string) ([]netip.Addr, error) {
+	return lookup(ctx, r, name, dns.TypeAAAA, func(rr *dns.AAAA) (netip.Addr, bool) { return netip.AddrFromSlice(rr.AAAA) })
+}
+
+// LookupTXT returns the TXT records of a name, the strings of each put together.
+func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	return lookup(ctx, r, name, dns.TypeTXT, func(rr *dns.TXT) (string, bool) {
+		var b strings.Builder
+		for _, s := range rr.Txt {
+			b.WriteString(unescape(s))
+		}
+		return b.String(), true
+	})
+}
+
+// LookupPTR returns the names of an address.
+func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error) {
+	name, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
+	if err != nil {
+		return nil, &net.DNSError{Err: "no address", Name: addr.String(), IsNotFound: true}
+	}
+	return lookup(ctx, r, name, dns.TypePTR, func(rr *dns.PTR) (string, bool) { return trimDot(rr.Ptr), true })
+}
+
+// LookupMX returns the MX records of a name, the preferred first. The null MX (RFC 7505) has the host ".".
+func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	list, err := lookup(ctx, r, name, dns.TypeMX, func(rr *dns.MX) (*net.MX, bool) {
+		return &net.MX{Host: trimDot(rr.Mx), Pref: rr.Preference}, true
+	})
+	slices.SortStableFunc(list, func(a, b *net.MX) int { return int(a.Pref) - int(b.Pref) })
+	return list, err
+}
+
+// lookup asks and turns records into values.
+func lookup[R dns.RR, T any](ctx context.Context, r *Resolver, name string, qtype uint16, value func(R) (T, bool)) ([]T, error) {
+	fqdn, ok := absolute(name)
+	if !ok {
+		return nil, &net.DNSError{Err: "not a domain name", Name: name, IsNotFound: true}
+	}
+	a, err := r.ask(ctx, question{fqdn, qtype})
+	if err == nil && a.missing != "" {
+		err = &net.DNSError{Err: a.missing, IsNotFound: true}
+	}
+	if err != nil {
+		e := *err // shared with others who ask
+		e.Name = name
+		return nil, &e
+	}
+	var list []T
+	for _, rr := range a.records {
+		if rr, ok := rr.(R); ok {
+			if v, ok := value(rr); ok {
+				list = append(list, v)
+			}
+		}
+	}
+	return list, nil
+}
+
+// absolute returns a name as questions have it.
+func absolute(name string) (string, bool) {
+	if strings.IndexFunc(name, func(r rune) bool { return r >= 0x80 }) >= 0 {
+		a, err := idna.Punycode.ToASCII(name)
+		if err != nil {
+			return "", false
+		}
+		name = a
+	}
+	if name == "" || strings.ContainsAny(name, " \t\r\n\x00") {
+		return "", false
+	}
+	_, ok := dns.IsDomainName(name)
+	return dns.CanonicalName(name), ok
+}
+
+func trimDot(s string) string {
+	if s == "." {
+		return s
+	}
+	return strings.TrimSuffix(s, ".")
+}
+
+// unescape undoes what the library does to octets that are not printable: \DDD and \c.
+func unescape(s string) string {
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			out = append(out, s[i])
+			continue
+		}
+		digit := func(n int) bool { return i+n < len(s) && '0' <= s[i+n] && s[i+n] <= '9' }
+		if digit(1) && digit(2) && digit(3) {
+			out = append(out, (s[i+1]-'0')*100+(s[i+2]-'0')*10+s[i+3]-'0')
+			i += 3
+			continue
+		}
+		i++
+		out = append(out, s[i])
+	}
+	return string(out)
+}
