@@ -17,6 +17,7 @@ import (
 	"sluice/mailstore"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
+	"sluice/pipeline/spool"
 	"sluice/protocols/listen"
 )
 
@@ -37,13 +38,12 @@ type conversation struct {
 	once   sync.Once
 
 	// Of the goroutine that reads commands.
-	path    string // the address of the command under way, as written
-	place   int    // of the next recipient, for the wire
-	paths   []string
+	path    string   // the address of the command under way, as written
+	paths   []string // of the recipients taken, by their place for the wire
 	unknown int
 	hangUp  bool
 
-	// A message sent in chunks is received by a goroutine of go-smtp's, which may find its transaction reset.
+	// At LMTP a message is received by a goroutine of go-smtp's.
 	mu        sync.Mutex
 	session   *pipeline.Session // SMTP: from the first greeting on
 	connected bool
@@ -135,18 +135,26 @@ func (c *conversation) beforeData() (no *pipeline.Reply) {
 
 // nextPlace numbers a recipient for the wire.
 func (c *conversation) nextPlace() int {
-	if len(c.paths) > 10_000 { // only refused ones get here; go-smtp bounds those taken
-		c.paths = slices.Delete(c.paths, 0, 5000)
-		c.place += 5000
-	}
 	c.paths = append(c.paths, c.path)
-	return c.place + len(c.paths) - 1
+	return len(c.paths) - 1
+}
+
+// untake forgets the recipient that was numbered last: it was refused.
+func (c *conversation) untake() { c.paths = c.paths[:max(len(c.paths)-1, 0)] }
+
+// another begins to number recipients anew, unless a transaction is under way.
+func (c *conversation) another() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tx == nil {
+		c.paths = nil
+	}
 }
 
 // written returns an address as its RCPT command had it, fit for a reply.
 func (c *conversation) written(place int) string {
-	if i := place - c.place; i >= 0 && i < len(c.paths) {
-		return pipeline.CleanText(c.paths[i])
+	if place < len(c.paths) {
+		return pipeline.CleanText(c.paths[place])
 	}
 	return ""
 }
@@ -294,7 +302,7 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 		s.refuse(r, no, why)
 		return replyError(s.countUnknown(no))
 	}
-	taken := recipient{place: s.place + len(s.paths) - 1}
+	taken := recipient{place: len(s.paths) - 1}
 	var first pipeline.Reply
 	for _, account := range accounts {
 		r.Account = account
@@ -386,36 +394,96 @@ func (s session) countUnknown(no pipeline.Reply) pipeline.Reply {
 }
 
 // Data receives a message by SMTP.
-func (s session) Data(r io.Reader) (err error) {
-	defer s.caught("message", func() { err = replyError(notNow) })
-	m, err := s.receive(r)
+func (s session) Data(r io.Reader) error {
+	sp, err := spool.Receive(r, s.spooling())
 	if err != nil {
-		return err
+		return s.untaken(err)
 	}
-	defer m.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return replyError(s.smtp(m))
+	return replyError(s.decide(s, sp)[0])
 }
 
 // LMTPData receives a message by LMTP.
-func (s session) LMTPData(r io.Reader, status smtp.StatusCollector) (err error) {
-	defer s.caught("message", func() { err = replyError(notNow) })
-	m, err := s.receive(r)
+func (s session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
+	sp, err := spool.Receive(r, s.spooling())
 	if err != nil {
-		return err
+		return s.untaken(err)
 	}
-	defer m.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.tx == nil {
-		return replyError(notNow)
-	}
-	rcpts := s.tx.rcpts
-	for i, no := range s.lmtp(m) {
-		status.SetStatus(fmt.Sprintf("r%d%s", rcpts[i].place, placeholder), replyError(no))
+	places := s.places()
+	replies := s.decide(s, sp)
+	for i, place := range places {
+		status.SetStatus(fmt.Sprintf("r%d%s", place, placeholder), replyError(replies[i]))
 	}
 	return nil
+}
+
+// ready reports whether there is a transaction with recipients.
+func (c *conversation) ready() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tx != nil && len(c.tx.rcpts) > 0
+}
+
+// abort ends the transaction under way.
+func (c *conversation) abort(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reset(why)
+}
+
+func (c *conversation) spooling() spool.Options {
+	return spool.Options{Max: c.s.cfg.Limits.MessageSize, Dir: c.s.cfg.SpoolDir}
+}
+
+// places returns the places of the recipients taken.
+func (c *conversation) places() (places []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tx != nil {
+		for _, r := range c.tx.rcpts {
+			places = append(places, r.place)
+		}
+	}
+	return places
+}
+
+// finish has a message decided and returns the replies, at LMTP each with its recipient. It closes the message.
+func (c *conversation) finish(s session, sp *spool.Spool) []pipeline.Reply {
+	places := c.places()
+	replies := c.decide(s, sp)
+	if c.s.cfg.LMTP {
+		for i := range places {
+			replies[i].Text = "<" + c.written(places[i]) + "> " + replies[i].Text
+		}
+	}
+	return replies
+}
+
+// decide has a message decided and returns the reply, at LMTP those for each recipient taken. It closes the message.
+func (c *conversation) decide(s session, sp *spool.Spool) (replies []pipeline.Reply) {
+	defer func() { _ = sp.Close() }() // it is only read from here on
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 1
+	if c.s.cfg.LMTP && c.tx != nil {
+		n = len(c.tx.rcpts)
+	}
+	all := func(no pipeline.Reply) []pipeline.Reply { return slices.Repeat([]pipeline.Reply{no}, n) }
+	defer c.caught("message", func() {
+		c.reset("the door has failed")
+		replies = all(notNow)
+	})
+	if c.tx == nil {
+		return all(notNow)
+	}
+	m, no := c.parse(sp)
+	switch {
+	case no.Code != 0:
+		c.reset("message not taken: " + no.String())
+		return all(no)
+	case c.s.cfg.LMTP:
+		return s.lmtp(m)
+	}
+	return all(s.smtp(m))
 }
 
 // trusted reports whether an address is one of ours.

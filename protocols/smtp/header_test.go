@@ -247,6 +247,22 @@ func TestParseReceived(t *testing.T) {
 	}
 }
 
+func TestQueueID(t *testing.T) {
+	for value, want := range map[string]string{
+		"from a (b [192.0.2.7]) by mx (Postfix) with ESMTPS id 4XyZ12 for <me@example.org>; now": "4XyZ12",
+		"by mx.example.org (Postfix, from userid 1000) id 4Wq; now":                              "4Wq",
+		"from a (id forged) by mx with ESMTP id real; id late":                                   "real",
+		"from a by mx with ESMTP id <x>; now":                                                    "",
+		"from a by mx with ESMTP; id 5":                                                          "",
+		"id":                                                                                     "",
+		"":                                                                                       "",
+	} {
+		if got := queueID(value); got != want {
+			t.Errorf("queueID(%q) = %q, want %q", value, got, want)
+		}
+	}
+}
+
 func FuzzReceived(f *testing.F) {
 	for _, s := range []string{
 		"from mail.example.com (mail.example.com [192.0.2.7]) by mx.example.org (Postfix) with ESMTP id 1; x",

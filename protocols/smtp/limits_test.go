@@ -79,11 +79,11 @@ func TestMessageSize(t *testing.T) {
 			S: 250 *
 		`},
 		{"BDAT of the limit", begunMail + "R: \"BDAT 40\\r\\n" + strings.Repeat("x", 40) + "BDAT 60 LAST\\r\\n" + strings.Repeat("y", 60) + `"
-			S: 250 2.0.0 Continue
+			S: 250 2.0.0 40 octets received
 			S: 250 2.0.0 accepted as id1
 		`},
 		{"BDAT over it", begunMail + "R: \"BDAT 40\\r\\n" + strings.Repeat("x", 40) + "BDAT 61 LAST\\r\\n" + strings.Repeat("y", 61) + `"
-			S: 250 2.0.0 Continue
+			S: 250 2.0.0 40 octets received
 			S: 552 5.3.4 *
 			C: NOOP
 			S: 250 *

@@ -212,6 +212,10 @@ func TestClientOfLMTP(t *testing.T) {
 			if asked != tt.want {
 				t.Errorf("asked about %q, want %q", asked, tt.want)
 			}
+			r, _ := d.journal.Last()
+			if want := strings.HasPrefix(tt.header, postfixReceived) && tt.from == ""; want != (r.QueueID == "4XyZ") {
+				t.Errorf("queue id %q", r.QueueID)
+			}
 		})
 	}
 }

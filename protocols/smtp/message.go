@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -16,40 +15,37 @@ import (
 	"sluice/pipeline/spool"
 )
 
-// A message has been received. Close frees it.
+// A message has been received.
 type message struct {
 	*spool.Spool
 	parsed *mime.Message
 }
 
-// receive reads a message. Its errors are replies for go-smtp; nothing of the message is left then.
-func (s session) receive(r io.Reader) (*message, error) {
-	limits := s.s.cfg.Limits
-	sp, err := spool.Receive(r, spool.Options{Max: limits.MessageSize, Dir: s.s.cfg.SpoolDir})
+// untaken returns the reply for go-smtp to a message that could not be received.
+func (c *conversation) untaken(err error) error {
 	var answer *smtp.SMTPError
 	switch {
-	case err == nil:
 	case errors.As(err, &answer) && answer.Code == 421: // the wire: the message has no end
-		return nil, answer
+		return answer
 	case errors.Is(err, spool.ErrTooLarge), errors.Is(err, smtp.ErrDataTooLarge):
-		return nil, reply(552, "5.3.4", fmt.Sprintf("a message has at most %d octets", limits.MessageSize))
-	case errors.Is(err, smtp.ErrDataReset):
-		return nil, reply(421, "4.4.2", "the message did not come to its end") // nobody hears it
-	default:
-		s.s.cfg.Log.Error("message not received", "door", s.s.door, "client", s.peer(), "error", err)
-		return nil, replyError(notNow)
+		return reply(552, "5.3.4", fmt.Sprintf("a message has at most %d octets", c.s.cfg.Limits.MessageSize))
 	}
-	m := &message{Spool: sp}
-	if m.parsed, err = mime.Parse(sp, sp.Size(), s.s.cfg.MIME); err == nil {
-		return m, nil
+	c.s.cfg.Log.Error("message not received", "door", c.s.door, "client", c.peer(), "error", err)
+	return replyError(notNow)
+}
+
+// parse reads a message that has come. A reply says why it is not taken.
+func (c *conversation) parse(sp *spool.Spool) (*message, pipeline.Reply) {
+	m, err := mime.Parse(sp, sp.Size(), c.s.cfg.MIME)
+	if err == nil {
+		return &message{sp, m}, pipeline.Reply{}
 	}
-	_ = m.Close() // it was only read
 	var limit *mime.LimitError
 	if errors.As(err, &limit) {
-		return nil, reply(552, "5.3.4", limit.Error())
+		return nil, pipeline.Reply{Code: 552, Enhanced: "5.3.4", Text: limit.Error()}
 	}
-	s.s.cfg.Log.Error("message not read", "door", s.s.door, "client", s.peer(), "error", err)
-	return nil, replyError(notNow)
+	c.s.cfg.Log.Error("message not read", "door", c.s.door, "client", c.peer(), "error", err)
+	return nil, notNow
 }
 
 // hops counts the Received fields. RFC 5321, 6.3: too many of them are a loop.
@@ -393,7 +389,11 @@ func (f *filing) done(p *pipeline.Session, no pipeline.Reply) pipeline.Reply {
 		f.s.cfg.Log.Error("record not kept", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
 		return notNow
 	}
+	told := no.String()
+	if no.Code == 0 { // LMTP: each was told something
+		told = fmt.Sprint(f.settled.Replies)
+	}
 	f.s.cfg.Log.Info("mail", "door", f.s.door, "id", f.id, "client", f.peer(), "from", f.tx.from.String(),
-		"recipients", len(f.decisions), "size", f.m.Size(), "reply", no.String())
+		"recipients", len(f.decisions), "size", f.m.Size(), "reply", told)
 	return no
 }

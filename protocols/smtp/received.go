@@ -39,8 +39,38 @@ func (s session) identify(m *message) (*pipeline.Session, *mime.Message, error) 
 		p.Helo(s.ctx(), h.greeting)
 	}
 	p.Mail(s.ctx(), s.tx.from)
+	if top, ok := m.parsed.Header().First("Received"); ok && s.conn.Trusted() {
+		p.SetQueueID(queueID(top.Value()))
+	}
 	return p, scanned, nil
 }
+
+// queueID returns what a Received field says in its "id" clause: the name of the mail in the queue of the host that
+// wrote it. "" if it says nothing that looks like one.
+func queueID(value string) string {
+	var plain strings.Builder // without comments, in which anything may stand
+	depth := 0
+	for _, r := range value {
+		switch {
+		case r == '(':
+			depth++
+		case r == ')':
+			depth--
+		case depth == 0:
+			plain.WriteRune(r)
+		}
+	}
+	text, _, _ := strings.Cut(plain.String(), ";")
+	f := strings.Fields(text)
+	for i := range max(len(f)-1, 0) {
+		if strings.EqualFold(f[i], "id") && len(f[i+1]) <= 64 && strings.Trim(f[i+1], idCharacters) == "" {
+			return f[i+1]
+		}
+	}
+	return ""
+}
+
+const idCharacters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-_"
 
 // handedOver returns the record of another of our doors about this very message; nil if there is none, or it is gone.
 func (s session) handedOver(m *message) *pipeline.Record {

@@ -532,8 +532,8 @@ func TestSpeakEarliest(t *testing.T) {
 		if d.store.all() != "" {
 			t.Error("delivered")
 		}
-		if n := len(d.journal.Records()); n != 2 {
-			t.Errorf("%d records", n)
+		if r := d.journal.Records(); len(r) != 2 || r[0].Note != "DATA: 550 5.7.1 go away" {
+			t.Errorf("records %+v", r)
 		}
 	})
 }

@@ -84,7 +84,7 @@ func TestTimeoutInsideMessage(t *testing.T) {
 	}{
 		{"DATA", "C: DATA\nS: 354 *\n" + `R: "S: x\r\n\r\nstart\r\n"`, nil, "421 4.4.2 timed out while waiting for the message"},
 		{"BDAT", `R: "BDAT 500 LAST\r\nS: x\r\n\r\n"`, nil, "421 4.4.2 timed out while waiting for the message"},
-		{"BDAT in pieces", `R: "BDAT 3\r\nS: BDAT 500 LAST\r\nx"` + "\nS: 250 2.0.0 Continue", nil, "421 4.4.2 timed out while waiting for the message"},
+		{"BDAT in pieces", `R: "BDAT 3\r\nS: BDAT 500 LAST\r\nx"` + "\nS: 250 2.0.0 * octets received", nil, "421 4.4.2 timed out while waiting for the message"},
 		{"DATA at LMTP", "C: DATA\nS: 354 *\n" + `R: "S: x\r\n\r\nstart\r\n"`, lmtp, "421 4.4.2 <me@example.org> timed out while waiting for the message"},
 		{"BDAT at LMTP", `R: "BDAT 500 LAST\r\nS: x\r\n\r\n"`, lmtp, "421 4.4.2 timed out while waiting for the message"},
 	}
@@ -175,8 +175,8 @@ func TestBDAT(t *testing.T) {
 		`, "S: x\r\n\r\n.\r\n\n"},
 		{"three", `
 			R: "BDAT 4\r\nS: xBDAT 6\r\n\r\n\r\nabBDAT 0 LAST\r\nNOOP\r\n"
-			S: 250 2.0.0 Continue
-			S: 250 2.0.0 Continue
+			S: 250 2.0.0 * octets received
+			S: 250 2.0.0 * octets received
 			S: 250 2.0.0 accepted as id1
 			S: 250 2.0.0 *
 		`, "S: x\r\n\r\nab"},
@@ -186,7 +186,7 @@ func TestBDAT(t *testing.T) {
 		`, ""},
 		{"reset between", `
 			R: "BDAT 4\r\nS: x"
-			S: 250 2.0.0 Continue
+			S: 250 2.0.0 * octets received
 			C: RSET
 			S: 250 *
 			C: MAIL FROM:<s@client.example>
@@ -198,9 +198,11 @@ func TestBDAT(t *testing.T) {
 		`, "S: y\r\n"},
 		{"DATA between", `
 			R: "BDAT 4\r\nS: x"
-			S: 250 2.0.0 Continue
+			S: 250 2.0.0 * octets received
 			C: DATA
-			S: 502 5.5.1 *
+			S: 503 5.5.1 the message is being sent in chunks
+			C: RCPT TO:<you@example.org>
+			S: 503 5.5.1 *
 			R: "BDAT 0 LAST\r\n"
 			S: 250 2.0.0 accepted as id1
 		`, "S: x\r\n"},
@@ -208,7 +210,7 @@ func TestBDAT(t *testing.T) {
 			C: RSET
 			S: 250 *
 			R: "BDAT 24 LAST\r\nMAIL FROM:<a@b.example>\nNOOP\r\n"
-			S: 502 5.5.1 *
+			S: 503 5.5.1 MAIL and RCPT first
 			S: 250 *
 		`, "-"},
 		{"no size", `

@@ -17,6 +17,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"sluice/pipeline"
+	"sluice/pipeline/spool"
 	"sluice/protocols/listen"
 )
 
@@ -26,6 +27,8 @@ import (
 // taken for its end, and what follows a message in the same packet is not seen before its time.
 //
 // Addresses do not pass through go-smtp: it gets "r0@\x01" for the first recipient, and its replies get the words back.
+// Nor do messages sent in chunks: it takes the end of the connection within the last chunk for the end of the message,
+// and the answer to a message that was reset can become that of the next.
 type wire struct {
 	c    *conversation
 	conn *listen.Conn
@@ -35,11 +38,10 @@ type wire struct {
 	refused string // the reply that refused it
 	pending []byte // of it, what go-smtp has not read yet
 	mode    mode
-	state   dataState // within DATA
-	chunk   int64     // octets of a BDAT chunk that are still to come
-	partial bool      // a BDAT chunk was taken and was not the last
-	failed  error     // the read error that ended the message
-	errors  int       // wrong commands so far
+	state   dataState    // within DATA
+	failed  error        // the read error that ended the message
+	errors  int          // wrong commands so far
+	chunks  *spool.Spool // of BDAT, so far; nil without any
 
 	swallow  int         // replies of go-smtp that the client does not get
 	over     atomic.Bool // we have said goodbye
@@ -51,7 +53,6 @@ type mode uint8
 const (
 	command  mode = iota
 	dataMode      // until CRLF.CRLF
-	chunkMode
 )
 
 // dataState is where in a line a message is. RFC 5321, 4.1.1.4: only CRLF.CRLF ends it. It follows go-smtp's reader.
@@ -70,24 +71,23 @@ func newWire(c *conversation) *wire {
 }
 
 // Read hands go-smtp the next line, or the next octets of a message.
-func (w *wire) Read(p []byte) (int, error) {
+func (w *wire) Read(p []byte) (n int, err error) {
+	defer w.c.caught("command", func() {
+		w.over.Store(true)
+		n, err = 0, io.EOF
+	})
 	if len(w.pending) == 0 {
 		if w.failed != nil && w.over.Load() {
 			return 0, io.EOF // go-smtp has answered, and asks for a command
 		}
-		switch w.mode {
-		case dataMode:
+		if w.mode == dataMode {
 			return w.readData(p)
-		case chunkMode:
-			return w.readChunk(p)
 		}
-		line, err := w.next()
-		if err != nil {
+		if w.pending, err = w.next(); err != nil {
 			return 0, err
 		}
-		w.pending = line
 	}
-	n := copy(p, w.pending)
+	n = copy(p, w.pending)
 	w.pending = w.pending[n:]
 	return n, nil
 }
@@ -127,22 +127,7 @@ func (w *wire) follow(c byte) {
 	}
 }
 
-func (w *wire) readChunk(p []byte) (int, error) {
-	if err := w.await(); err != nil {
-		return 0, err
-	}
-	if int64(len(p)) > w.chunk {
-		p = p[:w.chunk]
-	}
-	n, err := w.r.Read(p) // from the buffer: await has filled it
-	if w.chunk -= int64(n); w.chunk == 0 {
-		w.mode = command
-	}
-	return n, err
-}
-
-// await waits until something of a message is there. Its error says to go-smtp what to answer; it never is io.EOF, which
-// go-smtp would take for the end of a BDAT chunk.
+// await waits until something of a message is there. Its error says to go-smtp what to answer.
 func (w *wire) await() error {
 	if w.failed != nil {
 		return w.failed
@@ -174,7 +159,7 @@ func (w *wire) next() ([]byte, error) {
 		if w.over.Load() || w.c.hangUp {
 			return nil, io.EOF
 		}
-		if !w.partial && !w.conn.SetBusy(false) {
+		if w.chunks == nil && !w.conn.SetBusy(false) {
 			return nil, io.EOF // goodbye has been said
 		}
 		if w.errors > w.c.s.cfg.Limits.CommandErrors {
@@ -244,6 +229,9 @@ func (w *wire) look(line string) []byte {
 	case !utf8.ValidString(line):
 		return w.wrong(500, "5.5.2", "the command is not UTF-8")
 	}
+	if w.chunks != nil && (verb == "MAIL" || verb == "RCPT" || verb == "DATA") {
+		return w.wrong(503, "5.5.1", "the message is being sent in chunks")
+	}
 	switch verb {
 	case "HELO", "EHLO", "LHLO":
 		return w.hello(line, verb, arg)
@@ -255,11 +243,13 @@ func (w *wire) look(line string) []byte {
 		return w.data(line, arg)
 	case "BDAT":
 		return w.bdat(arg)
+	case "RSET":
+		w.dropChunks()
+		return []byte(line + "\r\n")
 	case "STARTTLS":
 		w.startTLS(arg)
 		return nil
-	case "RSET", "QUIT", "NOOP", "VRFY", "HELP", "EXPN":
-		w.partial = w.partial && verb != "RSET"
+	case "QUIT", "NOOP", "VRFY", "HELP", "EXPN":
 		return []byte(line + "\r\n")
 	case "AUTH":
 		return w.wrong(502, "5.5.1", "AUTH is not available")
@@ -296,7 +286,7 @@ func (w *wire) hello(line, verb, arg string) []byte {
 	if lmtp := verb == "LHLO"; greeting == "" || lmtp != w.c.s.cfg.LMTP {
 		return []byte(line + "\r\n") // go-smtp has an answer
 	}
-	w.partial = false
+	w.dropChunks()
 	if no := w.c.hello(verb, greeting); no != nil {
 		w.say(no.Code, no.Enhanced, no.Text)
 		return nil
@@ -319,12 +309,13 @@ func (w *wire) path(verb, arg, prefix string) []byte {
 	}
 	w.c.path = path
 	switch {
-	case path == "":
-		path = ""
-	case verb == "MAIL":
-		path = "s" + placeholder
-	default:
+	case verb == "RCPT":
 		path = "r" + strconv.Itoa(w.c.nextPlace()) + placeholder
+	case path != "":
+		path = "s" + placeholder
+		fallthrough
+	default:
+		w.c.another()
 	}
 	return []byte(verb + " " + prefix + "<" + path + ">" + params + "\r\n")
 }
@@ -395,9 +386,8 @@ func (w *wire) data(line, arg string) []byte {
 	if arg == "" {
 		if no := w.c.beforeData(); no != nil {
 			w.say(no.Code, no.Enhanced, no.Text)
-			w.swallow++ // go-smtp's recipients go too
-			w.verb = "RSET"
-			return []byte("RSET\r\n")
+			w.refused = no.String()
+			return w.forget()
 		}
 	}
 	if !w.conn.SetBusy(true) {
@@ -406,24 +396,121 @@ func (w *wire) data(line, arg string) []byte {
 	return []byte(line + "\r\n")
 }
 
-// bdat: RFC 3030, 2. The chunk follows whatever the answer is; where its size cannot be read nothing after it can.
+// forget makes go-smtp forget its sender and recipients. The client hears nothing of it.
+func (w *wire) forget() []byte {
+	w.swallow++
+	return []byte("RSET\r\n")
+}
+
+// bdat receives a chunk of a message, and with the last one has it decided: RFC 3030, 2. The chunk follows whatever the
+// answer is; where its size cannot be read nothing after it can.
 func (w *wire) bdat(arg string) []byte {
 	fields := strings.Fields(arg)
 	last := len(fields) == 2 && strings.EqualFold(fields[1], "LAST")
-	if len(fields) == 1 || last {
-		if size, err := strconv.ParseUint(fields[0], 10, 32); err == nil && strings.Trim(fields[0], "0123456789") == "" {
-			if !w.conn.SetBusy(true) {
-				return nil
-			}
-			if w.partial = !last; size > 0 {
-				w.mode, w.chunk = chunkMode, int64(size)
-			}
-			return []byte("BDAT " + arg + "\r\n")
-		}
+	var size uint64
+	err := errors.New("no size")
+	if (len(fields) == 1 || last) && strings.Trim(fields[0], "0123456789") == "" {
+		size, err = strconv.ParseUint(fields[0], 10, 32)
 	}
-	w.say(501, "5.5.4", "write BDAT size [LAST]")
+	if err != nil {
+		w.say(501, "5.5.4", "write BDAT size [LAST]")
+		w.over.Store(true)
+		return nil
+	}
+	if !w.conn.SetBusy(true) {
+		return nil // next says goodbye
+	}
+	if w.chunks == nil && !w.c.ready() {
+		if w.discard(int64(size)) {
+			w.say(503, "5.5.1", "MAIL and RCPT first")
+		}
+		return nil
+	}
+	if w.chunks == nil {
+		w.chunks = spool.New(w.c.spooling())
+	}
+	rest := &io.LimitedReader{R: w.r, N: int64(size)}
+	src := &source{r: rest}
+	_, err = io.Copy(w.chunks, src)
+	if src.err == nil && err == nil && rest.N > 0 {
+		src.err = io.ErrUnexpectedEOF
+	}
+	switch {
+	case src.err != nil:
+		w.fail(src.err)
+		return nil
+	case err != nil:
+		return w.refuseChunk(w.c.untaken(err), rest.N)
+	case !last:
+		w.say(250, "2.0.0", fmt.Sprintf("%d octets received", size))
+		return nil
+	}
+	m := w.chunks
+	w.chunks = nil // it is closed there
+	for _, r := range w.c.finish(session{w.c, w}, m) {
+		w.say(r.Code, r.Enhanced, r.Text)
+	}
+	return w.forget()
+}
+
+// A source keeps the error of its reader, to tell it from that of the writer.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// refuseChunk answers a chunk that could not be kept, of which left octets are still to come.
+func (w *wire) refuseChunk(no error, left int64) []byte {
+	w.dropChunks()
+	if !w.discard(left) {
+		return nil
+	}
+	var e *smtp.SMTPError
+	if !errors.As(no, &e) {
+		return nil // it always is one
+	}
+	w.say(e.Code, enhanced(e), e.Message)
+	w.c.abort(fmt.Sprintf("BDAT: %d %s %s", e.Code, enhanced(e), e.Message))
+	return w.forget()
+}
+
+func enhanced(e *smtp.SMTPError) string {
+	return fmt.Sprintf("%d.%d.%d", e.EnhancedCode[0], e.EnhancedCode[1], e.EnhancedCode[2])
+}
+
+// discard reads what remains of a chunk that is not taken. It reports whether the connection goes on.
+func (w *wire) discard(n int64) bool {
+	got, err := io.CopyN(io.Discard, w.r, n)
+	if got < n {
+		w.fail(err)
+	}
+	return got == n
+}
+
+// fail ends the conversation because a chunk did not come.
+func (w *wire) fail(err error) {
+	w.dropChunks()
+	w.c.abort("the message did not come to its end")
+	var no *smtp.SMTPError
+	if errors.As(broken(err), &no) {
+		w.say(no.Code, enhanced(no), no.Message)
+	}
 	w.over.Store(true)
-	return nil
+}
+
+func (w *wire) dropChunks() {
+	if w.chunks != nil {
+		_ = w.chunks.Close() // nothing in it is wanted
+		w.chunks = nil
+	}
 }
 
 // startTLS begins TLS and hands the conversation to another wire, over which go-smtp begins anew: RFC 3207, 4.2, wants
@@ -447,6 +534,7 @@ func (w *wire) startTLS(arg string) {
 		w.over.Store(true)
 		return
 	}
+	w.dropChunks()
 	w.c.secured()
 	next := newWire(w.c)
 	next.errors = w.errors
@@ -474,8 +562,11 @@ func (w *wire) Write(p []byte) (int, error) {
 	if final {
 		w.note(code)
 	}
+	if final && code != 250 && w.verb == "RCPT" {
+		w.c.untake()
+	}
 	if code >= 400 {
-		w.partial, w.refused = false, strings.TrimSpace(string(p))
+		w.refused = strings.TrimSpace(string(p))
 	}
 	_, err := w.conn.Write(w.words(p, code))
 	if err != nil || code == 421 {
@@ -519,6 +610,7 @@ func (w *wire) Close() error {
 		return nil
 	}
 	w.over.Store(true)
+	w.dropChunks()
 	err := w.conn.Close()
 	w.c.end()
 	return err
