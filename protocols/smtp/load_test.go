@@ -3,10 +3,11 @@ package smtp_test
 import (
 	"fmt"
 	netsmtp "net/smtp"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
+
+	"sluice/protocols/peertest"
 )
 
 // Every 250 is one copy, with many clients at once.
@@ -45,10 +46,7 @@ func TestManyClients(t *testing.T) {
 
 // Postfix's load generator, by both protocols.
 func TestSMTPSource(t *testing.T) {
-	source, err := exec.LookPath("smtp-source")
-	if err != nil {
-		t.Skip("smtp-source is part of Postfix, which is not installed")
-	}
+	peertest.Need(t, "smtp-source")
 	for _, protocol := range []string{"SMTP", "LMTP"} {
 		t.Run(protocol, func(t *testing.T) {
 			args := []string{"-s", "10", "-m", "200", "-l", "10240", "-f", "s@client.example", "-t", "me@example.org"}
@@ -58,9 +56,8 @@ func TestSMTPSource(t *testing.T) {
 					args = append(args, "-L")
 				}
 			})
-			out, err := exec.Command(source, append(args, d.l.Addr().String())...).CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
+			if out, code := peertest.Run(t, "smtp-source", append(args, d.l.Addr().String())...); code != 0 {
+				t.Fatalf("exit %d: %s", code, out)
 			}
 			if n := len(d.store.got("me@example.org")); n != 200 {
 				t.Errorf("%d mails", n)

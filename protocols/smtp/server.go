@@ -248,12 +248,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
+	ended := make(chan struct{})
+	go func() { // ends with the last conversation; all connections are closed
+		s.running.Wait()
+		close(ended)
+	}()
+	grace := time.NewTimer(recordGrace)
+	defer grace.Stop()
+	select {
+	case <-ended:
+	case <-grace.C: // a stage that hangs keeps its conversation
 	}
-	s.running.Wait() // their connections are closed: only goodbyes are left
-	return nil
+	return errors.Join(errs...)
 }
+
+// recordGrace is how long Shutdown waits for conversations whose connections are closed to hand over their records.
+const recordGrace = 500 * time.Millisecond
 
 // A feed is a listener that hands out the connections offered to it.
 type feed struct {
