@@ -33,6 +33,8 @@ type ruleset struct {
 	refIndex map[string]int
 	headers  map[string]int // lower-cased names that rules ask for
 	terms    []*term        // of all rules
+	slots    []slot         // values that fast terms look at
+	slow     bool           // every term goes through expr's machine; for tests
 
 	config, showConfig *conf.Config
 }
@@ -60,6 +62,7 @@ type term struct {
 
 	op      termKind
 	prog    *vm.Program
+	fast    fast
 	refs    []int // what it reads
 	value   bool  // of a constant
 	header  int   // that has() asks for
@@ -78,6 +81,7 @@ type termKind byte
 
 const (
 	termProgram termKind = iota
+	termFast
 	termConst
 	termHas
 	termKnown
@@ -86,7 +90,8 @@ const (
 )
 
 func newRuleset(sc *scope) *ruleset {
-	env := reflect.New(sc.env).Interface()
+	// The struct and not a pointer to it: only then expr reads fields by their place and not by name.
+	env := reflect.New(sc.env).Elem().Interface()
 	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}}
 	s.config, s.showConfig = conf.New(env), conf.New(env)
 	s.config.Expect = reflect.Bool
@@ -242,6 +247,10 @@ func (b *builder) program(t *term, n ast.Node) {
 		return
 	}
 	b.evidence(t, n)
+	if f, ok := b.fastTerm(n, t.pattern); ok {
+		t.op, t.fast = termFast, f
+		return
+	}
 	if err := optimizer.Optimize(&tree.Node, b.set.config); err != nil {
 		b.internal(n, err)
 		return

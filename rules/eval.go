@@ -69,6 +69,9 @@ type state struct {
 	fields    []headerField // by ruleset.headers
 	fieldsSet bool
 	machine   vm.VM
+	bools     []*bool // by ruleset.slots
+	texts     []*string
+	numbers   []*int
 	rule      *rule // whose condition is being evaluated
 }
 
@@ -98,7 +101,11 @@ func newState(set *ruleset) *state {
 		terms:    make([]truth, len(set.terms)),
 		failures: make([]error, len(set.terms)),
 		fields:   make([]headerField, len(set.headers)),
+		bools:    make([]*bool, len(set.slots)),
+		texts:    make([]*string, len(set.slots)),
+		numbers:  make([]*int, len(set.slots)),
 	}
+	s.pointers()
 	s.machine.MemoryBudget = memoryBudget
 	field := func(name string) any { return s.value.Field(set.scope.field[name]).Addr().Interface() }
 	s.seen = seen{
@@ -337,6 +344,8 @@ func (s *state) evalTerm(t *term) truth {
 		}
 	}
 	switch t.op {
+	case termFast:
+		return truthOf(s.evalFast(&t.fast))
 	case termConst:
 		return truthOf(t.value)
 	case termHas:

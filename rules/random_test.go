@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -126,7 +127,7 @@ func TestRandomConditions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rounds := 2000
+	rounds := 1000
 	if testing.Short() {
 		rounds = 300
 	}
@@ -142,6 +143,11 @@ func TestRandomConditions(t *testing.T) {
 			x.whenAt = append(x.whenAt, spot{src, 1, i + 1, 1})
 		}
 		set.rules = []*rule{x}
+		// The same, all of it by expr's machine.
+		slow := newRuleset(sc)
+		slow.maxCondition, slow.maxValue, slow.slow = 8<<10, 16<<10, true
+		slow.rules = []*rule{{name: "a", when: x.when, whenAt: x.whenAt}}
+		slow.compile(&reporter{step: "rules"})
 		rep := &reporter{step: "rules"}
 		set.compile(rep)
 		if len(rep.all) > 0 {
@@ -153,10 +159,18 @@ func TestRandomConditions(t *testing.T) {
 		accepted++
 		for range 3 {
 			v := randomView(t, r)
-			for _, st := range set.stages(thresholds{}) {
+			slowly := slow.stages(thresholds{})
+			for i, st := range set.stages(thresholds{}) {
 				res, err := st.Check(context.Background(), v)
 				if err != nil {
 					t.Fatal(err)
+				}
+				other, err := slowly[i].Check(context.Background(), v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !reflect.DeepEqual(res, other) {
+					t.Errorf("seed %d: %s: got %+v, expr's machine says %+v", seed, when, res, other)
 				}
 				for _, u := range res.Undecided {
 					if strings.Contains(u.Why, " failed: ") && !byData(u.Why) {
