@@ -102,11 +102,13 @@ func (s *session) fetch(w *imapserver.FetchWriter, i int, o *goimap.FetchOptions
 	}
 
 	r := w.CreateMessage(uint32(i + 1))
-	// A panic or an error in the middle of an answer leaves the connection of no use.
+	// A panic or an error in the middle of an answer leaves the connection of no use. The library holds a lock until the
+	// answer is closed.
 	whole := false
 	defer func() {
 		if !whole {
 			_ = s.guard.conn.Close()
+			_ = r.Close()
 		}
 	}()
 	if o.UID {

@@ -62,6 +62,12 @@ func (p *people) Authenticate(_ context.Context, login, password string) (string
 	return login, nil
 }
 
+func (p *people) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken = err
+}
+
 func (p *people) set(login, password string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +82,7 @@ type site struct {
 	server  *Server
 	address string
 	tls     *tls.Config
-	log     *bytes.Buffer
+	log     *lockedBuffer
 }
 
 // options change a site before it starts.
@@ -92,7 +98,13 @@ type options struct {
 // lockedBuffer is a log that may be read while it is written.
 type lockedBuffer struct {
 	mu sync.Mutex
-	b  *bytes.Buffer
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
@@ -103,7 +115,7 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 
 func start(t testing.TB, o options) *site {
 	t.Helper()
-	s := &site{t: t, people: &people{passwords: map[string]string{me: password, "you@localhost": "other"}}, log: &bytes.Buffer{}}
+	s := &site{t: t, people: &people{passwords: map[string]string{me: password, "you@localhost": "other"}}, log: &lockedBuffer{}}
 	dir := t.TempDir()
 	md, err := maildir.Open(maildir.Config{
 		Root: filepath.Join(dir, "mail"), Users: filepath.Join(dir, "users"),
@@ -120,7 +132,7 @@ func start(t testing.TB, o options) *site {
 	if o.store != nil {
 		s.store = o.store(md)
 	}
-	log := slog.New(slog.NewTextHandler(&lockedBuffer{b: s.log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.tls = certificate(t)
 	if o.listen.Address == "" {
 		o.listen.Address = "127.0.0.1:0"

@@ -10,6 +10,9 @@ import (
 	"sluice/mailstore"
 )
 
+// maxPatterns bounds the work of one LIST: patterns are matched with every mailbox.
+const maxPatterns = 2048
+
 // List lists mailboxes (RFC 9051, 6.3.9; RFC 5258; LSUB of RFC 3501, 6.3.9).
 func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, o *goimap.ListOptions) (err error) {
 	defer s.enter(&err)()
@@ -21,8 +24,13 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	if err != nil {
 		return err
 	}
+	size := 0
 	for i, p := range patterns {
 		patterns[i] = ref + p
+		size += len(patterns[i])
+	}
+	if size > maxPatterns {
+		return badRequest("the patterns are too long; at most %d octets together", maxPatterns)
 	}
 	for _, data := range list(folders, patterns, o, s.command == "LSUB") {
 		if o.ReturnStatus != nil && !slices.Contains(data.Attrs, goimap.MailboxAttrNonExistent) {

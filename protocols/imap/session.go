@@ -171,7 +171,13 @@ func (s *session) Delete(name string) (err error) {
 	if strings.EqualFold(name, mailstore.Inbox) {
 		return refuse("the inbox stays")
 	}
-	return s.account.Delete(s.ctx, name)
+	if err := s.account.Delete(s.ctx, name); err != nil {
+		return err
+	}
+	if s.view != nil && s.view.folder.Name() == name {
+		s.view = nil // else the next poll would end the connection
+	}
+	return nil
 }
 
 // Rename renames a mailbox; of the inbox it moves the mail.
@@ -318,7 +324,7 @@ func (s *session) writable() (*view, error) {
 // of a mailbox that is selected read-only removes nothing (RFC 9051, 6.4.1).
 func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *goimap.UIDSet) (err error) {
 	defer s.enter(&err)()
-	if s.command == "CLOSE" && s.view != nil && s.view.readOnly {
+	if s.command == "CLOSE" && (s.view == nil || s.view.readOnly) {
 		return nil
 	}
 	v, err := s.writable()

@@ -164,6 +164,14 @@ func TestLimitsBeforeLogin(t *testing.T) {
 	s.dial().talk("S: * OK …\nS: * BYE you have been silent for too long\nX:")
 }
 
+func TestSilenceEndsTheConnection(t *testing.T) {
+	s := start(t, options{limits: Limits{Idle: 50 * time.Millisecond}})
+	s.login().talk("S: * BYE you have been silent for too long\nX:")
+	p := s.dial()
+	p.send("a LOGIN me \"open sesame\"\r\nb IDLE\r\n")
+	p.talk("S: * OK …\nS: a OK …\nS: + idling\nS: * BYE you have been silent for too long\nX:")
+}
+
 func TestCommandLineLimit(t *testing.T) {
 	p := start(t, options{}).login()
 	p.send("a LIST \"\" " + strings.Repeat("x", 20000) + "\r\n")
@@ -388,6 +396,7 @@ func TestListPatternsAreCheap(t *testing.T) {
 	p.talk("C: c CREATE " + strings.Repeat("a", 100) + "\nS: c OK …")
 	begun := time.Now()
 	p.talk("C: a LIST \"\" " + strings.Repeat("*a%a", 50) + "b\nS: a OK LIST completed")
+	p.talk("C: a LIST \"\" " + strings.Repeat("*a", 1025) + "\nS: a BAD the patterns are too long; at most 2048 octets together")
 	if d := time.Since(begun); d > 2*time.Second {
 		t.Errorf("that took %v", d)
 	}
@@ -542,7 +551,7 @@ func TestAccountsCountFromTheNextCommand(t *testing.T) {
 	p.talk("S: * OK …\nC: a LOGIN new@localhost secret\nS: a NO [AUTHENTICATIONFAILED] …")
 	s.people.set("new@localhost", "secret")
 	p.talk("C: a LOGIN new@localhost secret\nS: a OK …")
-	s.people.broken = errors.New("the disk is on fire")
+	s.people.fail(errors.New("the disk is on fire"))
 	s.dial().talk("S: * OK …\nC: a LOGIN me \"open sesame\"\nS: a NO [UNAVAILABLE] logins are not possible now, try again later")
 }
 
@@ -582,7 +591,8 @@ func TestAppendCutOffLeavesNothing(t *testing.T) {
 // trapped is a store whose folders do as told.
 type trapped struct {
 	mailstore.Store
-	content func(uid uint32) error // nil: as usual
+	content func(uid uint32) error
+	short   bool
 }
 
 type trappedAccount struct {
@@ -615,7 +625,64 @@ func (f trappedFolder) Content(ctx context.Context, uid uint32) (mailstore.Conte
 	if err := f.s.content(uid); err != nil {
 		return nil, err
 	}
-	return f.Folder.Content(ctx, uid)
+	c, err := f.Folder.Content(ctx, uid)
+	if err == nil && f.s.short {
+		c = &shortContent{Content: c}
+	}
+	return c, err
+}
+
+// shortContent is a message whose end can not be read.
+type shortContent struct{ mailstore.Content }
+
+func (c *shortContent) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) >= c.Size() && off > 0 {
+		return 0, errors.New("the disk is on fire")
+	}
+	return c.Content.ReadAt(p, off)
+}
+
+// A message that can not be sent to its end ends the connection: the client waits for so many octets.
+func TestMessageThatCanNotBeSent(t *testing.T) {
+	var store *trapped
+	s := start(t, options{store: func(st mailstore.Store) mailstore.Store {
+		store = &trapped{Store: st, content: func(uint32) error { return nil }}
+		return store
+	}})
+	s.deliver("", letter("one")+strings.Repeat("x\r\n", 100_000))
+	store.short = true
+	p := s.login()
+	p.talk("C: s SELECT INBOX\nS- s OK …\nC: a FETCH 1 BODY.PEEK[]\nS: * 1 FETCH …")
+	rest, err := io.ReadAll(p.br)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(rest), "a OK") || len(rest) > 310_000 {
+		t.Errorf("%d octets came, with an answer", len(rest))
+	}
+}
+
+func TestSelectedMailboxIsDeletedOrRenamedByItsOwnClient(t *testing.T) {
+	s := start(t, options{})
+	s.deliver("Gone/below", letter("one"))
+	s.login().talk(`
+		C: s SELECT Gone/below
+		S- s OK …
+		C: r RENAME Gone Away
+		S: r OK …
+		C: f FETCH 1 UID
+		S: * 1 FETCH (UID 1)
+		S: f OK …
+		C: s SELECT Away/below
+		S- s OK …
+		C: d DELETE Away/below
+		S: d OK …
+		C: f FETCH 1 FLAGS
+		S: f BAD no mailbox is selected
+		C: c CLOSE
+		S: c OK …
+		C: n NOOP
+		S: n OK …`)
 }
 
 func TestPanicIsAnAnswer(t *testing.T) {
