@@ -19,45 +19,56 @@ const block = 64 << 10
 
 // Content opens a message.
 func (f *folder) Content(ctx context.Context, uid uint32) (mailstore.Content, error) {
+	again := false
+	for range retries {
+		path, disk, wire, err := f.lookUp(ctx, uid, again)
+		if err != nil {
+			return nil, err
+		}
+		// Nothing is locked while the file is read.
+		file, err := openRegular(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			again = true // it has been given another name, or removed
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", uid, err)
+		}
+		c, err := newContent(file, disk, wire)
+		if err != nil {
+			_ = file.Close()
+			return nil, fmt.Errorf("message %d: %w", uid, err)
+		}
+		return c, nil
+	}
+	return nil, fmt.Errorf("message %d: %w: other programs keep renaming it", uid, mailstore.ErrNoMessage)
+}
+
+// lookUp returns where a message lies, and its sizes. It looks at the tree only if it does not know the message, or
+// again says that what it knew was wrong.
+func (f *folder) lookUp(ctx context.Context, uid uint32, again bool) (path string, disk, wire int64, err error) {
 	f.box().shape.RLock()
 	defer f.box().shape.RUnlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	switch {
+	case f.gone.Load():
+		err = mailstore.ErrNoFolder
+	case again:
+		err = f.resync(ctx)
+	case !f.loaded || f.find(uid) == nil:
+		err = f.sync(ctx)
+	default:
+		err = ctx.Err()
 	}
-	if f.gone.Load() {
-		return nil, f.wrap(mailstore.ErrNoFolder)
+	if err != nil {
+		return "", 0, 0, f.wrap(err)
 	}
-	if !f.loaded || f.find(uid) == nil {
-		if err := f.sync(ctx); err != nil {
-			return nil, f.wrap(err)
-		}
+	m := f.find(uid)
+	if m == nil {
+		return "", 0, 0, f.wrap(fmt.Errorf("message %d: %w", uid, mailstore.ErrNoMessage))
 	}
-	for range retries {
-		m := f.find(uid)
-		if m == nil {
-			break
-		}
-		file, err := openRegular(f.path(m))
-		if errors.Is(err, fs.ErrNotExist) {
-			// Another program has given it another name, or removed it.
-			if err := f.resync(ctx); err != nil {
-				return nil, f.wrap(err)
-			}
-			continue
-		}
-		if err != nil {
-			return nil, f.wrap(err)
-		}
-		c, err := newContent(file, m.Disk, m.Size)
-		if err != nil {
-			_ = file.Close()
-			return nil, f.wrap(err)
-		}
-		return c, nil
-	}
-	return nil, f.wrap(fmt.Errorf("message %d: %w", uid, mailstore.ErrNoMessage))
+	return f.path(m), m.Disk, m.Size, nil
 }
 
 // retries is how often a file is looked for under another name.

@@ -101,7 +101,7 @@ func (s *Store) drafts(ctx context.Context, items []mailstore.Item) ([]draft, er
 				return nil, err
 			}
 		}
-		if d.folder, err = diskName(item.Folder); err != nil {
+		if d.folder, err = d.box.target(item.Folder); err != nil {
 			return nil, fmt.Errorf("account %s: %w", item.Account, err)
 		}
 		if d.flags, err = parseFlags(item.Flags); err != nil {
@@ -114,6 +114,24 @@ func (s *Store) drafts(ctx context.Context, items []mailstore.Item) ([]draft, er
 		d.unique = s.unique(item.ID)
 	}
 	return drafts, nil
+}
+
+// target returns the directory that mail for a folder goes to: the one there is, even if another program has written its
+// name otherwise than we do, else the one to be made.
+func (b *mailbox) target(name string) (string, error) {
+	disk, err := diskName(name)
+	if err != nil || disk == "" {
+		return disk, err
+	}
+	b.mu.Lock()
+	ready := b.ready[disk]
+	b.mu.Unlock()
+	if !ready {
+		if other, err := b.locate(name); err == nil {
+			return other, nil
+		}
+	}
+	return disk, nil
 }
 
 func (s *Store) countKeywords(f flagSet) error {
@@ -222,7 +240,16 @@ func (d *draft) file() error {
 	}
 	d.unique += field
 	name := filepath.Join(d.dir(), placeFor(d.unique, d.flags.letters))
-	if err := d.box.store.disk.Rename(d.tmp, name); err != nil {
+	err := d.box.store.disk.Rename(d.tmp, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody has removed new or cur behind our back.
+		d.box.forget(d.folder)
+		if _, err := d.box.folder(d.folder); err != nil {
+			return err
+		}
+		err = d.box.store.disk.Rename(d.tmp, name)
+	}
+	if err != nil {
 		return err
 	}
 	d.tmp, d.name = "", name

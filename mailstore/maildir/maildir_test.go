@@ -485,7 +485,11 @@ func TestForeignChanges(t *testing.T) {
 		found = append(found, i.Name)
 	}
 	equal(t, "folders", found, []string{"INBOX", "Grün", "Straße", "Straße/x"})
+	check(t, os.Remove(filepath.Join(dir, "new")))
+	deliver(t, s, "", hello)
+	deliver(t, s, "Grün", hello)
 	g := openFolder(t, s, "Grün")
+	equal(t, "delivered to the folder there is", len(list(t, g).Messages), 1)
 	_, err = g.Append(t.Context(), strings.NewReader("x"), nil, time.Time{})
 	check(t, err)
 	check(t, os.RemoveAll(filepath.Join(dir, ".Grün")))
