@@ -569,7 +569,7 @@ func TestLimitsOfTheTree(t *testing.T) {
 
 // TestHostile: what has kept other parsers busy for minutes takes a moment, and time grows with size only.
 func TestHostile(t *testing.T) {
-	n := 1 << 20
+	n := 512 << 10
 	fill := func(s string) string { return strings.Repeat(s, n/len(s)) }
 	html := "Content-Type: text/html\n\n"
 	long := Limits{HeaderSize: 4 << 20, HeaderFields: 1 << 20}
@@ -633,10 +633,9 @@ func TestHostile(t *testing.T) {
 		if m = everything(t, []byte(in), long); m == nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(begin); took > 5*time.Second {
+		// Far more than a busy machine needs; what takes time in the square of the size takes minutes.
+		if took := time.Since(begin); took > 20*time.Second {
 			t.Errorf("%s took %v", name, took)
-		} else if took > time.Second/2 {
-			t.Logf("%s took %v", name, took)
 		}
 	}
 }
