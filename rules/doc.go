@@ -17,8 +17,8 @@
 //	helo                                  how the client greeted
 //	from  rcpt  header_from               each .address .local .tag .domain, in lower case; .local is without the subaddress
 //	header_from.count                     how many addresses the From fields hold; header_from itself is the first of them
-//	subject  size                         decoded; octets
-//	has("Field")  header("Field")         whether there is such a field; the first one decoded, "" if there is none
+//	subject  size                         decoded, its first 16 KiB (max_value); octets of the message
+//	has("Field")  header("Field")         whether there is such a field; the first one decoded, as subject is, "" if there is none
 //	hit("rule")  hit("step.rule")         whether a rule further up, or one of an earlier step, held
 //	known(step)  known(step.field)        whether there is an answer
 //	dnsbl.zen.listed, spf.result, …       the facts of earlier steps, under the step's name
@@ -32,6 +32,10 @@
 // is unknown. A null sender is known: from.address is "". So is a header without an address in From: header_from.address
 // is "" and header_from.count is 0. With several addresses header_from is the first, and a rule that wants to be sure asks
 // for header_from.count == 1.
+//
+// A term is what and, or and not join; each has one truth of its own, which the record keeps. known() and hit() are terms
+// by themselves. A comparison, a ternary, a let and any() with its like are one term each, whatever is inside: unknown if
+// anything it reads is. So is a term that fails while it runs, an index out of range say.
 //
 // Conditions are parsed and run by expr-lang/expr, behind a checker of this package: a small list of functions and
 // operators whose cost is bounded, so that no rule can eat the memory or the time of the server.

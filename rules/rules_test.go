@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"sluice/pipeline"
@@ -712,5 +713,73 @@ func TestPlan(t *testing.T) {
 	}
 	if plan.Version() == other.Version() {
 		t.Error("two plans with other rules have one version")
+	}
+}
+
+// One stage answers many transactions at once.
+func TestConcurrentCalls(t *testing.T) {
+	stages := stagesOf(t, Config{}, someRules)
+	v := view(t)
+	want := decide(t, stages, v)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				for _, st := range stages {
+					if _, err := st.Check(context.Background(), v); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := decide(t, stages, v); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// What is refused for some does not hold others up, and a keep further up goes first.
+func TestRecipientsInAPlan(t *testing.T) {
+	inline, err := ParseInline(`
+- {name: friend, when: 'rcpt.local == "friend"', keep: true}
+- {name: no, when: 'has("X-B")', score: 9}
+- {name: mine, when: 'rcpt.tag == "lists" and has("X-B")', file: Lists}
+- {name: bank, when: 'rcpt.local == "strict" and has("X-B")', reject: 5.7.1 not for me}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pipeline.NewPlan([]pipeline.Step{{Kind: Kind(), Config: &Config{Rules: inline, Quarantine: 8, Junk: 5, JunkFolder: "Junk"}}}, pipeline.Env{}, pipeline.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	s := plan.NewSession(pipeline.SMTP, pipeline.Client{Addr: netip.MustParseAddr("192.0.2.7")})
+	defer s.Close()
+	s.Helo(ctx, "x")
+	if _, r := s.Mail(ctx, address(t, "a@example.net")); r != nil {
+		t.Fatal(r)
+	}
+	for _, to := range []string{"friend+lists@example.org", "strict@example.org", "other@example.org"} {
+		if r := s.Rcpt(ctx, pipeline.Recipient{Address: address(t, to)}); r != nil {
+			t.Fatal(r)
+		}
+	}
+	if r := s.Data(ctx); r != nil {
+		t.Fatal(r)
+	}
+	var got []string
+	for _, d := range s.Content(ctx, message(t, "X-B: 1\n\nx\n")) {
+		got = append(got, fmt.Sprintf("%s %s by %q folder %q score %v", d.Recipient.Address, d.Verdict.Action, d.Verdict.By, d.Folder, d.Score))
+	}
+	want := []string{
+		`friend+lists@example.org keep by "friend" folder "Lists" score 9`,
+		`strict@example.org reject by "bank" folder "" score 9`,
+		`other@example.org quarantine by "" folder "" score 9`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
