@@ -18,6 +18,7 @@ import (
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
+	"sluice/scanners/resolve"
 )
 
 type serveCommand struct {
@@ -92,7 +93,7 @@ func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
 	if err != nil {
 		return err
 	}
-	resolver, err := newResolver(c.Resolver)
+	resolver, err := resolve.New(c.Resolver, p.now, nil)
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,9 @@ func (p *program) open(c *config.Config, log *slog.Logger) (_ *house, err error)
 	if h.users, err = users.Open(p.ctx, accounts); err != nil {
 		return nil, err
 	}
-	if h.state, err = state.Open(p.ctx, state.Config{Path: filepath.Join(c.Data, "state.db"), Now: p.now}); err != nil {
+	counters := c.State
+	counters.Path, counters.Log, counters.Now = filepath.Join(c.Data, "state.db"), log, p.now
+	if h.state, err = state.Open(p.ctx, counters); err != nil {
 		return nil, err
 	}
 	records := c.Journal

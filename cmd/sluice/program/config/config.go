@@ -23,6 +23,7 @@ import (
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
+	"sluice/mailstore/state"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
@@ -32,6 +33,7 @@ import (
 	"sluice/protocols/pop3"
 	"sluice/protocols/smtp"
 	"sluice/rules"
+	"sluice/scanners/resolve"
 )
 
 // A Config is the whole configuration. Every key has a default: a file with only `pipeline:` is complete.
@@ -57,7 +59,9 @@ type Config struct {
 	// Journal keeps the records of decisions.
 	Journal journal.Config `yaml:"journal"`
 	// Resolver asks the DNS.
-	Resolver Resolver `yaml:"resolver"`
+	Resolver resolve.Config `yaml:"resolver"`
+	// State keeps counters and small values with an expiry.
+	State state.Config `yaml:"state"`
 	// Log is what the program says while it runs, on standard error.
 	Log Log `yaml:"log"`
 	// Speak says when a refusal that is decided early is spoken: at `rcpt`, so that the record has the recipients, or
@@ -350,12 +354,6 @@ type Quarantine struct {
 	ReleaseTo string `yaml:"release_to"`
 }
 
-// Resolver asks the DNS.
-type Resolver struct {
-	// Servers are asked in order, each `HOST` or `HOST:PORT`. Default: those of /etc/resolv.conf.
-	Servers []string `yaml:"servers"`
-}
-
 // Log is what the program says while it runs, on standard error.
 type Log struct {
 	// Format is `text` or `json`.
@@ -421,6 +419,7 @@ func Default() *Config {
 		},
 		Quarantine: Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
 		Journal:    journal.Config{Keep: 90 * 24 * time.Hour},
+		Resolver:   resolve.DefaultConfig(),
 		Log:        Log{Format: "text", Level: "info"},
 		Speak:      SpeakRcpt,
 	}
@@ -579,8 +578,10 @@ func (c *Config) checked() (*Config, error) {
 		}
 	}
 	for i, x := range c.Resolver.Servers {
-		if x == "" || strings.ContainsAny(x, " /") {
-			d.wrong(fmt.Sprintf("resolver.servers[%d]", i), fmt.Sprintf("%q is no server", x), "write HOST or HOST:PORT")
+		_, bare := netip.ParseAddr(x)
+		if _, withPort := netip.ParseAddrPort(x); bare != nil && withPort != nil {
+			d.wrong(fmt.Sprintf("resolver.servers[%d]", i), fmt.Sprintf("%q is no address of a server", x),
+				"write 192.0.2.1 or [2001:db8::1]:53")
 		}
 	}
 	c.Limits.shared()
@@ -642,26 +643,29 @@ func (c *Config) checkLimits() {
 			c.d.wrong("limits."+x.key, fmt.Sprintf("limits.%s is too small to work with", x.key), "the least is "+least)
 		}
 	}
-	c.checkDoorLimits()
+	c.checkNegative()
 	if most := 9 * time.Second; c.Limits.Shutdown > most {
 		c.d.wrong("limits.shutdown", "limits.shutdown is longer than the program has to end, which is 10s", "the most is 9s")
 	}
 }
 
-// checkDoorLimits finds numbers below zero in the limits of others: they have their defaults for zero.
-func (c *Config) checkDoorLimits() {
+// checkNegative finds numbers below zero in the sections of others: they have their defaults for zero.
+func (c *Config) checkNegative() {
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
 		collect(v, func(name string, f reflect.Value) {
 			switch {
 			case f.Kind() == reflect.Struct:
 				walk(join(path, name), f)
-			case f.CanInt() && f.Int() < 0:
+			case f.CanInt() && f.Int() < 0 && name != "cache_size": // below zero: no cache
 				c.d.wrong(join(path, name), fmt.Sprintf("%s is below zero", join(path, name)), "leave the key out for its default")
 			}
 		})
 	}
-	walk("limits", reflect.ValueOf(&c.Limits).Elem())
+	walk("limits", reflectOf(&c.Limits))
+	walk("resolver", reflectOf(&c.Resolver))
+	walk("state", reflectOf(&c.State))
+	walk("journal", reflectOf(&c.Journal))
 }
 
 var hostname = regexp.MustCompile(`^[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?(\.[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?)*$`)

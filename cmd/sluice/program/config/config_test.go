@@ -257,6 +257,7 @@ aliases: {info@example.org: [], me: [you@example.org]}
 tls: {certificate: a.pem}
 limits: {recipients: 0, shutdown: 1m, message_size: huge, pop3: {idle: -1s}, smtp: {recipients: -1}}
 quarantine: {release_to: localhost, keep: 0}
+resolver: {servers: [dns.example, 192.0.2.1, "[::1]:53"], attempts: -1, cache_size: -1}
 `, `
 x.yaml:1:11: "mx example" is no host name; write for example mx.example.org
      1 | hostname: mx example
@@ -299,7 +300,13 @@ x.yaml:7:26: "localhost" is no server; write smtp:HOST:PORT
        |                          ^
 x.yaml:7:43: mail would be held for no time at all; write for example 30d
      7 | quarantine: {release_to: localhost, keep: 0}
-       |                                           ^`},
+       |                                           ^
+x.yaml:8:22: "dns.example" is no address of a server; write 192.0.2.1 or [2001:db8::1]:53
+     8 | resolver: {servers: [dns.example, 192.0.2.1, "[::1]:53"], attempts: -1, cache_size: -1}
+       |                      ^
+x.yaml:8:69: resolver.attempts is below zero; leave the key out for its default
+     8 | …solver: {servers: [dns.example, 192.0.2.1, "[::1]:53"], attempts: -1, cache_size: -1}
+       |                                                                    ^`},
 		{"a tab", "listen:\n\tsmtp: []\nlimits:\n\tline: 1000\n", `
 x.yaml:2:1: a tab in the indentation; use spaces
      2 |  smtp: []
