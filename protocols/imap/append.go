@@ -50,7 +50,7 @@ func (g *guard) append(cmd *command) error {
 		return err
 	}}
 	uid, err := folder.Append(g.ctx, body, flags, date)
-	if body.err != nil && body.err != io.EOF {
+	if body.err != nil && !errors.Is(body.err, io.EOF) {
 		return body.err // the client's fault; the store has given up because of it
 	}
 	if !body.ended {
@@ -73,7 +73,7 @@ func (g *guard) append(cmd *command) error {
 
 // passOver refuses an APPEND before its message has been read. A client that does not wait for leave has sent it.
 func (g *guard) passOver(cmd *command, why error) error {
-	no, ok := why.(*refusal)
+	no, ok := errors.AsType[*refusal](why)
 	if !ok || cmd.message.wait {
 		return why
 	}
@@ -123,11 +123,14 @@ func parseAppend(cmd *command) (name string, flags []string, date time.Time, err
 		}
 		args.rest = rest
 		var asked []goimap.Flag
-		for _, f := range strings.Fields(list) {
+		for f := range strings.FieldsSeq(list) {
 			asked = append(asked, canonical(f))
 		}
 		if flags, err = storable(asked); err != nil {
-			return "", nil, date, bad(cmd.tag, "%s", err.(*goimap.Error).Text)
+			if told, ok := errors.AsType[*goimap.Error](err); ok {
+				err = bad(cmd.tag, "%s", told.Text)
+			}
+			return "", nil, date, err
 		}
 	}
 	if strings.HasPrefix(args.rest, `"`) {

@@ -171,7 +171,7 @@ SyncState *
 	find := func(subject string) string {
 		t.Helper()
 		for _, f := range files("INBOX") {
-			if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), "Subject: "+subject) { //nolint:gosec // our own file
+			if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), "Subject: "+subject) {
 				return f
 			}
 		}

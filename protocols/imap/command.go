@@ -133,8 +133,8 @@ func (r commandReader) read(lim commandLimits) (*command, error) {
 		case lit.eight:
 			return nil, r.refuse(lim, lit, true, bad(tag, "binary literals are not supported"))
 		case lit.size > lim.literal:
-			return nil, r.refuse(lim, lit, true, &refusal{tag, "NO [TOOBIG]",
-				fmt.Sprintf("a string is at most %d octets long here", lim.literal)})
+			why := fmt.Sprintf("a string is at most %d octets long here", lim.literal)
+			return nil, r.refuse(lim, lit, true, &refusal{tag, "NO [TOOBIG]", why})
 		case count >= lim.literals:
 			return nil, r.refuse(lim, lit, true, bad(tag, "too many literals; at most %d", lim.literals))
 		}

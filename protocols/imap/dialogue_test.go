@@ -393,9 +393,11 @@ func TestDialogues(t *testing.T) {
 }
 
 func TestMailboxNamesInModifiedUTF7(t *testing.T) {
-	for encoded, want := range map[string]string{
+	names := map[string]string{
 		"INBOX": "INBOX", "&-": "&", "a&-b": "a&b", "B&APw-cher": "Bücher", "~peter/mail/&U,BTFw-/&ZeVnLIqe-": "~peter/mail/台北/日本語",
-		"&2DzfVQ-": "🍕"} {
+		"&2DzfVQ-": "🍕",
+	}
+	for encoded, want := range names {
 		if got, err := decodeUTF7(encoded); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", encoded, got, err, want)
 		}

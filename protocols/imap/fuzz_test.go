@@ -318,9 +318,21 @@ func TestMatch(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"*", "a/b", true}, {"%", "a/b", false}, {"%", "a", true}, {"a/%", "a/b", true}, {"a/%", "a/b/c", false}, {"a*c", "a/b/c", true},
-		{"inbox", "INBOX", true}, {"InBox/x", "INBOX/x", true}, {"inbox", "inboxes", false}, {"a", "A", false}, {"", "", true}, {"%%", "", true},
-		{"*b*", "abc", true}, {"*d*", "abc", false}, {"Bü*", "Bücher", true},
+		{"*", "a/b", true},
+		{"%", "a/b", false},
+		{"%", "a", true},
+		{"a/%", "a/b", true},
+		{"a/%", "a/b/c", false},
+		{"a*c", "a/b/c", true},
+		{"inbox", "INBOX", true},
+		{"InBox/x", "INBOX/x", true},
+		{"inbox", "inboxes", false},
+		{"a", "A", false},
+		{"", "", true},
+		{"%%", "", true},
+		{"*b*", "abc", true},
+		{"*d*", "abc", false},
+		{"Bü*", "Bücher", true},
 	}
 	for _, tt := range tests {
 		if got := match(tt.pattern, tt.name); got != tt.want {
@@ -341,13 +353,25 @@ func TestSections(t *testing.T) {
 		spec goimap.PartSpecifier
 		want string
 	}{
-		{nil, "", text}, {nil, "HEADER", text[:strings.Index(text, "pre")]}, {nil, "TEXT", text[strings.Index(text, "pre"):]}, {nil, "MIME", ""},
-		{[]int{1}, "", "first"}, {[]int{1}, "MIME", "\r\n"}, {[]int{1}, "HEADER", ""}, {[]int{1, 1}, "", ""},
+		{nil, "", text},
+		{nil, "HEADER", text[:strings.Index(text, "pre")]},
+		{nil, "TEXT", text[strings.Index(text, "pre"):]},
+		{nil, "MIME", ""},
+		{[]int{1}, "", "first"},
+		{[]int{1}, "MIME", "\r\n"},
+		{[]int{1}, "HEADER", ""},
+		{[]int{1, 1}, "", ""},
 		{[]int{2}, "MIME", "Content-Type: message/rfc822\r\n\r\n"},
 		{[]int{2}, "HEADER", "Subject: in\r\nContent-Type: multipart/alternative; boundary=y\r\n\r\n"},
 		{[]int{2}, "TEXT", "--y\r\nContent-Type: text/html\r\n\r\nhtml\r\n--y--\r\n"},
-		{[]int{2, 1}, "", "html"}, {[]int{2, 1}, "MIME", "Content-Type: text/html\r\n\r\n"}, {[]int{2, 2}, "", ""},
-		{[]int{3, 1}, "", "words"}, {[]int{3}, "TEXT", "words"}, {[]int{3, 1, 1}, "", ""}, {[]int{4}, "", ""}, {[]int{0}, "", ""},
+		{[]int{2, 1}, "", "html"},
+		{[]int{2, 1}, "MIME", "Content-Type: text/html\r\n\r\n"},
+		{[]int{2, 2}, "", ""},
+		{[]int{3, 1}, "", "words"},
+		{[]int{3}, "TEXT", "words"},
+		{[]int{3, 1, 1}, "", ""},
+		{[]int{4}, "", ""},
+		{[]int{0}, "", ""},
 	}
 	for _, tt := range tests {
 		r, err := section(stringContent{strings.NewReader(text)}, root, &goimap.FetchItemBodySection{Part: tt.part, Specifier: tt.spec})

@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -140,7 +141,7 @@ func (g *guard) next() error {
 				return nil
 			}
 		}
-		if no, ok := err.(*refusal); ok {
+		if no, ok := errors.AsType[*refusal](err); ok {
 			err = g.write(no.line())
 		}
 		if err != nil {
@@ -182,7 +183,7 @@ func (g *guard) done() error {
 		return net.ErrClosed
 	}
 	line, _, err := g.commands.readLine(64, 1024)
-	if err == errLong {
+	if errors.Is(err, errLong) {
 		return &farewell{"DONE was to be expected"}
 	}
 	if err != nil {

@@ -9,12 +9,14 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -170,8 +172,10 @@ func start(t testing.TB, o options) *site {
 func (s *site) deliver(folder string, messages ...string) {
 	s.t.Helper()
 	for i, m := range messages {
-		item := mailstore.Item{Account: me, Folder: folder, ID: fmt.Sprintf("id%d", i),
-			Date: time.Date(2026, 11, 21, 9, 30, i%60, 0, time.UTC), Content: strings.NewReader(m)}
+		item := mailstore.Item{
+			Account: me, Folder: folder, ID: fmt.Sprintf("id%d", i),
+			Date: time.Date(2026, 11, 21, 9, 30, i%60, 0, time.UTC), Content: strings.NewReader(m),
+		}
 		if _, err := s.store.Deliver(context.Background(), []mailstore.Item{item}); err != nil {
 			s.t.Fatal(err)
 		}
@@ -260,7 +264,7 @@ func (p *peer) closed() {
 	if len(rest) > 0 {
 		p.t.Fatalf("before the end came %q", rest)
 	}
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatal("the connection stays open")
 	}
 }
@@ -306,8 +310,10 @@ func certificate(t testing.TB) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

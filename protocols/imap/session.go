@@ -363,6 +363,7 @@ func (s *session) Store(_ *imapserver.FetchWriter, set goimap.NumSet, f *goimap.
 	}
 	op := mailstore.FlagsReplace
 	switch f.Op {
+	case goimap.StoreFlagsSet:
 	case goimap.StoreFlagsAdd:
 		op = mailstore.FlagsAdd
 	case goimap.StoreFlagsDel:
@@ -409,8 +410,9 @@ func isSystem(f goimap.Flag) bool {
 	switch f {
 	case goimap.FlagSeen, goimap.FlagAnswered, goimap.FlagFlagged, goimap.FlagDeleted, goimap.FlagDraft:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // isAtom reports whether s is an atom (RFC 9051, 9).

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	goimap "github.com/emersion/go-imap/v2"
@@ -212,8 +213,7 @@ func (w *walker) body(p *part) {
 // delimiter takes in a line that may be the boundary of an open multipart, and reports whether it was.
 func (w *walker) delimiter(line []byte) bool {
 	text := bytes.TrimRight(line, " \t\r\n")[2:]
-	for k := len(w.open) - 1; k >= 0; k-- {
-		p := w.open[k]
+	for k, p := range slices.Backward(w.open) {
 		if p.boundary == "" {
 			continue
 		}

@@ -25,26 +25,46 @@ import (
 
 func TestBrokenMultipartsHaveAStructure(t *testing.T) {
 	tests := []struct{ name, mail, want string }{
-		{"no boundary", "Content-Type: multipart/mixed\r\n\r\nhello\r\n",
-			`(("text" "plain" NIL NIL NIL "7bit" 7 1) "mixed")`},
-		{"boundary that never comes", "Content-Type: multipart/mixed; boundary=x\r\n\r\nhello\r\n",
-			`(("text" "plain" NIL NIL NIL "7bit" 7 1) "mixed")`},
-		{"no parts", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x--\r\n",
-			`(("text" "plain" NIL NIL NIL "7bit" 7 1) "mixed")`},
-		{"empty boundary", "Content-Type: multipart/mixed; boundary=\"\"\r\n\r\n--\r\n",
-			`(("text" "plain" NIL NIL NIL "7bit" 4 1) "mixed")`},
-		{"no end", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\na\r\nb\r\n--x\r\nContent-Type: image/png\r\n\r\nc\r\n",
-			`(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 4 1)("image" "png" NIL NIL NIL "7bit" 3) "mixed")`},
-		{"a part without an empty line", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: multipart/alternative\r\n--x--\r\n",
-			`((("text" "plain" NIL NIL NIL "7bit" 0 0) "alternative") "mixed")`},
-		{"a message in it without an end", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\n--x--\r\n",
-			`(("message" "rfc822" NIL NIL NIL "7bit" 11 (NIL "in" NIL NIL NIL NIL NIL NIL NIL NIL) ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0) 0) "mixed")`},
-		{"digest", "Content-Type: multipart/digest; boundary=x\r\n\r\n--x\r\n\r\nSubject: in\r\n\r\nhi\r\n--x--\r\n",
-			`(("message" "rfc822" NIL NIL NIL "7bit" 17 (NIL "in" NIL NIL NIL NIL NIL NIL NIL NIL) ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 2 0) 2) "digest")`},
-		{"no content type worth the name", "Content-Type: junk; =;;\"\r\n\r\nx\r\n",
-			`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 1)`},
-		{"header alone", "Content-Type: multipart/mixed; boundary=x",
-			`(("text" "plain" NIL NIL NIL "7bit" 0 0) "mixed")`},
+		{
+			"no boundary", "Content-Type: multipart/mixed\r\n\r\nhello\r\n",
+			`(("text" "plain" NIL NIL NIL "7bit" 7 1) "mixed")`,
+		},
+		{
+			"boundary that never comes", "Content-Type: multipart/mixed; boundary=x\r\n\r\nhello\r\n",
+			`(("text" "plain" NIL NIL NIL "7bit" 7 1) "mixed")`,
+		},
+		{
+			"no parts", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x--\r\n",
+			`(("text" "plain" NIL NIL NIL "7bit" 7 1) "mixed")`,
+		},
+		{
+			"empty boundary", "Content-Type: multipart/mixed; boundary=\"\"\r\n\r\n--\r\n",
+			`(("text" "plain" NIL NIL NIL "7bit" 4 1) "mixed")`,
+		},
+		{
+			"no end", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\na\r\nb\r\n--x\r\nContent-Type: image/png\r\n\r\nc\r\n",
+			`(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 4 1)("image" "png" NIL NIL NIL "7bit" 3) "mixed")`,
+		},
+		{
+			"a part without an empty line", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: multipart/alternative\r\n--x--\r\n",
+			`((("text" "plain" NIL NIL NIL "7bit" 0 0) "alternative") "mixed")`,
+		},
+		{
+			"a message in it without an end", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\n--x--\r\n",
+			`(("message" "rfc822" NIL NIL NIL "7bit" 11 (NIL "in" NIL NIL NIL NIL NIL NIL NIL NIL) ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0) 0) "mixed")`,
+		},
+		{
+			"digest", "Content-Type: multipart/digest; boundary=x\r\n\r\n--x\r\n\r\nSubject: in\r\n\r\nhi\r\n--x--\r\n",
+			`(("message" "rfc822" NIL NIL NIL "7bit" 17 (NIL "in" NIL NIL NIL NIL NIL NIL NIL NIL) ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 2 0) 2) "digest")`,
+		},
+		{
+			"no content type worth the name", "Content-Type: junk; =;;\"\r\n\r\nx\r\n",
+			`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 1)`,
+		},
+		{
+			"header alone", "Content-Type: multipart/mixed; boundary=x",
+			`(("text" "plain" NIL NIL NIL "7bit" 0 0) "mixed")`,
+		},
 		{"nothing", "", `("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0)`},
 	}
 	s := start(t, options{})
@@ -417,7 +437,8 @@ func TestOddAddressesCostNoOthers(t *testing.T) {
 		{"\"a, b\" <c@d.e>, \"unterminated <x@y.z>", "(a, b.c.d.e)(.unterminated <x.y.z>)"},
 		{"\"quoted local\"@b.c", "(.quoted local.b.c)"},
 		{"postmaster", "(.postmaster.MISSING_DOMAIN)"},
-		{"", ""}, {",;:", "(.group.)(..)"},
+		{"", ""},
+		{",;:", "(.group.)(..)"},
 	}
 	for _, tt := range tests {
 		var got strings.Builder
@@ -436,7 +457,7 @@ func TestOddAddressesCostNoOthers(t *testing.T) {
 
 func TestStartTLS(t *testing.T) {
 	s := start(t, options{conn: listen.Limits{HandshakeTimeout: 100 * time.Millisecond}})
-	trust := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // a test's own certificate
+	trust := &tls.Config{InsecureSkipVerify: true}
 
 	p := s.dial()
 	p.talk("S: * OK …\nC: a STARTTLS\nS: a OK begin TLS now")
@@ -497,7 +518,7 @@ func TestPasswordsOverCleartext(t *testing.T) {
 	}
 	p := s.dial()
 	p.talk("S: * OK …\nC: a STARTTLS\nS: a OK begin TLS now")
-	c := tls.Client(p.conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a test's own certificate
+	c := tls.Client(p.conn, &tls.Config{InsecureSkipVerify: true})
 	p = &peer{t: t, conn: c, br: bufio.NewReader(c)}
 	p.talk("C: a LOGIN me \"open sesame\"\nS: a OK …")
 

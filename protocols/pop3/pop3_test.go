@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -195,7 +196,7 @@ func (p *peer) talk(script string) {
 			p.send(strings.TrimPrefix(line[2:], " ") + "\r\n")
 		case line == "X:":
 			rest, err := io.ReadAll(p.br)
-			if ne, ok := err.(net.Error); ok && ne.Timeout() || len(rest) > 0 {
+			if errors.Is(err, os.ErrDeadlineExceeded) || len(rest) > 0 {
 				p.t.Fatalf("the connection stays open: %q", rest)
 			}
 		case strings.HasPrefix(line, "S:"):
@@ -419,7 +420,7 @@ func TestOnlyQuitRemoves(t *testing.T) {
 		defer p.conn.Close()
 		p.talk("S: +OK …\nC: USER me\nS: +OK …\nC: PASS open sesame")
 		if line, err := p.br.ReadString('\n'); err != nil || !strings.HasPrefix(line, "+OK 2 messages") {
-			return fmt.Errorf("%q, %v", line, err)
+			return errors.Join(err, fmt.Errorf("it says %q", line))
 		}
 		p.talk("C: DELE 2\nS: +OK …\nC: QUIT\nS: +OK bye\nX:")
 		return nil
@@ -507,7 +508,7 @@ func TestStartTLS(t *testing.T) {
 	s := start(t, options{conn: listen.Limits{HandshakeTimeout: 100 * time.Millisecond}})
 	p := s.dial()
 	p.talk("S: +OK …\nC: STLS\nS: +OK begin TLS now")
-	c := tls.Client(p.conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a test's own certificate
+	c := tls.Client(p.conn, &tls.Config{InsecureSkipVerify: true})
 	if err := c.Handshake(); err != nil {
 		t.Fatal(err)
 	}
@@ -635,8 +636,12 @@ func TestSendLines(t *testing.T) {
 		lines int
 		want  string
 	}{
-		{"", -1, ".\r\n"}, {".", -1, "..\r\n.\r\n"}, {"a", -1, "a\r\n.\r\n"}, {"a\r\n.\r\n", -1, "a\r\n..\r\n.\r\n"},
-		{"A: b\r\n\r\n1\r\n2\r\n", 1, "A: b\r\n\r\n1\r\n.\r\n"}, {"A: b\r\n", 1, "A: b\r\n.\r\n"},
+		{"", -1, ".\r\n"},
+		{".", -1, "..\r\n.\r\n"},
+		{"a", -1, "a\r\n.\r\n"},
+		{"a\r\n.\r\n", -1, "a\r\n..\r\n.\r\n"},
+		{"A: b\r\n\r\n1\r\n2\r\n", 1, "A: b\r\n\r\n1\r\n.\r\n"},
+		{"A: b\r\n", 1, "A: b\r\n.\r\n"},
 		{strings.Repeat(".", 100_000) + "\r\n", -1, "." + strings.Repeat(".", 100_000) + "\r\n.\r\n"},
 	}
 	for _, tt := range tests {
@@ -684,8 +689,7 @@ func FuzzCommand(f *testing.F) {
 		c := &session{bw: bufio.NewWriter(&out), deleted: map[int]bool{}, messages: make([]mailstore.Message, 2)}
 		if keyword == "LIST" || keyword == "DELE" || keyword == "UIDL" {
 			if err := c.transaction(keyword, arg); err != nil {
-				var no reply
-				if !errors.As(err, &no) {
+				if _, ok := errors.AsType[reply](err); !ok {
 					t.Fatalf("%q: %v", line, err)
 				}
 			}

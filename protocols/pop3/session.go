@@ -47,11 +47,11 @@ type reply string
 func (r reply) Error() string { return string(r) }
 
 const (
-	errUnknown = reply("unknown command")
-	errPlace   = reply("not now")
-	errLogin   = reply("[AUTH] wrong name or password")
-	errThrottl = reply("[SYS/TEMP] too many failed logins, try again later")
-	errTemp    = reply("[SYS/TEMP] this failed, try again later")
+	errUnknown   = reply("unknown command")
+	errPlace     = reply("not now")
+	errLogin     = reply("[AUTH] wrong name or password")
+	errThrottled = reply("[SYS/TEMP] too many failed logins, try again later")
+	errTemp      = reply("[SYS/TEMP] this failed, try again later")
 )
 
 // What ends a connection.
@@ -128,14 +128,14 @@ func (c *session) run() error {
 			return net.ErrClosed
 		}
 		err = c.command(line)
-		var no reply
-		if errors.As(err, &no) {
+		if no, ok := errors.AsType[reply](err); ok {
 			c.err(string(no))
 			switch no {
-			case errLogin, errThrottl:
+			case errLogin, errThrottled:
 				c.failures++
 			case errUnknown, errPlace:
 				c.bads++
+			default:
 			}
 			err = nil
 		}
@@ -332,7 +332,7 @@ func (c *session) login(login, password string) error {
 	case errors.Is(err, mailstore.ErrPassword):
 		return errLogin
 	case errors.Is(err, listen.ErrThrottled):
-		return errThrottl
+		return errThrottled
 	case err != nil && c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
 	case err != nil:
