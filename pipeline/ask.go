@@ -255,15 +255,12 @@ func (s *Session) notAsked(st *planStage, r *rcpt) string {
 	if s.resumed && !step.Kind.Pure && !step.Kind.AtDelivery {
 		return "not in the record"
 	}
-	if !st.reads.Strangers {
-		return ""
-	}
 	switch {
-	case s.client.Login != "":
+	case st.reads.Strangers && s.client.Login != "":
 		return "client logged in"
-	case s.client.Trusted:
+	case st.reads.Strangers && s.client.Trusted:
 		return "client is trusted"
-	case !s.client.Known():
+	case st.reads.Input&InputClient != 0 && !step.Kind.Pure && !s.client.Known():
 		return "client unknown"
 	}
 	return ""
@@ -397,6 +394,8 @@ func (s *Session) view(c call, now Phase) View {
 	for _, name := range st.reads.Facts {
 		v.Facts[name] = Finding{Unknown: errNotAsked}
 	}
+	// A step without facts is known, that is its rules are, when all of its stages that are read have answered.
+	silent := map[string]error{}
 	for _, d := range st.deps {
 		ds := &s.plan.stages[d]
 		step := &s.plan.steps[ds.step]
@@ -405,24 +404,33 @@ func (s *Session) view(c call, now Phase) View {
 			continue
 		}
 		f := v.Facts[step.Name]
-		if a.err != nil {
+		why := a.err
+		if a.state == stateNotAsked {
+			why = errors.New(a.why)
+		}
+		switch {
+		case why != nil && silent[step.Name] == nil:
+			silent[step.Name] = why
 			if f.Fact == nil {
-				f.Unknown = a.err
+				f.Unknown = why
 			}
-		} else if a.state == stateNotAsked {
-			if f.Fact == nil {
-				f.Unknown = errors.New(a.why)
-			}
-		} else if a.result.Fact != nil {
+		case why != nil:
+		case a.result.Fact != nil:
 			f = Finding{Fact: a.result.Fact, Missing: a.result.Missing}
-		} else if len(a.result.Missing) > 0 {
+		case len(a.result.Missing) > 0:
 			f.Missing = a.result.Missing
-		} else if step.fact == nil {
-			f.Unknown = nil
+		case step.fact == nil:
+			f.Unknown = silent[step.Name]
 		}
 		v.Facts[step.Name] = f
-		v.Hits = append(v.Hits, a.result.Hits...)
-		v.Undecided = append(v.Undecided, a.result.Undecided...)
+		for _, h := range a.result.Hits {
+			h.Step = step.Name
+			v.Hits = append(v.Hits, h)
+		}
+		for _, u := range a.result.Undecided {
+			u.Step = step.Name
+			v.Undecided = append(v.Undecided, u)
+		}
 	}
 	return v
 }

@@ -10,8 +10,8 @@ import (
 // An Address is a mail address in the form all of Sluice compares: lower-cased and in Unicode's NFC, the original kept.
 type Address = mime.Address
 
-// A Client is who brings the mail, as far as the door knows. The zero Client is unknown: stages that need it are not
-// asked, and what rules say about it is unknown.
+// A Client is who brings the mail, as far as the door knows. The zero Client is unknown: stages that look into the
+// world about it are not asked, and what pure ones, rules, say about it is unknown.
 type Client struct {
 	Addr    netip.Addr `json:"addr,omitzero"`
 	Name    string     `json:"name,omitempty"`    // its name in DNS if that leads back to Addr, else ""

@@ -120,6 +120,7 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 		}
 		for _, h := range a.result.Hits {
 			if k := (key{s.step, h.At}); !h.Shadow && !last.less(k) {
+				h.Step = p.steps[s.step].Name
 				hits = append(hits, placed[Hit]{k, h})
 			}
 		}

@@ -106,13 +106,16 @@ type Before struct {
 	// Phase is when the last of its stages is asked, and PerRcpt whether any is asked for each recipient.
 	Phase   Phase
 	PerRcpt bool
-	// Rules names the step's rules, in order (see Ruler).
-	Rules []string
+	// Rules names the step's rules, in order, and ShadowRules those of them that are tried only (see Ruler).
+	Rules, ShadowRules []string
+	// Failed: the step could not be made, which has been reported; nothing is known of its rules.
+	Failed bool
 }
 
 // A Ruler is a stage that has rules, whose names hit() may use.
 type Ruler interface {
-	Rules() []string
+	Rules() []string       // of the whole step, by their place
+	ShadowRules() []string // those of them that are recorded only
 }
 
 // A Resolver asks the DNS. Its errors are *net.DNSError: IsNotFound says that the name or the type does not exist;

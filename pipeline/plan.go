@@ -58,11 +58,12 @@ func (o Options) withDefaults() Options {
 
 type planStep struct {
 	Step
-	onError  OnError
-	fact     any          // sample of the fact, nil for none
-	factType reflect.Type //
-	stages   []int        // places in Plan.stages
-	rules    []string
+	onError     OnError
+	fact        any          // sample of the fact, nil for none
+	factType    reflect.Type //
+	stages      []int        // places in Plan.stages
+	rules       []string
+	shadowRules []string
 }
 
 type planStage struct {
@@ -141,6 +142,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		if err != nil {
 			fail(err)
 			// Later steps are checked against what this one would have found, so that one mistake is not reported twice.
+			self.Failed = true
 			before = append(before, self)
 			p.steps = append(p.steps, ps)
 			continue
@@ -152,7 +154,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 			}
 		}
 		last := &p.steps[len(p.steps)-1]
-		self.Rules = last.rules
+		self.Rules, self.ShadowRules = last.rules, last.shadowRules
 		for _, n := range last.stages {
 			self.Phase = max(self.Phase, p.stages[n].phase)
 			self.PerRcpt = self.PerRcpt || p.stages[n].perRcpt
@@ -205,7 +207,7 @@ func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
 		}
 	}
 	if ruler, ok := s.(Ruler); ok && len(ps.rules) == 0 {
-		ps.rules = ruler.Rules()
+		ps.rules, ps.shadowRules = ruler.Rules(), ruler.ShadowRules()
 	}
 	ps.stages = append(ps.stages, len(p.stages))
 	p.stages = append(p.stages, x)

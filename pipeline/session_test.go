@@ -208,6 +208,32 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
+// A step without facts is known when all its stages that are read have answered; rules say whose they are.
+func TestRulesOfAFailedStage(t *testing.T) {
+	head := pipeline.Reads{Input: pipeline.InputHeader}
+	hit := always(R{Hits: []pipeline.Hit{{Name: "x"}}, Undecided: []pipeline.Undecided{{Name: "y"}}})
+	broken := func(context.Context, V) (R, error) { return R{}, errors.New("broken") }
+	for _, tt := range []struct {
+		stages []pipeline.Stage
+		want   string
+	}{
+		{[]pipeline.Stage{stage(head, hit), stage(head, broken)}, "broken"},
+		{[]pipeline.Stage{stage(head, broken), stage(head, hit)}, "broken"},
+		{[]pipeline.Stage{stage(head, hit)}, "<nil>"},
+	} {
+		var seen V
+		p, j := plan(t, pipelinetest.Step("early", tt.stages...),
+			pipelinetest.Step("look", stage(pipeline.Reads{Facts: []string{"early"}}, func(_ context.Context, v V) (R, error) { seen = v; return R{}, nil })))
+		run(t, p, j, pipelinetest.Mail{})
+		if got := fmt.Sprint(seen.Facts.Of("early").Unknown); got != tt.want {
+			t.Errorf("%d stages: unknown because %s, want %s", len(tt.stages), got, tt.want)
+		}
+		if len(seen.Hits) != 1 || seen.Hits[0].Step != "early" || seen.Undecided[0].Step != "early" {
+			t.Errorf("hits %+v, undecided %+v", seen.Hits, seen.Undecided)
+		}
+	}
+}
+
 // Calls that never end are counted; beyond the cap a stage fails at once.
 func TestAbandonedCalls(t *testing.T) {
 	release := make(chan struct{})
@@ -647,7 +673,7 @@ func TestSpeakEarliest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := p.NewSession(pipeline.SMTP, pipeline.Client{})
+	s := p.NewSession(pipeline.SMTP, pipeline.Client{Addr: netip.MustParseAddr("192.0.2.1")})
 	defer s.Close()
 	if r := s.Connect(t.Context()); r == nil || r.Text != "listed" {
 		t.Errorf("at connect: %v", r)

@@ -31,7 +31,7 @@ type Reads struct {
 	// Waits says that it waits for something outside the program. A stage that only computes runs inline, in order, and
 	// must bound its own work.
 	Waits bool
-	// Strangers: it is only asked about clients whose address is known and who are neither trusted nor logged in.
+	// Strangers: it reads the client, and is only asked about clients who are neither trusted nor logged in.
 	Strangers bool
 }
 

@@ -197,9 +197,11 @@ type Edit struct {
 
 // A Hit is a rule that held.
 type Hit struct {
+	Step     string     `json:"-"` // in a View and a Decision: whose rule it is
 	At       int        `json:"at"`
 	Name     string     `json:"name"`
 	Score    float64    `json:"score,omitempty"`
+	Action   Action     `json:"action,omitzero"` // the final verdict that the rule gives, counted or not; Pass: none
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Shadow   bool       `json:"shadow,omitempty"`
 }
@@ -212,6 +214,7 @@ type Evidence struct {
 
 // An Undecided is a rule that did not hold because something it needs is unknown.
 type Undecided struct {
+	Step   string `json:"-"` // in a View: whose rule it is
 	At     int    `json:"at"`
 	Name   string `json:"name"`
 	Why    string `json:"why"` // "dmarc unavailable"

@@ -358,10 +358,13 @@ func (c *conditionChecker) hitOther(arg ast.Node, step, name string) {
 	switch {
 	case !ok:
 		c.wrongAt(arg, fmt.Sprintf("there is no step `%s` before this one", step), didYouMean(step, ruled))
+	case info.Failed: // what is wrong with it is said already
 	case len(info.Rules) == 0:
 		c.wrongAt(arg, fmt.Sprintf("the step `%s` has no rules", step), didYouMean(step, ruled))
 	case !slices.Contains(info.Rules, name):
 		c.wrongAt(arg, fmt.Sprintf("the step `%s` has no rule `%s`", step, name), didYouMean(name, info.Rules))
+	case slices.Contains(info.ShadowRules, name) && !c.rule.shadow && !c.set.scope.shadow:
+		c.wrongAt(arg, fmt.Sprintf("`%s.%s` is a shadow rule: it must not change what a live rule does", step, name), fmt.Sprintf("take `shadow` from `%s`, or add it here", name))
 	case info.Shadow && !c.rule.shadow && !c.set.scope.shadow:
 		c.wrongAt(arg, fmt.Sprintf("`%s` is a shadow step: it must not change what a live rule does", step), fmt.Sprintf("take `shadow` from `%s`, or add it here", step))
 	}

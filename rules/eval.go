@@ -371,11 +371,11 @@ func (s *state) evalTerm(t *term) truth {
 
 // hitOther looks a rule of another step up among what that step said.
 func (s *state) hitOther(t *term) truth {
-	is := func(at int, name string) bool {
-		return name == t.hitRule && at == t.hitAt
+	is := func(step string, at int, name string) bool {
+		return step == t.step && name == t.hitRule && at == t.hitAt
 	}
 	for _, h := range s.view.Hits {
-		if !is(h.At, h.Name) {
+		if !is(h.Step, h.At, h.Name) {
 			continue
 		}
 		if h.Shadow && !s.rule.shadow && !s.set.scope.shadow {
@@ -385,7 +385,7 @@ func (s *state) hitOther(t *term) truth {
 		return isTrue
 	}
 	for _, u := range s.view.Undecided {
-		if is(u.At, u.Name) {
+		if is(u.Step, u.At, u.Name) {
 			s.failures[t.id] = fmt.Errorf("%s.%s undecided", t.step, t.hitRule)
 			return unknown
 		}

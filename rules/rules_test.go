@@ -54,7 +54,7 @@ func before(more ...pipeline.Before) []pipeline.Before {
 		{Name: "quota", Kind: "quota", Fact: struct {
 			Used int `json:"used"`
 		}{}, Phase: pipeline.Rcpt, PerRcpt: true},
-		{Name: "early", Kind: "rules", Rules: []string{"friend", "foe"}},
+		{Name: "early", Kind: "rules", Rules: []string{"friend", "foe", "trial"}, ShadowRules: []string{"trial"}},
 		{Name: "trial", Kind: "rules", Rules: []string{"maybe"}, Shadow: true},
 		{Name: "mute", Kind: "mute"},
 	}
@@ -406,12 +406,12 @@ func TestResult(t *testing.T) {
 	want := pipeline.Result{
 		Hits: []pipeline.Hit{
 			{At: 0, Name: "listed", Score: 4},
-			{At: 1, Name: "bank", Evidence: []pipeline.Evidence{
+			{At: 1, Name: "bank", Action: pipeline.Reject, Evidence: []pipeline.Evidence{
 				{Where: `header_from.domain == "bank.example"`, What: "bank.example"},
 				{Where: `spf.result == "fail"`, What: "fail"},
 			}},
 			{At: 2, Name: "list"},
-			{At: 3, Name: "try", Shadow: true},
+			{At: 3, Name: "try", Action: pipeline.Discard, Shadow: true},
 		},
 		Verdict: pipeline.Verdict{At: 1, Action: pipeline.Reject, By: "bank",
 			Reply: pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "this is not your bank"}},
@@ -479,8 +479,8 @@ rules:
 
 func TestHitOfOtherSteps(t *testing.T) {
 	v := view(t)
-	v.Hits = []pipeline.Hit{{At: 1, Name: "foe"}, {At: 0, Name: "maybe", Shadow: true}}
-	v.Undecided = []pipeline.Undecided{{At: 0, Name: "friend", Why: "dmarc unavailable"}}
+	v.Hits = []pipeline.Hit{{Step: "early", At: 1, Name: "foe"}, {Step: "trial", At: 0, Name: "maybe", Shadow: true}}
+	v.Undecided = []pipeline.Undecided{{Step: "trial", At: 1, Name: "foe"}, {Step: "early", At: 0, Name: "friend", Why: "dmarc unavailable"}}
 	for _, tt := range []struct {
 		when string
 		want truth

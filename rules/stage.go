@@ -169,6 +169,18 @@ func (st *stage) Reads() pipeline.Reads { return st.reads }
 // Rules names the rules of the whole step, in order.
 func (st *stage) Rules() []string { return st.names }
 
+// ShadowRules names those of the whole step's rules that are tried only.
+func (st *stage) ShadowRules() []string { return st.set.shadowRules() }
+
+func (s *ruleset) shadowRules() (names []string) {
+	for _, x := range s.rules {
+		if x.shadow {
+			names = append(names, x.name)
+		}
+	}
+	return names
+}
+
 // Terms lists the terms of the stage's conditions.
 func (st *stage) Terms() []Term {
 	out := make([]Term, len(st.terms))
@@ -207,7 +219,7 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 
 // hold adds what a rule that held wants to a result.
 func (x *rule) hold(r *pipeline.Result, evidence []pipeline.Evidence) {
-	r.Hits = append(r.Hits, pipeline.Hit{At: x.at, Name: x.name, Score: x.score, Evidence: evidence, Shadow: x.shadow})
+	r.Hits = append(r.Hits, pipeline.Hit{At: x.at, Name: x.name, Score: x.score, Action: x.final, Evidence: evidence, Shadow: x.shadow})
 	if x.final != pipeline.Pass && !x.shadow && r.Verdict.Action == pipeline.Pass {
 		r.Verdict = pipeline.Verdict{At: x.at, Action: x.final, Reply: x.reply, By: x.name}
 	}
@@ -271,6 +283,9 @@ func (t *thresholdStage) Reads() pipeline.Reads {
 	}
 	return r
 }
+
+// ShadowRules names those of the whole step's rules that are tried only.
+func (t *thresholdStage) ShadowRules() []string { return t.set.shadowRules() }
 
 // Rules names the rules of the whole step, in order.
 func (t *thresholdStage) Rules() []string { return t.names }
