@@ -1,0 +1,153 @@
+package program
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+const root = "../../.."
+
+// Every command of the README works as it stands there, in that order; only the ports are others.
+func TestReadme(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not here")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "examples"), os.DirFS(filepath.Join(root, "examples"))); err != nil {
+		t.Fatal(err)
+	}
+	// What the output of some of them shows, by how they begin.
+	shows := map[string]string{
+		"curl -sS -u 'me@localhost":                         "It works.",
+		"sluice user list":                                  "you@localhost",
+		"sluice explain hello@example.org":                  "outcome    delivered to INBOX",
+		"sluice check -c examples/first/sluice.yaml --to":   "would be   quarantined",
+		"sluice check -c examples/first/sluice.yaml --from": "would be   refused: 550 5.7.1 this did not come from the bank",
+		"sluice quarantine list":                            "Claim your prize!!!",
+		"sluice quarantine show":                            "You only have to click.",
+		"sluice quarantine release":                         "delivered to me@localhost",
+		"sluice explain $ID":                                "released from quarantine",
+	}
+	var server *running
+	stop := func() {
+		if server != nil {
+			_ = server.cmd.Process.Signal(os.Interrupt)
+			<-server.exited
+		}
+	}
+	defer func() { stop() }()
+	others := strings.NewReplacer("go run ./cmd/sluice", "sluice")
+	env, password := os.Environ(), ""
+	ran := 0
+	for _, command := range shellLines(read(t, root, "README.md")) {
+		ran++
+		command = strings.ReplaceAll(others.Replace(command), "PASSWORD", password)
+		if args, ok := strings.CutPrefix(command, "sluice serve"); ok {
+			stop()
+			out := filepath.Join(dir, fmt.Sprintf("out%d", ran))
+			server, others = serveReadme(t, dir, out, strings.Fields(args))
+			if shown := regexp.MustCompile(`(?m)^  password  (\S+)$`).FindStringSubmatch(read(t, dir, filepath.Base(out))); shown != nil {
+				password = shown[1]
+			}
+			continue
+		}
+		out, err := shell(dir, env, command)
+		for end := time.Now().Add(time.Second); err != nil && strings.Contains(command, "explain") && time.Now().Before(end); {
+			out, err = shell(dir, env, command) // records are written soon, not at once
+		}
+		if err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		if name, _, ok := strings.Cut(command, "=$("); ok {
+			out, err = shell(dir, env, command+"; echo $"+name)
+			if err != nil {
+				t.Error(err)
+			}
+			env = append(env, name+"="+strings.TrimSpace(out))
+		}
+		for begins, want := range shows {
+			if strings.HasPrefix(command, begins) {
+				delete(shows, begins)
+				if !strings.Contains(out, want) {
+					t.Errorf("%s: %q is not in\n%s", command, want, out)
+				}
+			}
+		}
+	}
+	if len(shows) > 0 {
+		t.Errorf("the README no longer has %v", shows)
+	}
+}
+
+// shellLines returns the commands of a text's sh blocks.
+func shellLines(text string) (lines []string) {
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		lines = append(lines, strings.Split(strings.TrimSpace(block[1]), "\n")...)
+	}
+	return lines
+}
+
+func shell(dir string, env []string, command string) (string, error) {
+	cmd := exec.Command("sh", "-c", command)
+	cmd.Dir, cmd.Env = dir, env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// serveReadme starts the default doors on free ports and returns what to write instead of the README's commands and ports.
+func serveReadme(t *testing.T, dir, outFile string, args []string) (*running, *strings.Replacer) {
+	t.Helper()
+	ports := map[string]string{"smtp": "2525", "lmtp": "2424", "milter": "8891", "imap": "1143", "imaps": "1993", "pop3": "1110", "pop3s": "1995"}
+	args = append([]string{"serve"}, args...)
+	for door := range ports {
+		args = append(args, "--listen", door+"=127.0.0.1:0")
+	}
+	out, err := os.Create(outFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	r, err := start(dir, os.Environ(), out, "sluice", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, ok := r.log.wait(readyLine, r.exited)
+	if !ok {
+		t.Fatalf("not ready:\n%s", r.log)
+	}
+	pairs := []string{"go run ./cmd/sluice", "sluice"}
+	for _, d := range openDoor.FindAllStringSubmatch(line, -1) {
+		pairs = append(pairs, "127.0.0.1:"+ports[d[1]], d[2])
+	}
+	return r, strings.NewReplacer(pairs...)
+}
+
+// Every configuration among the examples is right.
+func TestExamples(t *testing.T) {
+	isConfiguration := regexp.MustCompile(`(?m)^(pipeline|listen):`)
+	found := 0
+	for _, pattern := range []string{"examples/*.yaml", "examples/*/*.yaml"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if !isConfiguration.MatchString(read(t, filepath.Dir(file), filepath.Base(file))) {
+				continue // rules, which have a test of their own
+			}
+			found++
+			if out, err := exec.Command("sluice", "check", "-c", file).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", file, err, out)
+			}
+		}
+	}
+	if found < 2 {
+		t.Errorf("only %d configurations were found", found)
+	}
+}
