@@ -125,8 +125,8 @@ func (d *doors) closeAll() {
 	}
 }
 
-// serve serves every listener, each in a goroutine that ends with shutdown, and returns a channel that gets the error of
-// one that ends before.
+// serve serves every listener, each in a goroutine that ends with shutdown, and returns a channel that gets the error
+// of one that ends before.
 func (d *doors) serve() (failed <-chan error) {
 	errs := make(chan error, 1)
 	for _, x := range d.all {

@@ -169,7 +169,8 @@ func (c *quarantineRelease) Run(p *program) error {
 	})
 }
 
-// release delivers a held mail to the accounts its recipient leads to, or hands it to the MTA behind us, and says which.
+// release delivers a held mail to the accounts its recipient leads to, or hands it to the MTA behind us, and says
+// which.
 func (p *program) release(ctx context.Context, c *config.Config, u *users.Users, r quarantine.Row, content io.Reader) (way string, err error) {
 	address, err := mime.ParseAddress(r.Address)
 	if err != nil {

@@ -100,7 +100,8 @@ func shell(dir string, env []string, command string) (string, error) {
 	return string(out), err
 }
 
-// serveReadme starts the default doors on free ports and returns what to write instead of the README's commands and ports.
+// serveReadme starts the default doors on free ports and returns what to write instead of the README's commands and
+// ports.
 func serveReadme(t *testing.T, dir, outFile string, args []string) (*running, *strings.Replacer) {
 	t.Helper()
 	ports := map[string]string{"smtp": "2525", "lmtp": "2424", "milter": "8891", "imap": "1143", "imaps": "1993", "pop3": "1110", "pop3s": "1995"}

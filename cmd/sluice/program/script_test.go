@@ -118,7 +118,7 @@ var (
 	openDoor  = regexp.MustCompile(`(smtp|lmtp|milter|imap|imaps|pop3|pop3s)=(\S+)`)
 )
 
-// serve NAME [ENV=VALUE] PROGRAM ARGS… starts a program, waits until it is ready, and sets $smtp, $imap … to where its
+// serve NAME PROGRAM ARGS… starts a program, waits until it is ready, and sets $smtp, $imap … to where its
 // doors are. What it prints is in NAME.out and, after stop, its log in NAME.log.
 func serveScript(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
