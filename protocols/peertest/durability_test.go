@@ -16,7 +16,7 @@ import (
 func quiet(t *testing.T) *Sluice {
 	t.Helper()
 	return StartSluice(t, SluiceConfig{
-		YAML:     "domains: [example.org]\nlog: {level: warn, format: text}\npipeline:\n  - rules: {files: [rules.yaml]}\n",
+		YAML:     "domains: [example.org]\npipeline:\n  - rules: {files: [rules.yaml]}\n",
 		Files:    map[string]string{"rules.yaml": "rules:\n  - name: marked\n    when: has(\"X-Marked\")\n    score: 1\n"},
 		Accounts: []string{"me@example.org"},
 	})

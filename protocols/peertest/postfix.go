@@ -24,6 +24,8 @@ type PostfixConfig struct {
 	Main map[string]string
 	// MainText is added at the end of main.cf as it is, after the same replacements.
 	MainText string
+	// MasterText is added at the end of master.cf as it is, after the same replacements.
+	MasterText string
 	// Transport is added to the transport map: "alice@example.org lmtp:inet:127.0.0.1:24".
 	Transport []string
 	// Chroot runs those services in the queue directory that Debian runs there.
@@ -196,7 +198,7 @@ lmtp      unix  -       -       Y       -       -       lmtp
 anvil     unix  -       -       Y       -       1       anvil
 scache    unix  -       -       Y       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
-`, Port(p.Address)), " Y ", " "+y+" "))
+`, Port(p.Address)), " Y ", " "+y+" ")+p.expand(c.MasterText))
 }
 
 func (p *Postfix) expand(s string) string {

@@ -43,14 +43,14 @@ func startSite(t *testing.T) site {
 	t.Helper()
 	Need(t, "postfix", "swaks", "curl", "python3")
 	dir := TempDir(t)
-	d := DNS(t, "2.2.0.192.zen.test. A 127.0.0.2")
+	d := DNS(t, "2.2.0.192.zen.lists.example. A 127.0.0.2")
 	s := StartSluice(t, SluiceConfig{
 		Dir: dir,
 		YAML: fmt.Sprintf(`domains: [example.org]
 trusted: [127.0.0.0/8]
 resolver: {servers: [%q]}
 pipeline:
-  - dnsbl: {lists: {zen: {zone: zen.test}}}
+  - dnsbl: {lists: {zen: {zone: zen.lists.example}}}
   - rules: {files: [rules.yaml], junk: 5}
 `, d.Address),
 		Files:    map[string]string{"rules.yaml": theRules},
