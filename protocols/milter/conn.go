@@ -488,7 +488,7 @@ func unXtext(s string) string {
 		if s[i] == '+' && i+2 < len(s) {
 			hi, lo := strings.IndexByte(hex, s[i+1]), strings.IndexByte(hex, s[i+2])
 			if hi >= 0 && lo >= 0 {
-				b.WriteByte(byte(hi<<4 | lo)) //nolint:gosec // two nibbles
+				b.WriteByte(byte(hi<<4 | lo))
 				i += 2
 				continue
 			}

@@ -87,7 +87,7 @@ C: R <me@example.org>
 S: c
 C: R <bad@EXAMPLE.org>
 S: y 550 5.7.1 no 100%% such luck
-` + content + `
+` + transfer + `
 S: i 0 X-Sluice-Id| t1 *
 S: a
 C: A
@@ -126,7 +126,7 @@ S: c
 C: D R|i|4F2
 C: R <Me+Tag@example.org>|NOTIFY=NEVER|ORCPT=rfc822;al+2Bias@example.org
 S: c
-` + content + `
+` + transfer + `
 S: i 0 X-Sluice-Id| t1 *
 S: a
 C: A
@@ -270,7 +270,7 @@ C: R <refuse@example.org>
 S: c
 C: R <DisCard@Example.ORG>
 S: c
-` + content + `
+` + transfer + `
 S: i 0 X-Sluice-Id| t1 *
 S: - <DisCard@Example.ORG>
 S: - <"hold"@example.org>
@@ -301,6 +301,11 @@ S: a
 }
 
 func TestAnswersForAll(t *testing.T) {
+	steps := func(s ...pipeline.Step) []pipeline.Step { return s }
+	content := func(name string, v pipeline.Verdict, mailboxes ...string) pipeline.Step {
+		return says(name, pipeline.Content, v, mailboxes...)
+	}
+	hold, discard := pipeline.Verdict{Action: pipeline.Quarantine}, pipeline.Verdict{Action: pipeline.Discard}
 	postpone := pipeline.Verdict{
 		Action: pipeline.TempFail,
 		Reply:  pipeline.Reply{Code: 451, Enhanced: "4.7.1", Text: "later"},
@@ -312,23 +317,16 @@ func TestAnswersForAll(t *testing.T) {
 		end    string
 		held   int
 	}{
-		{"all refused", []pipeline.Step{says("a", pipeline.Content, reject("no"), "me"), says("b", pipeline.Content, reject("nor you"), "you")},
-			"S: y 550 5.7.1 no\n", "refused", 0},
-		{"one postponed", []pipeline.Step{says("a", pipeline.Content, postpone, "you"),
-			says("b", pipeline.Content, pipeline.Verdict{Action: pipeline.Quarantine}, "me")},
-			"S: y 451 4.7.1 later\n", "refused", 0},
-		{"all discarded", []pipeline.Step{says("a", pipeline.Content, pipeline.Verdict{Action: pipeline.Discard})},
-			"S: d\n", "handed over", 0},
-		{"all held", []pipeline.Step{says("a", pipeline.Content, pipeline.Verdict{Action: pipeline.Quarantine})},
-			"S: d\n", "handed over", 1},
-		{"one refused, one discarded", []pipeline.Step{says("a", pipeline.Content, reject("no"), "me"),
-			says("b", pipeline.Content, pipeline.Verdict{Action: pipeline.Discard}, "you")},
-			"S: d\n", "handed over", 1},
+		{"all refused", steps(content("a", reject("no"), "me"), content("b", reject("nor you"), "you")), "S: y 550 5.7.1 no\n", "refused", 0},
+		{"one postponed", steps(content("a", postpone, "you"), content("b", hold, "me")), "S: y 451 4.7.1 later\n", "refused", 0},
+		{"all discarded", steps(content("a", discard)), "S: d\n", "handed over", 0},
+		{"all held", steps(content("a", hold)), "S: d\n", "handed over", 1},
+		{"one refused, one discarded", steps(content("a", reject("no"), "me"), content("b", discard, "you")), "S: d\n", "handed over", 1},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := open(t, nil, x.steps...)
 			m := d.dial()
-			m.talk(postfix + "C: M <>\nS: c\nC: R <me@example.org>\nS: c\nC: R <you@example.org>\nS: c\n" + content + x.answer)
+			m.talk(postfix + "C: M <>\nS: c\nC: R <me@example.org>\nS: c\nC: R <you@example.org>\nS: c\n" + transfer + x.answer)
 			if r, _ := d.journal.Last(); r.End != x.end {
 				t.Errorf("the record ends %q, want %q", r.End, x.end)
 			}
@@ -392,7 +390,7 @@ func TestWhatFailsIsPostponed(t *testing.T) {
 	t.Run("journal", func(t *testing.T) {
 		d := open(t, nil, discard)
 		d.journal.Err = errors.New("disk full")
-		d.dial().talk(postfix + "C: M <>\nS: c\nC: R <you@example.org>\nS: c\n" + content + internal)
+		d.dial().talk(postfix + "C: M <>\nS: c\nC: R <you@example.org>\nS: c\n" + transfer + internal)
 	})
 	t.Run("panic", func(t *testing.T) {
 		d := open(t, nil, hold)
@@ -467,10 +465,10 @@ func TestEventsOutOfOrder(t *testing.T) {
 		{"an end without a beginning", "C: E\n" + stray},
 		{"a body without a beginning", "C: B x\n" + stray + "C: E\n" + stray},
 		{"DATA without a sender", "C: T\n" + stray},
-		{"no recipients", "C: M <>\nS: c\n" + content + "S: y 503 5.5.1 no recipients\n"},
+		{"no recipients", "C: M <>\nS: c\n" + transfer + "S: y 503 5.5.1 no recipients\n"},
 		{"a malformed sender", "C: M <\ta@c>\nS: y 501 5.1.7 malformed sender address\n"},
 		{"a malformed recipient", "C: M <>\nS: c\nC: R <>\nS: y 501 5.1.3 malformed recipient address\n"},
-		{"neither connect nor helo", "C: M <>\nS: c\nC: R <me@example.org>\nS: c\n" + content + "S: i 0 X-Sluice-Id| t1 *\nS: a\n"},
+		{"neither connect nor helo", "C: M <>\nS: c\nC: R <me@example.org>\nS: c\n" + transfer + "S: i 0 X-Sluice-Id| t1 *\nS: a\n"},
 		{"no end of header", "C: M <>\nS: c\nC: R <me@example.org>\nS: c\nC: L A| b\nS: c\nC: E\nS: i 0 *\nS: a\n"},
 		{"MAIL after MAIL", "C: M <>\nS: c\nC: R <x@example.org>\nS: c\n" + message + "S: i 0 X-Sluice-Id| t2 *\nS: a\n"},
 	} {
@@ -549,7 +547,7 @@ C: R <you@example.org>
 S: c
 C: R <them@example.org>
 S: y 452 4.5.3 too many recipients
-` + content + `
+` + transfer + `
 S: i 0 X-Sluice-Id| t1 *
 S: a
 `},
@@ -616,14 +614,14 @@ S: c
 	bad := says("rules", pipeline.Rcpt, reject("no"), "bad")
 	t.Run("all", func(t *testing.T) {
 		d := open(t, nil, bad)
-		d.dial().talk(local + "C: R <bad@example.org>\nS: c\n" + content + "S: y 550 5.7.1 no\n")
+		d.dial().talk(local + "C: R <bad@example.org>\nS: c\n" + transfer + "S: y 550 5.7.1 no\n")
 		if r, _ := d.journal.Last(); r.End != "refused" {
 			t.Errorf("the record ends %q", r.End)
 		}
 	})
 	t.Run("some", func(t *testing.T) {
 		d := open(t, nil, bad)
-		d.dial().talk(local + "C: R <bad@example.org>\nS: c\nC: R <me@example.org>\nS: c\n" + content +
+		d.dial().talk(local + "C: R <bad@example.org>\nS: c\nC: R <me@example.org>\nS: c\n" + transfer +
 			"S: i 0 X-Sluice-Id| t1 *\nS: - <bad@example.org>\nS: a\n")
 		if len(d.held.held) != 1 || d.held.held[0].Recipients[0].Address != "bad@example.org" {
 			t.Errorf("held: %+v", d.held.held)
@@ -680,7 +678,7 @@ func TestFieldsThatHoldForOneAloneAreNotAdded(t *testing.T) {
 		},
 	})
 	d := open(t, nil, own)
-	d.dial().talk(postfix + "C: M <>\nS: c\nC: R <me@example.org>\nS: c\nC: R <you@example.org>\nS: c\n" + content +
+	d.dial().talk(postfix + "C: M <>\nS: c\nC: R <me@example.org>\nS: c\nC: R <you@example.org>\nS: c\n" + transfer +
 		"S: i 0 X-All| all\nS: i 0 X-Sluice-Id| t1 *\nS: a\n")
 }
 

@@ -204,9 +204,9 @@ C: M <a@sender.example>
 S: c
 C: R <me@example.org>
 S: c
-` + content
+` + transfer
 
-const content = `
+const transfer = `
 C: T
 S: c
 C: L Subject| hello
@@ -246,7 +246,7 @@ func (m *mta) say(text string) {
 	switch code {
 	case "O":
 		var b []byte
-		for _, w := range strings.Fields(data) {
+		for w := range strings.FieldsSeq(data) {
 			n, err := strconv.ParseUint(w, 0, 32)
 			if err != nil {
 				m.t.Fatal(err)

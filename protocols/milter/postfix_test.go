@@ -178,7 +178,7 @@ func TestUnderPostfix(t *testing.T) {
 		}
 	})
 	if log := p.Log(); strings.Contains(log, "warning: ") {
-		for _, line := range strings.Split(log, "\n") {
+		for line := range strings.Lines(log) {
 			if strings.Contains(line, "warning: ") && !strings.Contains(line, "dns") {
 				t.Errorf("Postfix warns: %s", line)
 			}

@@ -183,7 +183,7 @@ func (w *wire) negotiate(data []byte) error {
 // respond writes an answer that go-milter knows nothing of.
 func (w *wire) respond(r gomilter.Response) error {
 	m := r.Response()
-	packet := binary.BigEndian.AppendUint32(nil, uint32(1+len(m.Data))) //nolint:gosec // a reply is short
+	packet := binary.BigEndian.AppendUint32(nil, uint32(1+len(m.Data)))
 	packet = append(packet, m.Code)
 	_, err := w.Write(append(packet, m.Data...))
 	return err
@@ -205,13 +205,18 @@ func (w *wire) Write(p []byte) (int, error) {
 			binary.BigEndian.PutUint32(at, binary.BigEndian.Uint32(at)&w.offered[i])
 		}
 	}
-	if w.broken != nil {
-		return len(p), nil
-	}
-	if w.broken = w.SetWriteDeadline(time.Now().Add(w.limits.Packet)); w.broken == nil {
-		_, w.broken = w.Conn.Write(p)
+	if w.broken == nil {
+		w.broken = w.write(p)
 	}
 	return len(p), nil
+}
+
+func (w *wire) write(p []byte) error {
+	if err := w.SetWriteDeadline(time.Now().Add(w.limits.Packet)); err != nil {
+		return err
+	}
+	_, err := w.Conn.Write(p)
+	return err
 }
 
 // Close is called by go-milter at its end.

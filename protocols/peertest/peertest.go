@@ -66,7 +66,7 @@ func lookPath(program string) (string, error) {
 // Short, because the path of a unix socket has at most 107 octets; open, because mail programs change their user.
 func TempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "peer")
+	dir, err := os.MkdirTemp("/tmp", "peer") //nolint:usetesting // its folders have long names and are closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TempDir(t testing.TB) string {
 			t.Errorf("clean up: %v", err)
 		}
 	})
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // other users' programs look in
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -96,7 +96,7 @@ func Address(t testing.TB) string {
 	allPorts.mu.Lock()
 	defer allPorts.mu.Unlock()
 	for range 1000 {
-		port := 12000 + rand.IntN(20000) //nolint:gosec // no secret
+		port := 12000 + rand.IntN(20000)
 		if allPorts.given[port] {
 			continue
 		}
@@ -205,7 +205,7 @@ func run(t testing.TB, stdin string, program string, args ...string) (output str
 	t.Helper()
 	Need(t, program)
 	path, _ := lookPath(program)
-	cmd := exec.Command(path, args...) //nolint:gosec // tests run what they name
+	cmd := exec.Command(path, args...)
 	var out bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
 	p, err := start(cmd)

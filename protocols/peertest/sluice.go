@@ -122,7 +122,7 @@ listen:
 func (s *Sluice) write(name, text string) {
 	s.t.Helper()
 	path := filepath.Join(s.Dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // a test's
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -196,7 +196,7 @@ func (s *Sluice) logPath() string { return filepath.Join(s.Dir, "sluice.log") }
 
 // Command returns a run of the program with this configuration.
 func (s *Sluice) Command(args ...string) *exec.Cmd {
-	cmd := exec.Command(s.program, append([]string{"-c", filepath.Join(s.Dir, "sluice.yaml")}, args...)...) //nolint:gosec // a test's
+	cmd := exec.Command(s.program, append([]string{"-c", filepath.Join(s.Dir, "sluice.yaml")}, args...)...)
 	cmd.Dir = s.Dir
 	return cmd
 }
@@ -271,7 +271,7 @@ func (s *Sluice) Mails(account, folder string, n int) []string {
 	})
 	var out []string
 	for _, f := range files {
-		b, err := os.ReadFile(f) //nolint:gosec // a test's
+		b, err := os.ReadFile(f)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func build(t testing.TB, main string) string {
 	Need(t, "go")
 	dir := buildDir(t)
 	program := filepath.Join(dir, strings.ReplaceAll(main, "/", "-"))
-	cmd := exec.Command("go", "build", "-o", program, "./"+main) //nolint:gosec // a test's
+	cmd := exec.Command("go", "build", "-o", program, "./"+main)
 	cmd.Dir = root()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build ./%s: %v\n%s", main, err, out)
