@@ -29,6 +29,25 @@ func makeFolder(data string) error {
 	return nil
 }
 
+// spoolFolder makes the folder in which large messages wait while they arrive, and removes what a crash has left there:
+// nobody has answered for it. The caller owns the data folder.
+func spoolFolder(data string) (string, error) {
+	dir := filepath.Join(data, "spool")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make %s: %w", dir, cause(err))
+	}
+	left, err := filepath.Glob(filepath.Join(dir, ".spool-*"))
+	if err != nil {
+		return "", fmt.Errorf("look into %s: %w", dir, err)
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			return "", fmt.Errorf("remove %s: %w", file, cause(err))
+		}
+	}
+	return dir, nil
+}
+
 // cause returns what the system said, without the call and the path.
 func cause(err error) error {
 	var e *fs.PathError

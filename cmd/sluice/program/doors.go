@@ -43,7 +43,7 @@ type doors struct {
 }
 
 // doors makes the servers. They listen nowhere yet.
-func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipeline.Plan, key pipeline.Handover) *doors {
+func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipeline.Plan, key pipeline.Handover, spool string) *doors {
 	current := func() *pipeline.Plan { return plan }
 	trusted := func(a netip.Addr) bool { return c.Trusts(a) }
 	logins := &listen.Logins{Log: log, Now: p.now}
@@ -51,12 +51,12 @@ func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipe
 		return smtp.New(smtp.Config{
 			LMTP: lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: current,
 			Directory: h.users, Store: h.store, Quarantine: h.quarantine, Recall: h.recall, Handover: key,
-			Trusted: trusted, Limits: limits, MIME: c.Limits.MIME(), Now: p.now, Log: log,
+			Trusted: trusted, Limits: limits, SpoolDir: spool, MIME: c.Limits.MIME(), Now: p.now, Log: log,
 		})
 	}
 	asking := milter.New(milter.Config{
 		Plan: current, Quarantine: h.quarantine, Handover: key, Hostname: c.Hostname, Trusted: trusted,
-		Log: log, Now: p.now, Limits: c.Limits.Milter,
+		Log: log, Now: p.now, Limits: c.Limits.Milter, SpoolDir: spool,
 	})
 	readers := imap.New(imap.Config{
 		Store: h.store, Directory: h.users, Logins: logins, Hostname: c.Hostname, Log: log, Limits: c.Limits.IMAP,

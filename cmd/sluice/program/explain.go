@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore"
@@ -35,7 +36,7 @@ func (c *explainCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	records, err := find(p.ctx, settings, c.Key)
+	records, err := await(p.ctx, settings, c.Key)
 	if err != nil {
 		return err
 	}
@@ -62,6 +63,25 @@ func (c *explainCommand) Run(p *program) error {
 		t.record(x.Record, x.Files)
 	}
 	return t.err
+}
+
+// recordDelay is how long after the reply a record may take to be readable by other processes.
+const recordDelay = 500 * time.Millisecond
+
+// await is find; of a mail that has just come in the record may be on its way.
+func await(ctx context.Context, c *config.Config, key string) ([]*pipeline.Record, error) {
+	until := time.Now().Add(recordDelay)
+	for {
+		records, err := find(ctx, c, key)
+		if err != nil || len(records) > 0 || time.Now().After(until) {
+			return records, err
+		}
+		select {
+		case <-time.After(recordDelay / 10):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // find returns the records that a key names, oldest first. Where no journal was ever written there are none.

@@ -118,7 +118,11 @@ func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
 	if err != nil {
 		return err
 	}
-	doors := p.doors(c, h, log, plan, pipeline.Handover{Key: key})
+	spool, err := spoolFolder(c.Data)
+	if err != nil {
+		return err
+	}
+	doors := p.doors(c, h, log, plan, pipeline.Handover{Key: key}, spool)
 	if err := doors.open(p.ctx, sockets, certificate); err != nil {
 		return err
 	}
