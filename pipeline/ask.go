@@ -156,7 +156,7 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 			// Pick up what has arrived meanwhile without waiting for it.
 			select {
 			case r := <-done:
-				s.arrived(r, running, drop)
+				s.arrived(r, drop)
 			default:
 			}
 			continue
@@ -164,11 +164,11 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 		if len(running) == 0 {
 			return // the rest waits for stages that are not asked
 		}
-		s.arrived(<-done, running, drop)
+		s.arrived(<-done, drop)
 	}
 }
 
-func (s *Session) arrived(r reply, running map[call]context.CancelFunc, drop func(call)) {
+func (s *Session) arrived(r reply, drop func(call)) {
 	drop(r.call)
 	s.put(r.call, r.answer)
 }

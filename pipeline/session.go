@@ -191,7 +191,7 @@ func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
 		return nil // it is asked about when the message is there
 	}
 	// What was said before this recipient came may settle it.
-	for before := Connect; before < Rcpt; before++ {
+	for before := range Rcpt {
 		s.note(x, before)
 	}
 	if !x.settled() {
