@@ -39,6 +39,18 @@ func message(uid uint32, modseq uint64) Message {
 	}
 }
 
+func TestFilesAreTheOwnersAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "index.db")
+	d := open(t, path)
+	_, err := d.AddFolder(t.Context(), Folder{Name: ".a", Validity: 7, Next: 1, ModSeq: 1}, nil)
+	check(t, err)
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		st, err := os.Stat(path + suffix)
+		check(t, err)
+		equal(t, "mode of index.db"+suffix, st.Mode().Perm(), os.FileMode(0o600))
+	}
+}
+
 func TestChangesLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a%20b?c#d", "index.db") // names of accounts may have such characters
 	check(t, os.Mkdir(filepath.Dir(path), 0o700))
