@@ -13,11 +13,13 @@ type Address = mime.Address
 // A Client is who brings the mail, as far as the door knows. The zero Client is unknown: stages that look into the
 // world about it are not asked, and what pure ones, rules, say about it is unknown.
 type Client struct {
-	Addr    netip.Addr `json:"addr,omitzero"`
-	Name    string     `json:"name,omitempty"`    // its name in DNS if that leads back to Addr, else ""
-	Login   string     `json:"login,omitempty"`   // the account it has authenticated as
-	Trusted bool       `json:"trusted,omitempty"` // its address is in a configured trusted network
-	TLS     string     `json:"tls,omitempty"`     // "TLSv1.3", or "" over cleartext
+	Addr netip.Addr `json:"addr,omitzero"`
+	Name string     `json:"name,omitempty"` // its name in DNS if that leads back to Addr, else ""
+	// NameUnknown says why Name is not known, where it is not: the DNS did not answer, or was not asked.
+	NameUnknown string `json:"name_unknown,omitempty"`
+	Login       string `json:"login,omitempty"`   // the account it has authenticated as
+	Trusted     bool   `json:"trusted,omitempty"` // its address is in a configured trusted network
+	TLS         string `json:"tls,omitempty"`     // "TLSv1.3", or "" over cleartext
 }
 
 // Known reports whether the client's address is known.

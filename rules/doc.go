@@ -27,11 +27,11 @@
 // "unknown and false" is false, everything else that needs an unknown is unknown. A rule whose condition is unknown does
 // not hold; the record says why.
 //
-// What a door does not tell about the client is unknown. Without an address client.ip and client.name are; client.login
-// and client.trusted are too, unless the door says that there is a login or that the client is trusted. An empty greeting
-// is unknown. A null sender is known: from.address is "". So is a header without an address in From: header_from.address
-// is "" and header_from.count is 0. With several addresses header_from is the first, and a rule that wants to be sure asks
-// for header_from.count == 1.
+// What a door does not tell about the client is unknown: its name where the DNS did not say, or was not asked, as about
+// trusted clients. Without an address client.ip and client.name are unknown; client.login and client.trusted are too,
+// unless the door says that there is a login or that the client is trusted. An empty greeting is unknown. A null sender is
+// known: from.address is "". So is a header without an address in From: header_from.address is "" and header_from.count
+// is 0. With several addresses header_from is the first, and a rule that wants to be sure asks for header_from.count == 1.
 //
 // A term is what and, or and not join; each has one truth of its own, which the record keeps. known() and hit() are terms
 // by themselves. A comparison, a ternary, a let and any() with its like are one term each, whatever is inside: unknown if

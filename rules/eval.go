@@ -176,6 +176,8 @@ func (s *state) missing(r ref) error {
 		}
 	case "client":
 		switch {
+		case r.field == "name" && c.NameUnknown != "":
+			return fmt.Errorf("the client's name is unknown: %s", c.NameUnknown)
 		case c.Known():
 		case r.field == "login" && c.Login != "":
 		case r.field == "trusted" && c.Trusted:

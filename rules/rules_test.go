@@ -477,6 +477,19 @@ rules:
 	}
 }
 
+// A client of whom the DNS said that it has no name is another than one whose name is not known.
+func TestClientName(t *testing.T) {
+	v := view(t)
+	v.Client.Name, v.Client.NameUnknown = "", ""
+	if got, why := truthOfRule(t, `client.name == ""`, v); got != isTrue {
+		t.Errorf("no name: %d %q", got, why)
+	}
+	v.Client.NameUnknown = "look up the name: timeout"
+	if got, why := truthOfRule(t, `client.name == ""`, v); got != unknown || why != "the client's name is unknown: look up the name: timeout" {
+		t.Errorf("name unknown: %d %q", got, why)
+	}
+}
+
 func TestHitOfOtherSteps(t *testing.T) {
 	v := view(t)
 	v.Hits = []pipeline.Hit{{Step: "early", At: 1, Name: "foe"}, {Step: "trial", At: 0, Name: "maybe", Shadow: true}}

@@ -46,6 +46,7 @@ type conversation struct {
 	// At LMTP a message is received by a goroutine of go-smtp's.
 	mu        sync.Mutex
 	session   *pipeline.Session // SMTP: from the first greeting on
+	named     pipeline.Client   // who is connected, with what the DNS said of its name
 	connected bool
 	greeting  string
 	extended  bool
@@ -85,7 +86,10 @@ func (c *conversation) peer() string {
 
 // client is who is connected. At LMTP that is not who brings the mail.
 func (c *conversation) client() pipeline.Client {
-	return pipeline.Client{Addr: c.conn.Peer(), Trusted: c.conn.Trusted(), TLS: c.conn.TLSVersion()}
+	return pipeline.Client{
+		Addr: c.conn.Peer(), Name: c.named.Name, NameUnknown: c.named.NameUnknown,
+		Trusted: c.conn.Trusted(), TLS: c.conn.TLSVersion(),
+	}
 }
 
 // hello takes the greeting. A reply refuses it.
@@ -99,6 +103,7 @@ func (c *conversation) hello(verb, greeting string) (no *pipeline.Reply) {
 	}
 	defer c.caught("greeting", func() { no = &notNow })
 	if c.session == nil {
+		c.named = nameOf(c.ctx(), c.s.cfg.Resolver, c.client())
 		c.session = c.s.cfg.Plan().NewSession(pipeline.SMTP, c.client())
 	}
 	if !c.connected {

@@ -94,6 +94,8 @@ type Config struct {
 	Recall func(ctx context.Context, id string) (*pipeline.Record, error)
 	// Handover recognises the mail that another of our doors has decided. The zero value recognises nothing.
 	Handover pipeline.Handover
+	// Resolver finds the names of clients; nil: they are unknown.
+	Resolver pipeline.Resolver
 	// Trusted reports whether an address is in a trusted network; nil: none is.
 	Trusted func(netip.Addr) bool
 	Limits  Limits

@@ -212,7 +212,7 @@ func (c *checkCommand) client(settings *config.Config) (pipeline.Client, error) 
 		return pipeline.Client{}, fmt.Errorf("--client %s: this is no IP address", c.Client)
 	}
 	a = a.Unmap()
-	return pipeline.Client{Addr: a, Trusted: settings.Trusts(a)}, nil
+	return pipeline.Client{Addr: a, Trusted: settings.Trusts(a), NameUnknown: errOffline.Error()}, nil
 }
 
 // envelope returns sender and recipients: those of the command line, else those that the mail names.

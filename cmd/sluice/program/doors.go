@@ -43,7 +43,7 @@ type doors struct {
 }
 
 // doors makes the servers. They listen nowhere yet.
-func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipeline.Plan, key pipeline.Handover, spool string) *doors {
+func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipeline.Plan, key pipeline.Handover, resolver pipeline.Resolver, spool string) *doors {
 	current := func() *pipeline.Plan { return plan }
 	trusted := func(a netip.Addr) bool { return c.Trusts(a) }
 	logins := &listen.Logins{Log: log, Now: p.now}
@@ -51,7 +51,7 @@ func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipe
 		return smtp.New(smtp.Config{
 			LMTP: lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: current,
 			Directory: h.users, Store: h.store, Quarantine: h.quarantine, Recall: h.recall, Handover: key,
-			Trusted: trusted, Limits: limits, SpoolDir: spool, MIME: c.Limits.MIME(), Now: p.now, Log: log,
+			Resolver: resolver, Trusted: trusted, Limits: limits, SpoolDir: spool, MIME: c.Limits.MIME(), Now: p.now, Log: log,
 		})
 	}
 	asking := milter.New(milter.Config{

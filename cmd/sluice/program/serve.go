@@ -122,7 +122,7 @@ func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
 	if err != nil {
 		return err
 	}
-	doors := p.doors(c, h, log, plan, pipeline.Handover{Key: key}, spool)
+	doors := p.doors(c, h, log, plan, pipeline.Handover{Key: key}, resolver, spool)
 	if err := doors.open(p.ctx, sockets, certificate); err != nil {
 		return err
 	}
