@@ -228,6 +228,12 @@ func (r *Record) recipient(x Recipient) *RecipientRecord {
 	return nil
 }
 
+// Lets reports whether the record names a recipient and lets the mail go to it.
+func (r *Record) Lets(x Recipient) bool {
+	known := r.recipient(x)
+	return known != nil && known.Verdict.Action <= Keep && known.Disposition == Delivered
+}
+
 // Resume returns a session that goes on where a record ends: its transaction, client and facts are recalled. Drive it
 // with Rcpt …, Data, Content, Done. Recipients that the record names get the recorded decision, for them only steps that
 // are asked at delivery are asked; others are decided from the recorded facts.

@@ -412,6 +412,13 @@ func (s *Session) Reset(why string) {
 	s.end()
 }
 
+// Forget ends the transaction without a record: another session goes on with it, and has one.
+func (s *Session) Forget() {
+	if s.tx != nil {
+		s.end()
+	}
+}
+
 // end tells the transaction's results what became of them and forgets them. What was found about the connection stays.
 func (s *Session) end() {
 	t := s.tx

@@ -55,11 +55,64 @@ func (c *conn) finish(mod *gomilter.Modifier) gomilter.Response {
 	case err != nil:
 		return c.refuse(*internalError(), "read the message: "+err.Error())
 	}
+	if r := c.decidedBefore(msg); r != nil {
+		return c.pass(msg, r)
+	}
 	verdicts, err := c.decide(msg)
 	if err != nil {
 		return c.refuse(pipeline.Reply{Code: 451, Enhanced: "4.3.2", Text: "shutting down, please try again later"}, err.Error())
 	}
 	return c.settle(mod, msg, verdicts)
+}
+
+// decidedBefore returns the record of a message that a trusted client brings back with our genuine mark, if that record
+// lets it go to every recipient: one released from quarantine, which must not be held again. nil is any other message.
+func (c *conn) decidedBefore(msg *mime.Message) *pipeline.Record {
+	recall := c.server.cfg.Recall
+	if recall == nil || !c.client.Trusted {
+		return nil
+	}
+	for f := range msg.Header().All(pipeline.IDField) {
+		id, genuine := c.server.cfg.Handover.Verify(f.Value(), msg)
+		if !genuine {
+			continue
+		}
+		r, err := recall(c.ctx, id)
+		if err != nil {
+			c.log.Error("recall a decision", "id", id, "err", err)
+			return nil
+		}
+		if r != nil && !slices.ContainsFunc(c.tx.rcpts, func(x rcpt) bool { return x.refused != nil || !r.Lets(x.recipient) }) {
+			return r
+		}
+	}
+	return nil
+}
+
+// pass lets a message through that was decided before. The record says that it came by.
+func (c *conn) pass(msg *mime.Message, r *pipeline.Record) gomilter.Response {
+	c.sess.Forget()
+	again := c.server.cfg.Plan().Resume(pipeline.Milter, r)
+	defer again.Close()
+	for _, x := range c.tx.rcpts {
+		again.Rcpt(c.ctx, x.recipient)
+	}
+	again.Data(c.ctx)
+	decisions := again.Content(c.ctx, msg)
+	deliveries := make([]pipeline.Delivery, len(decisions))
+	for i := range deliveries {
+		deliveries[i].Disposition = pipeline.Delivered
+	}
+	ctx, cancel := c.keepGoing()
+	defer cancel()
+	reply := pipeline.Reply{Code: 250, Enhanced: "2.0.0", Text: "decided before"}
+	if err := again.Done(ctx, reply, deliveries); err != nil {
+		c.log.Error("record a decision", "id", r.ID, "err", err)
+		c.answer = internalError()
+		return respond(c.answer)
+	}
+	c.log.Info("milter decision", "id", r.ID, "queue_id", c.tx.queueID, "client", c.client.Addr, "reply", reply.String())
+	return gomilter.RespAccept
 }
 
 // decide returns a decision for each of tx.rcpts, in their order.

@@ -24,12 +24,14 @@ type Config struct {
 	Plan       func() *pipeline.Plan // the plan of now; a connection stays with the one it began on
 	Quarantine mailstore.Quarantine
 	Handover   pipeline.Handover
-	Hostname   string                // ours, in trace fields of mail that is held
-	Trusted    func(netip.Addr) bool // nil trusts nobody
-	Log        *slog.Logger          // nil is slog.Default
-	Now        func() time.Time      // nil is time.Now
-	Limits     Limits
-	SpoolDir   string // where large messages wait; "" is the system's folder for temporary files
+	// Recall finds the record of a mail that carries our mark; nil, or no record, is that there is none.
+	Recall   func(ctx context.Context, id string) (*pipeline.Record, error)
+	Hostname string                // ours, in trace fields of mail that is held
+	Trusted  func(netip.Addr) bool // nil trusts nobody
+	Log      *slog.Logger          // nil is slog.Default
+	Now      func() time.Time      // nil is time.Now
+	Limits   Limits
+	SpoolDir string // where large messages wait; "" is the system's folder for temporary files
 }
 
 // Limits bound what an MTA can make us hold. A field that is zero has its default.

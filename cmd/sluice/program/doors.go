@@ -55,7 +55,7 @@ func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipe
 		})
 	}
 	asking := milter.New(milter.Config{
-		Plan: current, Quarantine: h.quarantine, Handover: key, Hostname: c.Hostname, Trusted: trusted,
+		Plan: current, Quarantine: h.quarantine, Recall: h.recall, Handover: key, Hostname: c.Hostname, Trusted: trusted,
 		Log: log, Now: p.now, Limits: c.Limits.Milter, SpoolDir: spool,
 	})
 	readers := imap.New(imap.Config{
