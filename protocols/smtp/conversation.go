@@ -308,6 +308,7 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 		return replyError(s.countUnknown(no))
 	}
 	taken := recipient{place: len(s.paths) - 1}
+	var fit []pipeline.Recipient // not taken yet, with room
 	var first pipeline.Reply
 	for _, account := range accounts {
 		r.Account = account
@@ -315,14 +316,27 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 			taken.accounts = append(taken.accounts, i) // one copy for each account
 			continue
 		}
-		if no := s.take(r); no.Code != 0 {
-			if first.Code == 0 {
-				first = no
-			}
-			continue
+		no := s.room(r)
+		switch {
+		case no.Code == 0:
+			fit = append(fit, r)
+		case !no.Permanent():
+			return replyError(no) // a 250 for the others would be one for this account too: nobody would come again
+		case first.Code == 0:
+			first = no
 		}
-		taken.accounts = append(taken.accounts, len(t.taken))
-		t.taken = append(t.taken, r)
+	}
+	for _, r := range fit {
+		no := s.take(r)
+		switch {
+		case no.Code == 0:
+			taken.accounts = append(taken.accounts, len(t.taken))
+			t.taken = append(t.taken, r)
+		case !no.Permanent():
+			return replyError(no) // as above; who was taken already gets nothing by this recipient: see settle
+		case first.Code == 0:
+			first = no
+		}
 	}
 	if len(taken.accounts) == 0 {
 		return replyError(first)
@@ -351,22 +365,26 @@ func (s session) resolve(a pipeline.Address) (accounts []string, no pipeline.Rep
 	return nil, notNow, err.Error()
 }
 
-// take offers one account's copy to the store and the pipeline. A reply refuses it.
-func (s session) take(r pipeline.Recipient) pipeline.Reply {
+// room asks whether the store has room for one account's copy. A reply refuses it.
+func (s session) room(r pipeline.Recipient) (no pipeline.Reply) {
 	err := s.s.cfg.Store.Room(s.ctx(), r.Account, s.tx.size)
 	switch {
 	case err == nil:
+		return pipeline.Reply{}
 	case errors.Is(err, mailstore.ErrQuota):
-		s.refuse(r, fullMailbox, err.Error())
-		return fullMailbox
+		no = fullMailbox
 	case errors.Is(err, mailstore.ErrNoAccount):
-		s.refuse(r, noUser, err.Error())
-		return noUser
+		no = noUser
 	default:
 		s.s.cfg.Log.Error("quota not looked up", "door", s.s.door, "account", r.Account, "client", s.peer(), "error", err)
-		s.refuse(r, notNow, err.Error())
-		return notNow
+		no = notNow
 	}
+	s.refuse(r, no, err.Error())
+	return no
+}
+
+// take offers one account's copy to the pipeline. A reply refuses it.
+func (s session) take(r pipeline.Recipient) pipeline.Reply {
 	if s.session == nil {
 		s.tx.events = append(s.tx.events, func(ctx context.Context, p *pipeline.Session) { p.Rcpt(ctx, r) })
 		return pipeline.Reply{}

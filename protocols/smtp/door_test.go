@@ -63,7 +63,7 @@ var everybody = directory{
 	"keep": {"keep@example.org"}, "reject": {"reject@example.org"}, "reject2": {"reject2@example.org"},
 	"tempfail": {"tempfail@example.org"}, "discard": {"discard@example.org"}, "hold": {"hold@example.org"},
 	"early": {"early@example.org"}, "junk": {"junk@example.org"}, "mixed": {"me@example.org", "tempfail@example.org"},
-	"half": {"me@example.org", "reject@example.org"},
+	"half": {"me@example.org", "reject@example.org"}, "later": {"me@example.org", "later@example.org"},
 }
 
 // A store keeps what was delivered, by account.
@@ -184,7 +184,7 @@ func (q *quarantine) held() string {
 	return strings.Join(out, " ")
 }
 
-// byName is a step whose verdict is the recipient's name. early@ is refused at RCPT, the others after DATA.
+// byName is a step whose verdict is the recipient's name. early@ and later@ are refused at RCPT, the others after DATA.
 func byName() pipeline.Step {
 	all := []pipeline.Final{{Action: pipeline.Keep}, {Action: pipeline.Discard}, {Action: pipeline.Quarantine}, {Action: pipeline.TempFail}, {Action: pipeline.Reject}}
 	says := func(_ context.Context, v pipeline.View) (r pipeline.Result, err error) {
@@ -211,10 +211,13 @@ func byName() pipeline.Step {
 		return r, nil
 	}
 	early := pipelinetest.Stage{
-		Looks: pipeline.Reads{Input: pipeline.InputRecipient, Can: []pipeline.Final{{Action: pipeline.Reject}}},
+		Looks: pipeline.Reads{Input: pipeline.InputRecipient, Can: []pipeline.Final{{Action: pipeline.Reject}, {Action: pipeline.TempFail}}},
 		Says: func(_ context.Context, v pipeline.View) (r pipeline.Result, err error) {
-			if v.Rcpt.Account == "early@example.org" {
+			switch v.Rcpt.Account {
+			case "early@example.org":
 				r.Verdict = pipeline.Verdict{Action: pipeline.Reject, Reply: pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "early"}}
+			case "later@example.org":
+				r.Verdict = pipeline.Verdict{Action: pipeline.TempFail, Reply: pipeline.Reply{Code: 451, Enhanced: "4.7.1", Text: "later"}}
 			}
 			return r, nil
 		},

@@ -89,7 +89,7 @@ func (s session) smtp(m *message) pipeline.Reply {
 		return pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"}
 	}
 	f := s.filing(s.session.ID(), m, scanned, decisions)
-	f.settled = pipeline.SMTP.Settle(decisions, false)
+	f.settled = t.settle(decisions)
 	no := f.settled.Reply
 	if no.Code < 400 {
 		no.Text = "accepted as " + f.id
@@ -99,8 +99,35 @@ func (s session) smtp(m *message) pipeline.Reply {
 				f.deliveries[i] = pipeline.Delivery{Disposition: pipeline.Postponed, Note: err.Error()}
 			}
 		}
+		for i, what := range f.settled.Dispositions {
+			if what == pipeline.Postponed { // not by the one reply: see settle
+				f.deliveries[i].Reply = f.settled.Replies[i]
+			}
+		}
 	}
 	return f.done(s.session, no)
+}
+
+// settle says what SMTP makes of the decisions. An account whose recipient was answered 4xx because of another account of
+// the same alias is none that the message is for: the client comes again for it.
+func (t *transaction) settle(decisions []pipeline.Decision) pipeline.Settlement {
+	var of []int
+	var named []pipeline.Decision
+	for i, d := range decisions {
+		if slices.ContainsFunc(t.rcpts, func(r recipient) bool { return slices.Contains(r.accounts, i) }) {
+			of, named = append(of, i), append(named, d)
+		}
+	}
+	s := pipeline.SMTP.Settle(named, false)
+	all := pipeline.Settlement{
+		Reply:        s.Reply,
+		Dispositions: slices.Repeat([]pipeline.Disposition{pipeline.Postponed}, len(decisions)),
+		Replies:      slices.Repeat([]pipeline.Reply{notNow}, len(decisions)),
+	}
+	for n, i := range of {
+		all.Dispositions[i], all.Replies[i] = s.Dispositions[n], s.Replies[n]
+	}
+	return all
 }
 
 // broken ends the transaction for a reason that is none of the sender's business.

@@ -157,7 +157,7 @@ func TestRecipients(t *testing.T) {
 		{"<PostMaster>", "250 2.1.5 recipient ok", "me"},
 		{"<info@example.org>", "250 2.1.5 recipient ok", "me"},
 		{"<team@example.org>", "250 2.1.5 recipient ok", "me you"},
-		{"<some@example.org>", "250 2.1.5 recipient ok", "you"},
+		{"<some@example.org>", "452 4.2.2 mailbox full", ""},
 		{"<me>", "250 2.1.5 recipient ok", "me"}, // this directory knows
 		{"<nobody>", "550 5.1.1 no such user here", ""},
 		{"<nobody@example.org>", "550 5.1.1 no such user here", ""},
@@ -193,6 +193,46 @@ func TestRecipients(t *testing.T) {
 			}
 			if strings.Contains(tt.reply, "temporary") && !strings.Contains(d.log.String(), "level=ERROR") {
 				t.Error("the operator has not heard of it")
+			}
+		})
+	}
+}
+
+// An alias is answered once: 250 says that all of its accounts have the mail. Where one of them cannot have it now the
+// client has to keep it for all of them.
+func TestAliasOfWhichOneIsPostponed(t *testing.T) {
+	tests := []struct {
+		name, rcpts, delivered string
+		change                 func(*door)
+	}{
+		{name: "a full mailbox", rcpts: "<you@example.org> 250|<some@example.org> 452", delivered: "you"},
+		{name: "a full mailbox at LMTP", rcpts: "<some@example.org> 452|<me@example.org> 250", delivered: "me", change: lmtp},
+		{name: "asked to come again", rcpts: "<later@example.org> 451|<you@example.org> 250", delivered: "you"},
+		{name: "one is named by itself too", rcpts: "<later@example.org> 451|<me@example.org> 250", delivered: "me"},
+		{name: "one was named before", rcpts: "<me@example.org> 250|<later@example.org> 451", delivered: "me"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := open(t, tt.change)
+			c, hello := d.dial(), greeting
+			if tt.change != nil {
+				hello = lmtpGreeting
+			}
+			c.talk(hello + "C: MAIL FROM:<s@client.example>\nS: 250 *\n")
+			for r := range strings.SplitSeq(tt.rcpts, "|") {
+				to, code, _ := strings.Cut(r, " ")
+				c.talk("C: RCPT TO:" + to + "\nS: " + code + " *\n")
+			}
+			c.talk("C: DATA\nS: 354 *\nC: Subject: x\nC:\nC: body\nC: .\nS: 250 *\nC: NOOP\nS: 250 *\n")
+			if got := d.store.all(); got != tt.delivered {
+				t.Errorf("delivered %q, want %q", got, tt.delivered)
+			}
+			r, _ := d.journal.Last()
+			for _, x := range r.Recipients {
+				name, _, _ := strings.Cut(x.Account, "@")
+				if got, want := x.Disposition == pipeline.Delivered, name == tt.delivered; got != want || !got && x.Reply.Code/100 != 4 {
+					t.Errorf("%s: recorded %q, told %v", name, x.Disposition, x.Reply)
+				}
 			}
 		})
 	}
