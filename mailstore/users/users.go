@@ -53,6 +53,9 @@ type Users struct {
 	hasher *hasher
 	logins *verified
 	ours   map[string]bool // domains listed and domains of aliases
+
+	// Asked several times for each mail: parsing them would cost more than answering.
+	name, quota *sql.Stmt
 }
 
 // Open opens the accounts and checks the configuration against them. Its error names every alias that leads nowhere or
@@ -79,6 +82,11 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 		return nil, err
 	}
 	u.db = db
+	for text, stmt := range map[string]**sql.Stmt{selectName: &u.name, selectQuota: &u.quota} {
+		if *stmt, err = db.PrepareContext(ctx, text); err != nil {
+			return nil, errors.Join(db.Explain(err), db.Close())
+		}
+	}
 	if !c.Loose {
 		if err := u.CheckAliases(ctx); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -311,7 +319,7 @@ func (u *Users) account(ctx context.Context, address string) (string, error) {
 
 // exact returns name if there is an account of that name, else "".
 func (u *Users) exact(ctx context.Context, name string) (account string, err error) {
-	err = u.db.QueryRowContext(ctx, selectName, name).Scan(&account)
+	err = u.name.QueryRowContext(ctx, name).Scan(&account)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
@@ -487,7 +495,7 @@ func (u *Users) Exists(ctx context.Context, account string) (bool, error) {
 // Quota returns how many octets of mail an account may keep; 0: as much as there is room for. Errors:
 // mailstore.ErrNoAccount.
 func (u *Users) Quota(ctx context.Context, account string) (octets int64, err error) {
-	err = u.db.QueryRowContext(ctx, selectQuota, account).Scan(&octets)
+	err = u.quota.QueryRowContext(ctx, account).Scan(&octets)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("%s: %w", account, mailstore.ErrNoAccount)
 	}
