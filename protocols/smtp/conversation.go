@@ -274,11 +274,33 @@ func ascii(s string) bool {
 	return true
 }
 
-// hostile reports whether the local part of an address is made to be mistaken for something else: a path, or two
-// addresses.
+// hostile reports whether an address is made to be mistaken for another: one with control characters, or with what
+// stands in quotes only (RFC 5321, 4.1.2) but is written without: whose is "a@b@c"?
 func hostile(a pipeline.Address) bool {
-	m := a.Mailbox()
-	return strings.ContainsFunc(m, isControl) || strings.ContainsRune(m, '\t')
+	if m := a.Mailbox(); strings.ContainsFunc(m, isControl) || strings.ContainsRune(m, '\t') {
+		return true
+	}
+	written := a.Raw
+	if a.Domain != "" {
+		written = written[:strings.LastIndexByte(written, '@')]
+	}
+	return !isQuoted(written) && strings.ContainsAny(written, `@"\()<>,; `)
+}
+
+// isQuoted reports whether s is one quoted string.
+func isQuoted(s string) bool {
+	if len(s) < 2 || s[0] != '"' {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			return i == len(s)-1
+		case '\\':
+			i++
+		}
+	}
+	return false
 }
 
 // Rcpt takes or refuses a recipient.
@@ -291,7 +313,7 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 		return reply(503, "5.5.1", "MAIL first")
 	}
 	r := pipeline.Recipient{}
-	if r.Address, err = mime.ParseAddress(s.path); err != nil {
+	if r.Address, err = mime.ParseAddress(s.path); err != nil || hostile(r.Address) {
 		return reply(553, "5.1.3", "that is no address")
 	}
 	if !ascii(s.path) && !t.utf8 {
@@ -347,7 +369,7 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 
 // resolve returns the accounts of an address, or why there are none.
 func (s session) resolve(a pipeline.Address) (accounts []string, no pipeline.Reply, why string) {
-	if m := a.Mailbox(); hostile(a) || strings.ContainsAny(m, "/\x00") || strings.Contains(m, "..") || strings.HasPrefix(m, ".") {
+	if m := a.Mailbox(); strings.ContainsAny(m, "/\x00") || strings.Contains(m, "..") || strings.HasPrefix(m, ".") {
 		return nil, noUser, "not a name of ours"
 	}
 	accounts, err := s.s.cfg.Directory.Resolve(s.ctx(), a.Mailbox(), a.Domain)

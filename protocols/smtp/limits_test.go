@@ -159,16 +159,16 @@ func TestRecipientLimit(t *testing.T) {
 }
 
 func TestHops(t *testing.T) {
-	for hops, want := range map[int]string{50: "250 2.0.0 accepted as id1", 51: "554 5.4.6 this message goes in circles"} {
+	for hops, want := range map[int]string{49: "250 2.0.0 accepted as id1", 50: "554 5.4.6 this message goes in circles"} {
 		d := open(t, nil)
 		d.dial().talk(begun + "C: DATA\nS: 354 *\n" + strings.Repeat("C: Received: from a by b; now\n", hops) + "C: .\nS: " + want + "\n")
 		r, _ := d.journal.Last()
-		if hops == 51 && (r == nil || !strings.Contains(r.Note, "51 Received fields") || d.store.all() != "") {
+		if hops == 50 && (r == nil || !strings.Contains(r.Note, "50 Received fields") || d.store.all() != "") {
 			t.Errorf("record %+v, delivered %q", r, d.store.all())
 		}
 	}
 	d := open(t, lmtp)
-	d.dial().talk(lmtpGreeting + begunMail + "C: DATA\nS: 354 *\n" + strings.Repeat("C: Received: from a by b; now\n", 51) + `
+	d.dial().talk(lmtpGreeting + begunMail + "C: DATA\nS: 354 *\n" + strings.Repeat("C: Received: from a by b; now\n", 50) + `
 		C: .
 		S: 554 5.4.6 <me@example.org> this message goes in circles
 	`)
@@ -237,7 +237,7 @@ func TestCommandErrors(t *testing.T) {
 		C: XYZZY
 		S: 500 *
 		C: DATA
-		S: 502 *
+		S: 503 *
 		C: MAIL FROM
 		S: 501 *
 		C: NOOP

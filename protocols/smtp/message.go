@@ -65,7 +65,7 @@ func (s session) smtp(m *message) pipeline.Reply {
 		return notNow // reset meanwhile: nobody waits for this
 	}
 	defer func() { s.tx = nil }()
-	if n := hops(m.parsed); n > s.s.cfg.Limits.Hops {
+	if n := hops(m.parsed); n >= s.s.cfg.Limits.Hops {
 		s.session.Reset(fmt.Sprintf("refused as a loop: %d Received fields", n))
 		return loop
 	}
@@ -148,7 +148,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		return all(notNow)
 	}
 	defer p.Close()
-	if n := hops(m.parsed); n > s.s.cfg.Limits.Hops {
+	if n := hops(m.parsed); n >= s.s.cfg.Limits.Hops {
 		for _, r := range t.taken {
 			p.Refuse(r, loop, "")
 		}

@@ -34,7 +34,7 @@ type Limits struct {
 	Recipients int `yaml:"recipients"`
 	// UnknownRecipients is how many unknown users a stranger may name in one connection. The default is 10.
 	UnknownRecipients int `yaml:"unknown_recipients"`
-	// Hops is how many Received fields a message may have before it counts as going in circles. The default is 50.
+	// Hops is how many Received fields make a message count as going in circles. The default is 50, as in Postfix.
 	Hops int `yaml:"received_hops"`
 	// CommandLine is how many octets a command may have, its line end included. The default is 2048.
 	CommandLine int `yaml:"command_line"`

@@ -81,7 +81,7 @@ func TestGreetings(t *testing.T) {
 			C: EHLO
 			S: 501 5.5.2 *
 			C: MAIL FROM:<>
-			S: 502 5.5.1 *
+			S: 503 5.5.1 *
 		`},
 	}
 	for _, tt := range tests {
@@ -177,6 +177,10 @@ func TestRecipients(t *testing.T) {
 		{"<me@example.org> NOTIFY=NEVER", "504 5.5.4 *", ""},
 		{"<ümlaut@example.org>", "553 5.6.7 that address needs SMTPUTF8", ""},
 		{"<me@>", "553 5.1.3 that is no address", ""},
+		{"<me@a@example.org>", "553 5.1.3 that is no address", ""},
+		{`<m"e"@example.org>`, "553 5.1.3 that is no address", ""},
+		{"<me,you@example.org>", "553 5.1.3 that is no address", ""},
+		{`<"me\"@x"@example.org>`, "550 5.1.1 no such user here", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rcpt, func(t *testing.T) {
@@ -184,7 +188,7 @@ func TestRecipients(t *testing.T) {
 			c := d.dial()
 			c.talk(greeting + "C: MAIL FROM:<s@client.example>\nS: 250 *\nC: RCPT TO:" + tt.rcpt + "\nS: " + tt.reply + "\n")
 			if tt.delivered == "" {
-				c.talk("C: DATA\nS: 502 5.5.1 *\nC: RSET\nS: 250 *\n")
+				c.talk("C: DATA\nS: 503 5.5.1 *\nC: RSET\nS: 250 *\n")
 			} else {
 				c.talk("C: DATA\nS: 354 *\nC: .\nS: 250 2.0.0 accepted as id1\n")
 			}
@@ -463,7 +467,7 @@ func TestTransactionsFollowEachOther(t *testing.T) {
 		C: RSET
 		S: 250 *
 		C: RCPT TO:<me@example.org>
-		S: 502 *
+		S: 503 *
 		C: MAIL FROM:<c@client.example>
 		S: 250 *
 		C: RCPT TO:<you@example.org>
@@ -537,7 +541,7 @@ func TestSpeakEarliest(t *testing.T) {
 			C: EHLO client.example
 			S: 550 5.7.1 go away
 			C: MAIL FROM:<a@client.example>
-			S: 502 *
+			S: 503 *
 		`)
 	})
 	t.Run("at MAIL", func(t *testing.T) {
@@ -545,7 +549,7 @@ func TestSpeakEarliest(t *testing.T) {
 			C: MAIL FROM:<a@client.example>
 			S: 550 5.7.1 go away
 			C: RCPT TO:<me@example.org>
-			S: 502 *
+			S: 503 *
 		`)
 	})
 	t.Run("at DATA, before the message", func(t *testing.T) {
@@ -558,7 +562,7 @@ func TestSpeakEarliest(t *testing.T) {
 			C: DATA
 			S: 550 5.7.1 go away
 			C: RCPT TO:<me@example.org>
-			S: 502 *
+			S: 503 *
 			C: MAIL FROM:<a@client.example>
 			S: 250 *
 			C: RCPT TO:<me@example.org>

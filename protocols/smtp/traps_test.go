@@ -425,7 +425,7 @@ func TestSTARTTLS(t *testing.T) {
 	secure := c.upgrade()
 	secure.talk(`
 		C: MAIL FROM:<s@client.example>
-		S: 502 5.5.1 *
+		S: 503 5.5.1 *
 	` + ehlo + `
 		S: 250-SMTPUTF8
 		S: 250-SIZE 52428800
@@ -435,7 +435,7 @@ func TestSTARTTLS(t *testing.T) {
 		C: MAIL FROM:<s@client.example>
 		S: 250 *
 		C: DATA
-		S: 502 5.5.1 *
+		S: 503 5.5.1 *
 		C: RCPT TO:<me@example.org>
 		S: 250 *
 		C: DATA

@@ -589,6 +589,9 @@ func (w *wire) why() string {
 // words puts the client's own words, and ours, into a reply of go-smtp.
 func (w *wire) words(p []byte, code int) []byte {
 	switch {
+	case code == 502 && (w.verb == "MAIL" || w.verb == "RCPT" || w.verb == "DATA"):
+		// RFC 5321, 4.2.4: a command that there is, out of its order, gets 503.
+		return append([]byte("503"), p[3:]...)
 	case code == 250 && w.verb == "MAIL":
 		return []byte("250 2.1.0 sender ok\r\n")
 	case code == 250 && w.verb == "RCPT":
