@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	goimap "github.com/emersion/go-imap/v2"
@@ -211,13 +212,8 @@ func pick(header *io.SectionReader, names, not []string) ([]byte, error) {
 	if _, err := io.ReadFull(header, raw); err != nil {
 		return nil, err
 	}
-	has := func(list []string, name string) bool {
-		for _, n := range list {
-			if strings.EqualFold(n, name) {
-				return true
-			}
-		}
-		return false
+	has := func(list []string, name []byte) bool {
+		return slices.ContainsFunc(list, func(n string) bool { return isNamed(name, n) })
 	}
 	var out []byte
 	for raw := range fields(raw) {

@@ -241,17 +241,18 @@ func (c *candidate) parse() *mime.Message {
 // headerHas reports whether a field of a name ("": any) contains text, as written or decoded. Empty text is in every
 // field.
 func (c *candidate) headerHas(name, text string) bool {
-	folded := fold(text)
+	wanted := fold(text)
 	for raw := range fields(c.header().raw) {
-		n, value, ok := splitField(raw)
-		if !ok || name != "" && !strings.EqualFold(n, name) {
+		n, v, ok := splitField(raw)
+		if !ok || name != "" && !isNamed(n, name) {
 			continue
 		}
-		decoded := mime.Field{Name: n, Raw: bytes.TrimRight(raw, "\r\n")}.Text()
+		field, value := string(n), unfold(v)
+		decoded := mime.Field{Name: field, Raw: bytes.TrimRight(raw, "\r\n")}.Text()
 		if name == "" {
-			value, decoded = n+": "+value, n+": "+decoded
+			value, decoded = field+": "+value, field+": "+decoded
 		}
-		if strings.Contains(fold(value), folded) || strings.Contains(fold(decoded), folded) {
+		if strings.Contains(fold(value), wanted) || strings.Contains(fold(decoded), wanted) {
 			return true
 		}
 	}

@@ -38,8 +38,8 @@ type param struct{ name, value string }
 // field returns the value of the first field of a name, unfolded; "" if there is none.
 func (p *part) field(name string) string {
 	for raw := range fields(p.raw) {
-		if n, v, ok := splitField(raw); ok && strings.EqualFold(n, name) {
-			return v
+		if n, v, ok := splitField(raw); ok && isNamed(n, name) {
+			return unfold(v)
 		}
 	}
 	return ""
@@ -60,7 +60,7 @@ func fields(raw []byte) func(yield func([]byte) bool) {
 					break
 				}
 			}
-			if len(bytes.TrimRight(raw[:n], "\r\n")) == 0 || !yield(raw[:n]) {
+			if (raw[0] == '\r' || raw[0] == '\n') && len(bytes.TrimRight(raw[:n], "\r\n")) == 0 || !yield(raw[:n]) {
 				return
 			}
 			raw = raw[n:]
@@ -68,21 +68,36 @@ func fields(raw []byte) func(yield func([]byte) bool) {
 	}
 }
 
-// splitField returns the name of a field and its value, unfolded. What has no colon is no field.
-func splitField(raw []byte) (name, value string, ok bool) {
-	n, v, ok := bytes.Cut(raw, []byte(":"))
-	if !ok {
-		return "", "", false
+// splitField returns the name of a field and its value, still folded. What has no colon is no field.
+func splitField(raw []byte) (name, value []byte, ok bool) {
+	name, value, ok = bytes.Cut(raw, []byte(":"))
+	return bytes.TrimRight(name, " \t"), value, ok
+}
+
+// isNamed reports whether a field's name is name, in any case.
+func isNamed(field []byte, name string) bool {
+	return len(field) == len(name) && strings.EqualFold(string(field), name)
+}
+
+// unfold returns a value without line ends, NULs and the space around it.
+func unfold(value []byte) string {
+	value = bytes.TrimSpace(value)
+	if !bytes.ContainsAny(value, "\r\n\x00") {
+		return string(value)
 	}
-	v = bytes.ReplaceAll(bytes.ReplaceAll(v, []byte("\r"), nil), []byte("\n"), nil)
-	v = bytes.ReplaceAll(v, []byte("\x00"), nil)
-	return string(bytes.TrimRight(n, " \t")), string(bytes.TrimSpace(v)), true
+	out := make([]byte, 0, len(value))
+	for _, c := range value {
+		if c != '\r' && c != '\n' && c != 0 {
+			out = append(out, c)
+		}
+	}
+	return string(bytes.TrimSpace(out))
 }
 
 // parseStructure reads a message once, from its beginning to its end, and tells its parts. It fails only if r does:
 // whatever is wrong with the message has some structure. Work is bounded by size, depth and count.
 func parseStructure(r io.ReaderAt, size int64, lim Limits) (*part, error) {
-	w := walker{br: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 32<<10), left: lim.Parts, depth: lim.Depth, room: 4 * maxHeader}
+	w := walker{br: reader(r, size, 32<<10), left: lim.Parts, depth: lim.Depth, room: 4 * maxHeader}
 	root := &part{}
 	w.begin(root)
 	for {
@@ -101,10 +116,16 @@ func parseStructure(r io.ReaderAt, size int64, lim Limits) (*part, error) {
 	return root, nil
 }
 
+// reader returns a reader of a message whose buffer is no larger than the message: most are small, and in a large
+// mailbox there are many.
+func reader(r io.ReaderAt, size, most int64) *bufio.Reader {
+	return bufio.NewReaderSize(io.NewSectionReader(r, 0, size), int(min(size+1, most)))
+}
+
 // parseHeader reads the header of a message alone.
 func parseHeader(r io.ReaderAt, size int64) (*part, error) {
 	p := &part{body: span{size, size}}
-	br := bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 32<<10)
+	br := reader(r, size, 4<<10)
 	fresh := true
 	for at := int64(0); ; {
 		line, err := br.ReadSlice('\n')
