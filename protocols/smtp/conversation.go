@@ -334,8 +334,10 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 	var first pipeline.Reply
 	for _, account := range accounts {
 		r.Account = account
-		if i := slices.IndexFunc(t.taken, func(x pipeline.Recipient) bool { return x.Account == account }); i >= 0 {
-			taken.accounts = append(taken.accounts, i) // one copy for each account
+		if i := slices.IndexFunc(t.taken, func(x pipeline.Recipient) bool {
+			return x.Account == account && x.Address.String() == r.Address.String()
+		}); i >= 0 {
+			taken.accounts = append(taken.accounts, i) // named twice
 			continue
 		}
 		no := s.room(r)

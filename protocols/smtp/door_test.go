@@ -58,7 +58,8 @@ func (d directory) Authenticate(context.Context, string, string) (string, error)
 
 var everybody = directory{
 	"me": {"me@example.org"}, "you": {"you@example.org"}, "she": {"she@example.org"}, "full": {"full@example.org"},
-	"team": {"me@example.org", "you@example.org"}, "info": {"me@example.org"}, "some": {"full@example.org", "you@example.org"},
+	"team": {"me@example.org", "you@example.org"}, "info": {"me@example.org"}, "private": {"me@example.org"},
+	"postmaster": {"me@example.org"}, "some": {"full@example.org", "you@example.org"},
 	"deleted": {"deleted@example.org"}, "ümlaut": {"me@example.org"},
 	"keep": {"keep@example.org"}, "reject": {"reject@example.org"}, "reject2": {"reject2@example.org"},
 	"tempfail": {"tempfail@example.org"}, "discard": {"discard@example.org"}, "hold": {"hold@example.org"},

@@ -103,7 +103,7 @@ func TestLMTPRecipients(t *testing.T) {
 		t.Errorf("delivered %q", got)
 	}
 	r, _ := d.journal.Last()
-	if len(r.Recipients) != 5 || r.Recipients[0].Original.String() != "team+x@example.org" || r.Recipients[2].Reply.Code != 550 || r.Recipients[3].Reply.Code != 452 {
+	if len(r.Recipients) != 6 || r.Recipients[0].Original.String() != "team+x@example.org" || r.Recipients[3].Reply.Code != 550 || r.Recipients[4].Reply.Code != 452 {
 		t.Errorf("record %+v", r)
 	}
 }

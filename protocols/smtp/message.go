@@ -236,6 +236,17 @@ func (f *filing) agree(rcpts []recipient) {
 	d := f.settled.Dispositions
 	for again := true; again; {
 		again = false
+		for i, x := range f.decisions { // who gets the mail later by one address does not get it now by another
+			if d[i] != pipeline.Postponed {
+				continue
+			}
+			for n, y := range f.decisions {
+				if d[n] == pipeline.Delivered && x.Recipient.Account == y.Recipient.Account {
+					d[n], f.settled.Replies[n] = pipeline.Postponed, f.settled.Replies[i]
+					again = true
+				}
+			}
+		}
 		for _, r := range rcpts {
 			at := slices.IndexFunc(r.accounts, func(i int) bool { return d[i] == pipeline.Postponed })
 			if at < 0 {
@@ -367,20 +378,20 @@ func reason(d pipeline.Decision) string {
 	return s
 }
 
-// deliver files the mail for those who get it. It returns once that would survive a power cut.
+// deliver files the mail for those who get it, one copy for each account: where several addresses lead to one, as the
+// first of them says. It returns once that would survive a power cut.
 func (f *filing) deliver() error {
-	var (
-		items  []mailstore.Item
-		places []int
-	)
+	var items []mailstore.Item
+	copies := map[string]int{} // the place in items, by account
 	for i, d := range f.decisions {
-		switch f.settled.Dispositions[i] {
-		case pipeline.Delivered:
-		default:
+		if f.settled.Dispositions[i] != pipeline.Delivered {
 			f.deliveries[i].Disposition = f.settled.Dispositions[i]
 			continue
 		}
-		places = append(places, i)
+		if _, ok := copies[d.Recipient.Account]; ok {
+			continue
+		}
+		copies[d.Recipient.Account] = len(items)
 		items = append(items, mailstore.Item{
 			Account: d.Recipient.Account, Folder: d.Folder, Flags: d.Flags, ID: f.id, Date: f.received, Content: f.content(&d),
 		})
@@ -394,9 +405,12 @@ func (f *filing) deliver() error {
 	if err != nil {
 		return fmt.Errorf("deliver: %w", err)
 	}
-	for n, i := range places {
+	for i, d := range f.decisions {
+		if f.settled.Dispositions[i] != pipeline.Delivered {
+			continue
+		}
 		f.deliveries[i].Disposition = pipeline.Delivered
-		if n < len(placed) {
+		if n := copies[d.Recipient.Account]; n < len(placed) {
 			f.deliveries[i].Folder, f.deliveries[i].File = placed[n].Folder, placed[n].File
 		}
 	}

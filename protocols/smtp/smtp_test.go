@@ -1,6 +1,7 @@
 package smtp_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -233,10 +234,57 @@ func TestAliasOfWhichOneIsPostponed(t *testing.T) {
 			}
 			r, _ := d.journal.Last()
 			for _, x := range r.Recipients {
-				name, _, _ := strings.Cut(x.Account, "@")
-				if got, want := x.Disposition == pipeline.Delivered, name == tt.delivered; got != want || !got && x.Reply.Code/100 != 4 {
-					t.Errorf("%s: recorded %q, told %v", name, x.Disposition, x.Reply)
+				named := x.Address.Local == tt.delivered
+				if got := x.Disposition == pipeline.Delivered; got != named || !got && x.Reply.Code/100 != 4 {
+					t.Errorf("%s for %s: recorded %q, told %v", x.Address, x.Account, x.Disposition, x.Reply)
 				}
+			}
+		})
+	}
+}
+
+// Each address is decided about, also where several lead to one account: what is refused for one is none of the other's
+// business. The account gets one copy.
+func TestAddressesOfOneAccount(t *testing.T) {
+	for _, tt := range []struct{ rcpts, delivered, record string }{
+		{"me info", "me", "me:delivered info:delivered"},
+		{"me me ME", "me", "me:delivered"},
+		{"private info", "me", "private:quarantined info:delivered"},
+		{"info private", "me", "info:delivered private:quarantined"},
+		{"private postmaster", "me", "private:quarantined postmaster:delivered"},
+		{"team me", "me you", "team:delivered team:delivered me:delivered"},
+	} {
+		t.Run(tt.rcpts, func(t *testing.T) {
+			d := open(t, func(d *door) {
+				d.steps = []pipeline.Step{pipelinetest.Step("rules", pipelinetest.Stage{
+					Looks: pipeline.Reads{Input: pipeline.InputRecipient | pipeline.InputHeader, Can: []pipeline.Final{{Action: pipeline.Reject}}},
+					Says: func(_ context.Context, v pipeline.View) (r pipeline.Result, err error) {
+						if v.Rcpt.Address.Local == "private" {
+							r.Verdict.Action = pipeline.Reject
+						}
+						return r, nil
+					},
+				})}
+			})
+			c := d.dial()
+			c.talk(greeting + "C: MAIL FROM:<s@client.example>\nS: 250 *\n")
+			for _, r := range strings.Fields(tt.rcpts) {
+				c.talk("C: RCPT TO:<" + r + "@example.org>\nS: 250 *\n")
+			}
+			c.talk("C: DATA\nS: 354 *\nC: Subject: x\nC:\nC: body\nC: .\nS: 250 *\nC: NOOP\nS: 250 *\n")
+			if got := d.store.all(); got != tt.delivered {
+				t.Errorf("delivered %q, want %q", got, tt.delivered)
+			}
+			r, _ := d.journal.Last()
+			var got []string
+			for _, x := range r.Recipients {
+				got = append(got, x.Address.Local+":"+string(x.Disposition))
+				if x.Disposition == pipeline.Delivered && x.File == "" {
+					t.Errorf("%s: no file", x.Address)
+				}
+			}
+			if got := strings.Join(got, " "); got != tt.record {
+				t.Errorf("recorded %q, want %q", got, tt.record)
 			}
 		})
 	}
