@@ -106,7 +106,7 @@ func (p *program) fail(err error) int {
 func (p *program) settings() (*config.Config, error) {
 	c, err := p.read()
 	if err != nil {
-		return nil, err
+		return nil, p.everythingWrong(c, err)
 	}
 	if p.dataFolder != "" {
 		c.Data = p.dataFolder
@@ -122,13 +122,26 @@ func (p *program) settings() (*config.Config, error) {
 	return c, nil
 }
 
+// everythingWrong adds to what is wrong with a configuration what is wrong with the steps that could be read, so that
+// nobody has to mend one mistake to be told of the next.
+func (p *program) everythingWrong(c *config.Config, err error) error {
+	var all config.Problems
+	if c == nil || !errors.As(err, &all) || len(c.Pipeline) == 0 {
+		return err
+	}
+	if _, e := plan(c, c.Pipeline, offlineEnv(p.now, nil)); e != nil {
+		return append(all, config.AsProblems(c.File(), e)...).Sorted()
+	}
+	return err
+}
+
 func (p *program) read() (*config.Config, error) {
 	c, err := config.Parse("", "", p.kinds)
 	if p.configFile != "" {
 		c, err = config.Load(p.configFile, p.kinds)
 	}
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	if !c.HasPipeline() {
 		d, err := config.Parse(defaultName, defaultText(), p.kinds)

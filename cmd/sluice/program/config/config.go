@@ -451,6 +451,9 @@ func Load(path string, kinds []pipeline.Kind) (*Config, error) {
 }
 
 // Parse reads the text of a configuration. path is its name in messages, and what it names is relative to its folder.
+//
+// After an error the configuration is what could be read of it, with the steps before the first that is wrong: good for
+// finding out what else is wrong, and for nothing else.
 func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	d := &decoder{file: path, places: map[string]place{}, anchors: map[string]ast.Node{}}
 	c := Default()
@@ -585,10 +588,7 @@ func (c *Config) checked() (*Config, error) {
 		}
 	}
 	c.Limits.shared()
-	if err := d.problems.err(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, d.problems.err()
 }
 
 func (c *Config) checkDoor(name string) {
@@ -704,6 +704,7 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 	}
 	var steps []pipeline.Step
 	names := map[string]place{}
+	sound := len(d.problems)
 	for i, item := range list.Values {
 		path := fmt.Sprintf("pipeline[%d]", i)
 		d.places[path] = placeOf(item)
@@ -718,7 +719,9 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 			continue
 		}
 		names[name] = where
-		steps = append(steps, step)
+		if len(d.problems) == sound {
+			steps = append(steps, step)
+		}
 	}
 	return steps
 }

@@ -517,8 +517,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse("x.yaml", text, kinds())
-		if (c == nil) == (err == nil) {
-			t.Fatalf("%v, %v", c, err)
+		if c == nil {
+			t.Fatal("what could be read is lost")
 		}
 		var all Problems
 		if err != nil && !errors.As(err, &all) {

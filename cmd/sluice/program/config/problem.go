@@ -81,7 +81,8 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p Problems) sorted() Problems {
+// Sorted returns the problems in the order of the file, without repetitions.
+func (p Problems) Sorted() Problems {
 	slices.SortStableFunc(p, func(a, b Problem) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
@@ -96,7 +97,7 @@ func (p Problems) err() error {
 	if len(p) == 0 {
 		return nil
 	}
-	return p.sorted()
+	return p.Sorted()
 }
 
 // AsProblems takes an error apart: what is a Problem already stays one, everything else becomes a Problem without a
