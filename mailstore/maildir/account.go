@@ -25,6 +25,7 @@ type account struct {
 	db       *index.DB
 	sessions int         // guarded by box.opening
 	damaged  atomic.Bool // the index has to be made anew
+	file     fs.FileInfo // of the index
 
 	mu      sync.Mutex
 	folders map[string]*folder // by name on disk
@@ -55,7 +56,7 @@ func (s *Store) Account(ctx context.Context, name string) (mailstore.Account, er
 	b.mu.Lock()
 	a := b.opened
 	b.mu.Unlock()
-	if a != nil && a.damaged.Load() {
+	if a != nil && (a.damaged.Load() || !b.isIndex(a.file)) {
 		if err := b.shut(); err != nil {
 			s.log.Warn("damaged index did not close", "account", name, "error", err)
 		}
@@ -123,6 +124,9 @@ func (b *mailbox) shut() error {
 	if a == nil {
 		return nil
 	}
+	a.mu.Lock()
+	b.validity = a.marks.validity
+	a.mu.Unlock()
 	return a.db.Close()
 }
 
@@ -137,7 +141,10 @@ func (b *mailbox) open(ctx context.Context) (*account, error) {
 		return nil, err
 	}
 	a := &account{box: b, db: db, folders: map[string]*folder{}}
-	if err := a.start(ctx); err != nil {
+	if a.file, err = os.Stat(b.index()); err == nil {
+		err = a.start(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	b.mu.Lock()
@@ -147,9 +154,19 @@ func (b *mailbox) open(ctx context.Context) (*account, error) {
 	return a, nil
 }
 
+// index is where the index lies.
+func (b *mailbox) index() string { return filepath.Join(b.users, "index.db") }
+
+// isIndex reports whether the index is still the file that it was: what is written to one that has been removed, with
+// its account say, is lost.
+func (b *mailbox) isIndex(was fs.FileInfo) bool {
+	is, err := os.Stat(b.index())
+	return err == nil && os.SameFile(was, is)
+}
+
 // openIndex opens the index, or puts a damaged one aside and begins a new one.
 func (b *mailbox) openIndex(ctx context.Context) (*index.DB, error) {
-	path := filepath.Join(b.users, "index.db")
+	path := b.index()
 	db, err := index.Open(ctx, path)
 	if err == nil && !b.marked {
 		if err = db.Check(ctx); err != nil {
@@ -182,7 +199,7 @@ func (a *account) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.marks = marks{validity: max(validity, kept.validity), generation: max(generation, kept.generation)}
+	a.marks = marks{validity: max(validity, kept.validity, b.validity), generation: max(generation, kept.generation)}
 	if b.marked {
 		return nil
 	}

@@ -933,6 +933,38 @@ func TestTemporaryErrors(t *testing.T) {
 	}
 }
 
+func TestADeletedAccountIsForgotten(t *testing.T) {
+	for _, noticed := range []bool{true, false} { // by some command before the name comes back
+		gone := false
+		data := t.TempDir()
+		s := open(t, data, func(c *Config) {
+			c.Exists = func(context.Context, string) (bool, error) { return !gone, nil }
+		})
+		deliver(t, s, "Junk", hello)
+		before := list(t, openFolder(t, s, "Junk"))
+		gone = true
+		if noticed {
+			if _, err := s.Account(t.Context(), anna); !errors.Is(err, mailstore.ErrNoAccount) {
+				t.Fatalf("error is %v", err)
+			}
+		}
+		check(t, os.RemoveAll(filepath.Join(data, "mail")))
+		check(t, os.RemoveAll(filepath.Join(data, "users")))
+		gone = false
+
+		deliver(t, s, "Junk", hello)
+		first := list(t, openFolder(t, s, "Junk"))
+		equal(t, "messages", len(first.Messages), 1)
+		if first.UIDValidity == before.UIDValidity && first.Messages[0].File != before.Messages[0].File &&
+			first.Messages[0].UID == before.Messages[0].UID {
+			t.Errorf("noticed %t: UID %d of %d names another message", noticed, first.Messages[0].UID, first.UIDValidity)
+		}
+		check(t, s.Close())
+		again := list(t, openFolder(t, open(t, data), "Junk"))
+		equal(t, fmt.Sprintf("noticed %t: what a restart finds", noticed), show(again), show(first))
+	}
+}
+
 func TestUniqueNames(t *testing.T) {
 	s := open(t, t.TempDir())
 	shape := regexp.MustCompile(`^\d+\.[0-9A-Za-z]+_\d+\.mx\.example\.org$`)

@@ -107,6 +107,7 @@ type mailbox struct {
 	opening  sync.Mutex // one goroutine at a time opens or closes the account; before mu and Store.mu
 	sessions int        // guarded by opening
 	marked   bool       // this process has opened the index before; guarded by opening
+	validity uint32     // no smaller UIDVALIDITY is given, even if all is removed; guarded by opening
 }
 
 // Open opens the store, making Root and Users if there are none yet.
@@ -202,6 +203,7 @@ func (s *Store) mailbox(ctx context.Context, account string) (*mailbox, error) {
 	case err != nil:
 		return nil, fmt.Errorf("look up account %s: %w", account, err)
 	case !ok:
+		s.deleted(account)
 		return nil, fmt.Errorf("account %s: %w", account, mailstore.ErrNoAccount)
 	}
 	s.mu.Lock()
@@ -221,6 +223,27 @@ func (s *Store) mailbox(ctx context.Context, account string) (*mailbox, error) {
 		s.mailboxes[account] = b
 	}
 	return b, nil
+}
+
+// deleted forgets what is known of an account that there is not. Its mail may be removed at any moment, and its name may
+// come back as somebody else's.
+func (s *Store) deleted(account string) {
+	s.mu.Lock()
+	b := s.mailboxes[account]
+	s.mu.Unlock()
+	if b == nil {
+		return
+	}
+	b.opening.Lock()
+	defer b.opening.Unlock()
+	b.forget("")
+	b.mu.Lock()
+	b.usage = usage{}
+	b.mu.Unlock()
+	b.marked = false
+	if err := b.shut(); err != nil {
+		s.log.Warn("the index of a deleted account did not close", "account", account, "error", err)
+	}
 }
 
 // unique begins a unique name; sizes are added once they are known.

@@ -133,6 +133,9 @@ func (g *guard) next() error {
 			if !g.conn.SetBusy(true) {
 				return net.ErrClosed
 			}
+			if g.deleted() {
+				return &farewell{"this account has been deleted"}
+			}
 			g.session.begin(cmd.name)
 			var handled bool
 			if handled, err = g.answer(cmd); err == nil && !handled {
@@ -148,6 +151,15 @@ func (g *guard) next() error {
 			return err
 		}
 	}
+}
+
+// deleted reports whether the account that the client has logged in to is no more.
+func (g *guard) deleted() bool {
+	account, err := g.cfg.Store.Account(g.ctx, g.session.account.Name())
+	if err == nil {
+		err = account.Close()
+	}
+	return errors.Is(err, mailstore.ErrNoAccount) // other troubles show where they matter
 }
 
 // answer answers the commands that the library knows nothing of, or wrongly.

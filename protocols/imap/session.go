@@ -292,6 +292,11 @@ func (s *session) Idle(_ *imapserver.UpdateWriter, stop <-chan struct{}) error {
 		changed = c
 	}
 	for {
+		if s.guard.deleted() {
+			_ = s.guard.write("* BYE this account has been deleted\r\n")
+			_ = s.guard.conn.Close()
+			return errors.New("the account is gone")
+		}
 		s.mu.Lock()
 		err := s.poll(true)
 		s.mu.Unlock()

@@ -22,6 +22,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -427,6 +428,38 @@ func TestOnlyQuitRemoves(t *testing.T) {
 	})
 	if n := s.count(); n != 1 {
 		t.Errorf("%d messages are left", n)
+	}
+}
+
+// leaving is a store whose accounts can go.
+type leaving struct {
+	mailstore.Store
+	gone atomic.Bool
+}
+
+func (s *leaving) Account(ctx context.Context, name string) (mailstore.Account, error) {
+	if s.gone.Load() {
+		return nil, mailstore.ErrNoAccount
+	}
+	return s.Store.Account(ctx, name)
+}
+
+func TestADeletedAccountEndsItsSessions(t *testing.T) {
+	l := &leaving{}
+	s := start(t, options{store: func(m mailstore.Store) mailstore.Store { l.Store = m; return l }})
+	s.deliver("Subject: one\r\n\r\nx\r\n")
+	p := s.login()
+	p.talk(`
+		C: DELE 1
+		S: +OK …`)
+	l.gone.Store(true)
+	p.talk(`
+		C: QUIT
+		S: -ERR this account has been deleted
+		X:`)
+	l.gone.Store(false)
+	if n := s.count(); n != 1 {
+		t.Errorf("there are %d messages", n)
 	}
 }
 

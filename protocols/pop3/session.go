@@ -127,6 +127,9 @@ func (c *session) run() error {
 		if !c.conn.SetBusy(true) {
 			return net.ErrClosed
 		}
+		if c.gone() {
+			return farewell("this account has been deleted")
+		}
 		err = c.command(line)
 		if no, ok := errors.AsType[reply](err); ok {
 			c.err(string(no))
@@ -148,6 +151,18 @@ func (c *session) run() error {
 			return farewell("too many bad commands")
 		}
 	}
+}
+
+// gone reports whether the account that the client has logged in to is no more.
+func (c *session) gone() bool {
+	if c.account == nil {
+		return false
+	}
+	account, err := c.cfg.Store.Account(c.ctx, c.account.Name())
+	if err == nil {
+		err = account.Close()
+	}
+	return errors.Is(err, mailstore.ErrNoAccount) // other troubles show where they matter
 }
 
 // readLine reads a line without its end. What is to be said is said before waiting for it; answers to commands that came
