@@ -449,11 +449,9 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 			return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), fmt.Sprintf("did you mean `%s`?", l))
 		}
 	}
-	remedy := ""
+	remedy := "facts come from steps that stand before this one; text is written in quotes"
 	if best := nearest(name, c.set.scope.names()); best != "" {
 		remedy = fmt.Sprintf("did you mean `%s`?", best)
-	} else {
-		remedy = "facts come from steps that stand before this one; text is written in quotes"
 	}
 	return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), remedy)
 }
@@ -566,7 +564,7 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		}
 		return truth
 	case "==", "!=":
-		if !comparable(l, r) {
+		if !canEqual(l, r) {
 			return c.mismatch(n, l, r, "they are never equal")
 		}
 		c.neverLower(n.Left, l, n.Right)
@@ -605,7 +603,7 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 			}
 			return c.wrongAt(n.Right, fmt.Sprintf("`in` asks whether something is in a list; `%s` is %s", c.source(n.Right), r), remedy)
 		}
-		if e := elemOf(r); e.kind != badKind && !comparable(l, e) {
+		if e := elemOf(r); e.kind != badKind && !canEqual(l, e) {
 			return c.mismatch(n, l, r, "it is never in there")
 		}
 		if a, ok := n.Right.(*ast.ArrayNode); ok {
@@ -654,13 +652,13 @@ func (c *conditionChecker) mismatch(n *ast.BinaryNode, l, r *typ, why string) *t
 	return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: %s", c.source(n.Left), l, c.source(n.Right), r, why), "")
 }
 
-// comparable reports whether a and b can be equal.
-func comparable(a, b *typ) bool {
+// canEqual reports whether a and b can be equal.
+func canEqual(a, b *typ) bool {
 	switch {
 	case a.isNumber():
 		return b.isNumber()
 	case a.kind == listKind:
-		return b.kind == listKind && (a.elem == nil || b.elem == nil || comparable(a.elem, b.elem))
+		return b.kind == listKind && (a.elem == nil || b.elem == nil || canEqual(a.elem, b.elem))
 	case a.kind == recordKind:
 		return false
 	}
@@ -926,7 +924,7 @@ func (c *conditionChecker) conditional(n *ast.ConditionalNode) *typ {
 		return b
 	case b.kind == badKind:
 		return a
-	case a.kind == recordKind || b.kind == recordKind || !comparable(a, b):
+	case a.kind == recordKind || b.kind == recordKind || !canEqual(a, b):
 		return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: both sides of the colon must be alike", c.source(n.Exp1), a, c.source(n.Exp2), b), "")
 	case a.kind != b.kind: // a whole number and one with a fraction
 		return &typ{kind: floatKind}
@@ -960,7 +958,7 @@ func (c *conditionChecker) array(n *ast.ArrayNode) *typ {
 			c.wrongAt(x, fmt.Sprintf("a list holds texts or numbers; `%s` is %s", c.source(x), t), "")
 		case out.elem == nil:
 			out.elem = &typ{kind: t.kind}
-		case !comparable(out.elem, t):
+		case !canEqual(out.elem, t):
 			c.wrongAt(x, fmt.Sprintf("a list holds things of one kind; `%s` is %s, the first one is %s", c.source(x), t, out.elem), "")
 		case t.kind == floatKind:
 			out.elem.kind = floatKind

@@ -198,11 +198,12 @@ func (s *state) loadFact(f stageFact) {
 		if v.IsValid() && v.Kind() == reflect.Pointer && !v.IsNil() {
 			v = v.Elem()
 		}
-		switch convert := (converter)(nil); {
+		switch {
 		case !v.IsValid():
 			why = errNotAnswered
 		default:
-			if convert = f.step.from[v.Type()]; convert == nil {
+			convert := f.step.from[v.Type()]
+			if convert == nil {
 				why = fmt.Errorf("the fact is a %s, which is not what the step declares", v.Type())
 				break
 			}

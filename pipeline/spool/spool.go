@@ -210,7 +210,7 @@ func (s *Spool) store() error {
 // fail ends the message and frees what it held.
 func (s *Spool) fail(err error) error {
 	s.err = err
-	s.free()
+	_ = s.free() // the message is lost already
 	return err
 }
 

@@ -126,7 +126,7 @@ func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Re
 	if err != nil {
 		return nil, err
 	}
-	from, to, err := c.envelope(mail, settings)
+	from, to, err := c.envelope(mail)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func (c *checkCommand) client(settings *config.Config) (pipeline.Client, error) 
 }
 
 // envelope returns sender and recipients: those of the command line, else those that the mail names.
-func (c *checkCommand) envelope(m *mime.Message, settings *config.Config) (from mime.Address, to []mime.Address, err error) {
+func (c *checkCommand) envelope(m *mime.Message) (from mime.Address, to []mime.Address, err error) {
 	if c.From != nil {
 		if from, err = mime.ParseAddress(strings.Trim(*c.From, "<>")); err != nil && *c.From != "" && *c.From != "<>" {
 			return from, nil, fmt.Errorf("--from %s: %w", *c.From, err)

@@ -146,8 +146,8 @@ func (t *text) steps(indent int, steps []pipeline.StepRecord) {
 			continue
 		}
 		t.line(indent, "%s", section.title)
-		for _, print := range section.lines {
-			print()
+		for _, line := range section.lines {
+			line()
 		}
 	}
 }

@@ -125,7 +125,7 @@ func (c *userDel) Run(p *program) error {
 }
 
 // purge removes everything that is kept for an account, and reports whether there was anything.
-func purge(data, name string) (any bool, err error) {
+func purge(data, name string) (there bool, err error) {
 	if err := users.CheckAccount(name); err != nil {
 		return false, err
 	}
@@ -138,14 +138,14 @@ func purge(data, name string) (any bool, err error) {
 		case errors.Is(err, os.ErrNotExist):
 			continue
 		case err != nil:
-			return any, fmt.Errorf("purge %s: %w", path, err)
+			return there, fmt.Errorf("purge %s: %w", path, err)
 		}
-		any = true
+		there = true
 		if err := os.RemoveAll(gone); err != nil {
-			return any, fmt.Errorf("purge %s: %w", path, err)
+			return there, fmt.Errorf("purge %s: %w", path, err)
 		}
 	}
-	return any, nil
+	return there, nil
 }
 
 // normal returns the name of an account as Sluice compares it.
