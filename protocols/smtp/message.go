@@ -93,7 +93,11 @@ func (s session) smtp(m *message) pipeline.Reply {
 	no := f.settled.Reply
 	if no.Code < 400 {
 		no.Text = "accepted as " + f.id
-		if err := errors.Join(f.hold(), f.deliver()); err != nil {
+		err := f.hold()
+		if err == nil { // else the client comes again, and those delivered to would get it twice
+			err = f.deliver()
+		}
+		if err != nil {
 			no = f.failed(err)
 			for i := range f.deliveries {
 				f.deliveries[i] = pipeline.Delivery{Disposition: pipeline.Postponed, Note: err.Error()}

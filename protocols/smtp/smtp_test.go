@@ -661,3 +661,32 @@ func TestSMTPUTF8(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be held is not delivered to others either: the client, who comes again, would have them get it twice.
+func TestNothingIsDeliveredWhatCannotBeHeld(t *testing.T) {
+	d := open(t, nil)
+	d.held.err = errors.New("no space left on device")
+	d.dial().talk(greeting + `
+		C: MAIL FROM:<s@client.example>
+		S: 250 *
+		C: RCPT TO:<me@example.org>
+		S: 250 *
+		C: RCPT TO:<hold@example.org>
+		S: 250 *
+		C: DATA
+		S: 354 *
+		C: Subject: x
+		C:
+		C: .
+		S: 451 4.3.0 *
+	`)
+	if got := d.store.all(); got != "" {
+		t.Errorf("delivered %q", got)
+	}
+	r, _ := d.journal.Last()
+	for _, x := range r.Recipients {
+		if x.Disposition != pipeline.Postponed {
+			t.Errorf("%s: recorded %q", x.Address, x.Disposition)
+		}
+	}
+}
