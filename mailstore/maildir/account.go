@@ -515,6 +515,9 @@ func (a *account) delete(ctx context.Context, name string) error {
 
 // Rename moves a folder and its children; of the inbox it moves the messages.
 func (a *account) Rename(ctx context.Context, from, to string) error {
+	if from == "" {
+		return fmt.Errorf("account %s: rename: folder %q: %w", a.box.account, from, mailstore.ErrNoFolder)
+	}
 	from, to = folderName(from), folderName(to)
 	var err error
 	if from == mailstore.Inbox {
@@ -647,6 +650,9 @@ func (a *account) Open(ctx context.Context, name string) (mailstore.Folder, erro
 
 // folder returns the shared view of a folder that exists. The caller holds shape.
 func (a *account) folder(name string) (*folder, error) {
+	if name == "" { // stands for the inbox where mail is delivered, not where a client names a folder
+		return nil, fmt.Errorf("folder %q: %w", name, mailstore.ErrNoFolder)
+	}
 	disk, err := a.box.locate(name)
 	if err != nil {
 		return nil, err

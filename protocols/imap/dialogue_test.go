@@ -37,6 +37,23 @@ func TestDialogues(t *testing.T) {
 			S: * BYE logging out
 			S: a OK LOGOUT completed
 			X:`},
+		{"a mailbox without a name is none", `
+			S: * OK …
+			C: a LOGIN me@localhost "open sesame"
+			S: a OK …
+			C: b SELECT ""
+			S: b NO [NONEXISTENT] there is no such mailbox
+			C: b RENAME "" other
+			S: b NO [NONEXISTENT] there is no such mailbox
+			C: b STATUS "" (MESSAGES)
+			S: b NO [NONEXISTENT] there is no such mailbox
+			C: b STATUS INBOX (MESSAGES)
+			S: * STATUS INBOX (MESSAGES 2)
+			S: b OK …
+			C: c LOGOUT
+			S: * BYE Logging out
+			S: c OK LOGOUT completed
+			X:`},
 		{"login", `
 			S: * OK …
 			C: a LOGIN me@localhost "open sesame"
