@@ -16,6 +16,7 @@ var (
 	ErrNoFolder  = errors.New("no such folder")
 	ErrExists    = errors.New("exists already")
 	ErrQuota     = errors.New("over quota")
+	ErrFull      = errors.New("no room on the disk") // for anybody, for now
 	ErrNoMessage = errors.New("no such message")
 	ErrName      = errors.New("not a usable name")      // of a folder or an account
 	ErrPassword  = errors.New("wrong name or password") // the same for an unknown name

@@ -24,7 +24,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 	r := &Record{
 		Version: RecordVersion, ID: t.id, Received: t.received, Door: s.door, QueueID: t.queueID, SHA256: t.digest(),
 		Plan: s.plan.version, Client: s.client, Greeting: s.greeting, Sender: t.sender,
-		End: end, Reply: reply, Note: note,
+		End: end, Reply: reply, Note: note, Via: s.door, Began: t.received,
 	}
 	if m := t.message; m != nil {
 		r.MessageID, r.Subject, r.Size = m.MessageID(), CleanSubject(m.Subject()), m.Size()
@@ -33,6 +33,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		// What was decided stands in the record already; this adds what became of its recipients.
 		r.Door, r.Received, r.Plan, r.SHA256, r.Size = t.base.Door, t.base.Received, t.base.Plan, t.base.SHA256, t.base.Size
 		r.QueueID, r.MessageID, r.Subject = t.base.QueueID, t.base.MessageID, t.base.Subject
+		r.Began = s.began
 	} else {
 		r.Steps = s.stepRecords(nil)
 		for i, a := range s.shared {

@@ -37,6 +37,11 @@ type Record struct {
 	Note string `json:"note,omitempty"`
 
 	Timings []Timing `json:"timings,omitempty"`
+
+	// Via is the door that hands the record over, and Began when its part of the work did: where a mail comes back with our
+	// mark, Door and Received are of the one that decided. Neither is kept.
+	Via   Door      `json:"-"`
+	Began time.Time `json:"-"`
 }
 
 // A StepRecord is what one step said about everybody.

@@ -28,6 +28,7 @@ var imports = []struct {
 	{"mailstore", nil, "a store keeps mail for whoever asks"},
 	{"mailstore/maildir", []string{"mailstore", "mailstore/index"}, "a store knows its contract; a parser is handed to it"},
 	{"mailstore/index", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract; a parser is handed to it"},
+	{"mailstore/space", []string{"mailstore"}, "a store knows its contract"},
 	{"mailstore/users", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
 	{"mailstore/quarantine", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
 	{"mailstore/state", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
@@ -54,6 +55,7 @@ var libraries = []struct {
 	{"github.com/expr-lang/expr", []string{"rules"}, "its holes are closed in one place"},
 	{"github.com/miekg/dns", []string{"scanners/resolve", "protocols/peertest"}, "one resolver asks for everybody"},
 	{"github.com/dutchcoders/go-clamd", []string{"scanners/clamav"}, "it turns errors into clean unless guarded"},
+	{"github.com/prometheus/client_golang", []string{"protocols/admin"}, "what is counted is worked out in one place"},
 	{"testing", []string{"pipeline/pipelinetest", "mailstore/storetest", "protocols/peertest"}, "what only tests need stays out of the program"},
 }
 

@@ -67,6 +67,7 @@ type Journal struct {
 	waiting []chan error      // callers of Flush
 	failing bool              // the last attempt to write failed
 	dropped int               // records lost since it began to fail
+	stats   Stats             // without Pending, PendingBytes and Failing
 	closed  bool
 
 	some, now chan struct{} // something is pending; it shall be written now
@@ -216,6 +217,22 @@ func signal(c chan struct{}) {
 	}
 }
 
+// Stats say how the journal does.
+type Stats struct {
+	Pending, PendingBytes    int    // records in memory
+	Failing                  bool   // the last attempt to write failed
+	Written, Dropped, Failed uint64 // so far: records on disk; records lost; attempts to write that failed
+}
+
+// Stats returns how the journal does.
+func (j *Journal) Stats() Stats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.stats
+	s.Pending, s.PendingBytes, s.Failing = j.parts, j.bytes, j.failing
+	return s
+}
+
 // drop keeps what is pending within its limits. The caller holds mu.
 func (j *Journal) drop() {
 	if j.parts <= j.c.MaxPending && j.bytes <= j.c.MaxPendingBytes {
@@ -236,6 +253,7 @@ func (j *Journal) drop() {
 					"file", j.c.Path, "pending", j.parts)
 			}
 			j.dropped++
+			j.stats.Dropped++
 		}
 	}
 	j.tidy()
@@ -289,7 +307,7 @@ func (j *Journal) write() {
 		select {
 		case <-j.some:
 		case <-j.stop:
-			j.drain(true)
+			_ = j.drain(true) // it has told whoever waits, and logged what is lost
 			return
 		}
 		timer := time.NewTimer(wait)
@@ -358,6 +376,9 @@ func (j *Journal) land(flight []entry, err error) {
 			if wait != nil {
 				wait <- err
 			}
+			if err == nil {
+				j.stats.Written++
+			}
 			if err == nil || wait != nil {
 				j.forget(e, i, i+1)
 			}
@@ -372,6 +393,8 @@ func (j *Journal) land(flight []entry, err error) {
 	}
 	if err == nil {
 		j.dropped = 0
+	} else {
+		j.stats.Failed++
 	}
 	j.failing = err != nil
 }

@@ -422,6 +422,12 @@ func (q *Quarantine) List(ctx context.Context, f Filter) ([]Row, error) {
 	return rows, q.db.Explain(err)
 }
 
+// Count returns how many rows wait for somebody: those that are not released.
+func (q *Quarantine) Count(ctx context.Context) (n int, err error) {
+	err = q.db.QueryRowContext(ctx, countRows).Scan(&n)
+	return n, q.db.Explain(err)
+}
+
 // Show returns a row. Errors: ErrNotHeld.
 func (q *Quarantine) Show(ctx context.Context, id string) (Row, error) {
 	return q.show(ctx, q.db, id)

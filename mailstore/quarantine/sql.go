@@ -33,6 +33,7 @@ const (
 	selectOld   = `SELECT ` + columns + ` FROM held WHERE held < $1 ORDER BY held, id LIMIT $2`
 	selectUsed  = `SELECT count(*) FROM held WHERE sha256 = $1`
 	selectFiles = `SELECT DISTINCT sha256 FROM held`
+	countRows   = `SELECT count(*) FROM held WHERE released = 0`
 	selectID    = `SELECT count(*) FROM held WHERE id = $1`
 	selectRows  = `SELECT ` + columns + ` FROM held
 		WHERE ($1 = '' OR address = $1) AND ($2 = '' OR account = $2) AND ($3 = '' OR sender = $3)

@@ -45,6 +45,21 @@ type Counter struct {
 	mu    sync.Mutex
 	all   int
 	peers map[netip.Prefix]int
+
+	taken, refused uint64
+}
+
+// Counts are what a Counter has counted.
+type Counts struct {
+	Open           int    // now
+	Taken, Refused uint64 // so far
+}
+
+// Counts returns what has been counted.
+func (c *Counter) Counts() Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Counts{Open: c.all, Taken: c.taken, Refused: c.refused}
 }
 
 // add counts one more and returns "" or which limit forbids it.
@@ -52,12 +67,15 @@ func (c *Counter) add(peer netip.Prefix, l Limits) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all >= l.Connections {
+		c.refused++
 		return "connections"
 	}
 	if peer.IsValid() && c.peers[peer] >= l.PerAddress {
+		c.refused++
 		return "connections_per_address"
 	}
 	c.all++
+	c.taken++
 	if peer.IsValid() {
 		if c.peers == nil {
 			c.peers = map[netip.Prefix]int{}

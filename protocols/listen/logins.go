@@ -33,6 +33,21 @@ type Logins struct {
 	mu      sync.Mutex
 	failing map[loginKey]*list.Element
 	order   list.List // of *failing, the one heard of last in front
+	counts  LoginCounts
+}
+
+// LoginCounts are how many logins came to what, so far.
+type LoginCounts struct {
+	Succeeded uint64
+	Failed    uint64 // wrong name or password
+	Refused   uint64 // not even tried
+}
+
+// Counts returns what has been counted.
+func (l *Logins) Counts() LoginCounts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.counts
 }
 
 type loginKey struct {
@@ -120,6 +135,7 @@ func (l *Logins) begin(key loginKey) (time.Duration, error) {
 		turn = now
 	}
 	if turn.Sub(now) > l.most() {
+		l.counts.Refused++
 		return 0, ErrThrottled
 	}
 	f.next = turn.Add(l.delay(f.count))
@@ -130,6 +146,7 @@ func (l *Logins) begin(key loginKey) (time.Duration, error) {
 func (l *Logins) failed(key loginKey) (count int, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.counts.Failed++
 	if l.failing == nil {
 		l.failing = map[loginKey]*list.Element{}
 	}
@@ -163,6 +180,7 @@ func (l *Logins) delay(failures int) time.Duration {
 func (l *Logins) clear(key loginKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.counts.Succeeded++
 	if e, ok := l.failing[key]; ok {
 		l.forget(e)
 	}
