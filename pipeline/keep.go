@@ -229,6 +229,22 @@ func (r *Record) recipient(x Recipient) *RecipientRecord {
 	return nil
 }
 
+// edits returns what was to be changed in this recipient's copy alone. A milter with one copy for several recipients did
+// not do it; where it did, the door that files the mail finds the field there. Which of several fields a deletion meant
+// cannot be told any more once some are gone.
+func (r *RecipientRecord) edits() (own []Edit) {
+	for _, step := range r.Steps {
+		for _, stage := range step.Stages {
+			for _, e := range stage.Edits {
+				if !e.Shadow && !(e.Delete && e.Index > 0) {
+					own = append(own, e)
+				}
+			}
+		}
+	}
+	return own
+}
+
 // Lets reports whether the record names a recipient and lets the mail go to it.
 func (r *Record) Lets(x Recipient) bool {
 	known := r.recipient(x)

@@ -329,7 +329,7 @@ func (s *Session) recall(r *rcpt) Decision {
 		d.Folder, d.folderBy = now.Folder, now.folderBy
 	}
 	d.Flags = append(d.Flags, now.Flags...)
-	d.Edits = now.Edits
+	d.Edits = append(r.recalled.edits(), now.Edits...)
 	return d
 }
 

@@ -563,7 +563,8 @@ func TestResume(t *testing.T) {
 		if !ok || !f.Listed {
 			return R{}, fmt.Errorf("zen is %+v", v.Facts.Of("zen"))
 		}
-		return R{Effects: []pipeline.Effect{{Kind: pipeline.FileInto, Folder: "for " + v.Rcpt.Address.Local}}}, nil
+		return R{Effects: []pipeline.Effect{{Kind: pipeline.FileInto, Folder: "for " + v.Rcpt.Address.Local}},
+			Edits: []pipeline.Edit{{Name: "X-For", Value: v.Rcpt.Address.Local}}}, nil
 	}))
 	rules.Kind.Pure = true
 	sieve := pipelinetest.Step("sieve", stage(pipeline.Reads{Input: pipeline.InputRecipient | pipeline.InputHeader}, always(R{
@@ -596,9 +597,9 @@ func TestResume(t *testing.T) {
 	s.Data(t.Context())
 	var got []string
 	for _, d := range s.Content(t.Context(), pipelinetest.Parse(t, mail)) {
-		got = append(got, fmt.Sprintf("%s %s %v %t", d.Recipient.Address.Local, d.Folder, d.Flags, d.Recalled))
+		got = append(got, fmt.Sprintf("%s %s %v %t %s", d.Recipient.Address.Local, d.Folder, d.Flags, d.Recalled, d.Edits[0].Value))
 	}
-	want := []string{`me for me [\Seen] true`, `one for list [\Seen] true`, `new for new [\Seen] false`}
+	want := []string{`me for me [\Seen] true me`, `one for list [\Seen] true list`, `new for new [\Seen] false new`}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q\nwant %q", got, want)
 	}
