@@ -65,6 +65,7 @@ var everybody = directory{
 	"tempfail": {"tempfail@example.org"}, "discard": {"discard@example.org"}, "hold": {"hold@example.org"},
 	"early": {"early@example.org"}, "junk": {"junk@example.org"}, "mixed": {"me@example.org", "tempfail@example.org"},
 	"half": {"me@example.org", "reject@example.org"}, "later": {"me@example.org", "later@example.org"},
+	"held": {"me@example.org", "hold@example.org"},
 }
 
 // A store keeps what was delivered, by account.

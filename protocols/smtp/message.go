@@ -187,6 +187,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 	f.agree(t.rcpts)
 	// Quarantine and folders answer each for their own recipients.
 	f.postpone(pipeline.Held, f.hold())
+	f.agree(t.rcpts)
 	f.postpone(pipeline.Delivered, f.deliver())
 
 	replies := make([]pipeline.Reply, len(t.rcpts))

@@ -690,3 +690,26 @@ func TestNothingIsDeliveredWhatCannotBeHeld(t *testing.T) {
 		}
 	}
 }
+
+func TestNothingOfAnAliasIsDeliveredAtLMTPWhatCannotBeHeld(t *testing.T) {
+	d := open(t, lmtp)
+	d.held.err = errors.New("no space left on device")
+	d.dial().talk(lmtpGreeting + `
+		C: MAIL FROM:<s@client.example>
+		S: 250 *
+		C: RCPT TO:<held@example.org>
+		S: 250 *
+		C: RCPT TO:<you@example.org>
+		S: 250 *
+		C: DATA
+		S: 354 *
+		C: Subject: x
+		C:
+		C: .
+		S: 451 4.3.0 *
+		S: 250 *
+	`)
+	if got := d.store.all(); got != "you" {
+		t.Errorf("delivered %q", got)
+	}
+}
