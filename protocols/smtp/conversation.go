@@ -50,6 +50,7 @@ type conversation struct {
 	connected bool
 	greeting  string
 	extended  bool
+	told      *hop // who brings the mail, as the program says that delivers it
 	tx        *transaction
 }
 
@@ -97,7 +98,7 @@ func (c *conversation) hello(verb, greeting string) (no *pipeline.Reply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reset("a new " + verb)
-	c.greeting, c.extended = greeting, verb != "HELO"
+	c.greeting, c.extended, c.told = greeting, verb != "HELO", nil
 	if c.s.cfg.LMTP {
 		return nil
 	}
@@ -179,7 +180,7 @@ func (c *conversation) reset(why string) {
 	}
 	// LMTP: the pipeline has not heard of it yet. Who brought the mail will never be known, so nothing is asked about
 	// those taken; the record is about those refused.
-	s := c.s.cfg.Plan().NewSession(pipeline.LMTP, pipeline.Client{})
+	s := c.s.cfg.Plan().NewSession(c.s.door, pipeline.Client{})
 	defer s.Close()
 	s.Mail(c.ctx(), t.from)
 	for _, event := range t.events {

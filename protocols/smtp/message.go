@@ -176,7 +176,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		return all(pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"})
 	}
 	f := s.filing(p.ID(), m, scanned, decisions)
-	f.settled = pipeline.LMTP.Settle(decisions, s.s.cfg.Refuse)
+	f.settled = f.s.door.Settle(decisions, s.s.cfg.Refuse)
 	f.agree(t.rcpts)
 	for i := range f.settled.Replies {
 		if f.settled.Replies[i].Code < 400 {

@@ -23,18 +23,15 @@ func (s session) identify(m *message) (*pipeline.Session, *mime.Message, error) 
 		if err != nil {
 			return nil, nil, err
 		}
-		return plan.Resume(pipeline.LMTP, r), scanned, nil
+		return plan.Resume(s.s.door, r), scanned, nil
 	}
 	scanned, err := s.without(m, pipeline.Ours)
 	if err != nil {
 		return nil, nil, err
 	}
-	var h hop
-	if s.conn.Trusted() {
-		h = origin(m.parsed, s.s.trusted)
-	}
-	p := plan.NewSession(pipeline.LMTP, h.client)
-	if h.client.Known() {
+	h := s.origin(m)
+	p := plan.NewSession(s.s.door, h.client)
+	if h.client.Known() || h.greeting != "" {
 		p.Connect(s.ctx())
 		p.Helo(s.ctx(), h.greeting)
 	}

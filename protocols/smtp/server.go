@@ -82,6 +82,9 @@ type Config struct {
 	LMTP bool
 	// Refuse: the LMTP peer still holds its client, so that a refusal reaches the sender and does not become a bounce.
 	Refuse bool
+	// Believe makes an LMTP door that of `sluice deliver`, and reports whether the program at the other end may say who
+	// brought the mail to it. Others are asked no more than at LMTP.
+	Believe func(*listen.Conn) bool
 	// Hostname is who we say we are. The default is what the system says.
 	Hostname string
 	// Plan returns the plan for a new connection, or at LMTP for a new message.
@@ -135,11 +138,7 @@ func New(c Config) *Server {
 	if c.Hostname == "" {
 		c.Hostname = "localhost"
 	}
-	s := &Server{cfg: c, door: pipeline.SMTP, listeners: map[net.Listener]struct{}{}}
-	if c.LMTP {
-		s.door = pipeline.LMTP
-	}
-	return s
+	return &Server{cfg: c, door: c.door(), listeners: map[net.Listener]struct{}{}}
 }
 
 // Serve answers the connections of l, which should come from package listen. It returns when l has been closed, or

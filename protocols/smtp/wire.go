@@ -251,6 +251,10 @@ func (w *wire) look(line string) []byte {
 		return nil
 	case "QUIT", "NOOP", "VRFY", "HELP", "EXPN":
 		return []byte(line + "\r\n")
+	case relayVerb:
+		if w.relay(arg) {
+			return nil
+		}
 	case "AUTH":
 		return w.wrong(502, "5.5.1", "AUTH is not available")
 	}
