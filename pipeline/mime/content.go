@@ -1,9 +1,11 @@
 package mime
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 
@@ -43,7 +45,7 @@ func (m *Message) readTexts() texts {
 		}
 		if len(t) > left {
 			t = cut(t, left)
-			r.odd.add("text-cut", "", fmt.Sprintf("more than %d octets", m.limits.Text))
+			r.odd.add(KindTextCut, "", fmt.Sprintf("more than %d octets", m.limits.Text))
 		}
 		if left -= len(t); t != "" {
 			text = append(text, t)
@@ -81,7 +83,7 @@ func (r *reading) read(p *Part) (pieces []textPiece) {
 		left = &r.leftHTML
 	}
 	if *left == 0 {
-		r.odd.add("text-cut", p.Path, fmt.Sprintf("more than %d octets", r.limits.Text))
+		r.odd.add(KindTextCut, p.Path, fmt.Sprintf("more than %d octets", r.limits.Text))
 		return nil
 	}
 	t := r.content(p, *left, html)
@@ -119,9 +121,13 @@ func (r *reading) content(p *Part, most int, html bool) string {
 	if kind := wrong(); kind != "" {
 		r.odd.add(kind, p.Path, p.Encoding)
 	}
-	if len(raw) > most {
+	whole := len(raw) <= most
+	if !whole {
 		raw = raw[:most]
-		r.odd.add("text-cut", p.Path, fmt.Sprintf("more than %d octets", r.limits.Text))
+		r.odd.add(KindTextCut, p.Path, fmt.Sprintf("more than %d octets", r.limits.Text))
+	}
+	if (p.Encoding == "" || p.Encoding == "7bit") && !isASCII(raw) {
+		r.odd.add(KindEightBit, p.Path, p.Encoding)
 	}
 	label := p.Params["charset"]
 	if html && label == "" {
@@ -131,11 +137,24 @@ func (r *reading) content(p *Part, most int, html bool) string {
 			label = name
 		}
 	}
-	text, known := toUTF8(label, raw)
-	if !known {
-		r.odd.add("unknown-charset", p.Path, clip(label))
+	c := toUTF8(label, raw)
+	switch {
+	case !c.known:
+		r.odd.add(KindUnknownCharset, p.Path, clip(label))
+	case c.wrong && whole: // what was cut may be cut in the midst of a character
+		r.odd.add(KindWrongCharset, p.Path, clip(label))
 	}
-	return cut(strings.TrimPrefix(text, "\ufeff"), most)
+	if c.utf7 {
+		r.odd.add(KindUTF7, p.Path, clip(label))
+	}
+	text := strings.TrimPrefix(c.text, "\ufeff")
+	if !html {
+		text = withoutUU(text)
+		if equalFold(strings.TrimSpace(p.Params["format"]), "flowed") {
+			text = unflow(text, equalFold(strings.TrimSpace(p.Params["delsp"]), "yes"))
+		}
+	}
+	return cut(text, most)
 }
 
 // files is what Attachments returns.
@@ -148,12 +167,19 @@ func (m *Message) readFiles() (f files) {
 	// Files in messages inside messages are hashed with each message around them. Depth alone does not bound that well.
 	left := 4 * m.size
 	m.tree().root.All(func(p *Part) {
-		if !p.isFile() {
+		switch {
+		case len(f.list) >= 2*m.limits.Parts:
+			f.odd.add(KindManyFiles, p.Path, fmt.Sprintf("more than %d", 2*m.limits.Parts))
+			return
+		case !p.isFile():
+			if p.isText() && (p.Type != "text/html" || p.plain) {
+				f.inText(p, 2*m.limits.Parts)
+			}
 			return
 		}
 		a := Attachment{Name: p.Name, Type: p.Type}
 		if left -= p.Size; left < 0 {
-			f.odd.add("too-much-content", p.Path, "")
+			f.odd.add(KindTooMuchContent, p.Path, "")
 			f.list = append(f.list, a)
 			return
 		}
@@ -164,10 +190,67 @@ func (m *Message) readFiles() (f files) {
 		if kind := wrong(); kind != "" {
 			f.odd.add(kind, p.Path, p.Encoding)
 		}
-		a.Size, a.SHA256 = n, hex.EncodeToString(h.Sum(nil))
+		a.Size, a.SHA256 = n, sum(h)
 		f.list = append(f.list, a)
+		if p.isTNEF() {
+			f.inTNEF(p, 2*m.limits.Parts)
+		}
 	})
 	return f
+}
+
+func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
+
+// inText lists the uuencoded files in a text, and notes those in yEnc.
+func (f *files) inText(p *Part, most int) {
+	src, _ := p.decode()
+	h, n := sha256.New(), int64(0)
+	err := uuFiles(src, func(data []byte) {
+		h.Write(data)
+		n += int64(len(data))
+	}, func(u uuFile) {
+		name := validUTF8(u.name)
+		switch {
+		case u.yEnc:
+			f.odd.add(KindYEnc, p.Path, clip(name))
+			return
+		case !u.whole:
+			f.odd.add(KindBadUU, p.Path, clip(name))
+		}
+		f.odd.add(KindUUEncode, p.Path, clip(name))
+		if what := oddName(name); what != "" {
+			f.odd.add(KindBadName, p.Path, what)
+		}
+		if len(f.list) < most {
+			f.list = append(f.list, Attachment{Name: name, Type: "application/octet-stream", Size: n, SHA256: sum(h)})
+		} else {
+			f.odd.add(KindManyFiles, p.Path, fmt.Sprintf("more than %d", most))
+		}
+		h.Reset()
+		n = 0
+	})
+	f.odd.unreadable(p.Path, err)
+}
+
+// inTNEF lists the files in Outlook's envelope.
+func (f *files) inTNEF(p *Part, most int) {
+	src, _ := p.decode()
+	t := &tnefReader{in: bufio.NewReader(src), most: max(most-len(f.list), 0)}
+	f.odd.add(KindTNEF, p.Path, "")
+	if err := t.read(); err != nil {
+		f.odd.add(KindBadTNEF, p.Path, err.Error())
+	}
+	for _, a := range t.files {
+		if what := oddName(a.Name); what != "" {
+			f.odd.add(KindBadName, p.Path, what)
+		}
+		f.list = append(f.list, a)
+	}
+}
+
+// isTNEF reports whether p says that it is Outlook's envelope.
+func (p *Part) isTNEF() bool {
+	return p.Type == "application/ms-tnef" || p.Type == "application/vnd.ms-tnef" || equalFold(p.Name, "winmail.dat")
 }
 
 // isFile reports whether p is a file rather than something to read.

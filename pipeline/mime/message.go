@@ -6,7 +6,6 @@
 package mime
 
 import (
-	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -19,7 +18,9 @@ type Limits struct {
 	Depth        int // nested multiparts and messages; 0 is 32
 	Parts        int // 0 is 1000
 	Parameters   int // of one header field; 0 is 100
-	Text         int // octets of decoded text kept for Text and HTML, each; 0 is 2 MiB
+	// Text is how many octets of decoded text are kept for Text and HTML, each, and how many of encoded messages inside
+	// the message are looked into; 0 is 2 MiB.
+	Text int
 }
 
 func (l Limits) withDefaults() Limits {
@@ -59,6 +60,7 @@ type Message struct {
 	low  func() string
 	file func() files
 	link func() []string
+	fine func() anomalies // what is wrong with the header and the lines
 }
 
 // Parse reads a message of size octets. It fails only if r does or a limit on the header section is reached
@@ -71,7 +73,7 @@ func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) {
 	}
 	m.body = body
 	var more bool
-	m.header, more = parseHeader(raw, m.limits.HeaderFields, func(line string) { m.odd.add("bad-header-line", "", clip(line)) })
+	m.header, more = parseHeader(raw, m.limits.HeaderFields, func(line string) { m.odd.add(KindBadHeaderLine, "", clip(line)) })
 	if more {
 		return nil, &LimitError{What: "header fields", Limit: m.limits.HeaderFields}
 	}
@@ -81,6 +83,7 @@ func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) {
 	m.low = sync.OnceValue(func() string { return strings.ToLower(m.Text()) })
 	m.file = sync.OnceValue(m.readFiles)
 	m.link = sync.OnceValue(m.readLinks)
+	m.fine = sync.OnceValue(func() anomalies { return append(m.oddHeader(), m.oddLines()...) })
 	return m, nil
 }
 
@@ -116,7 +119,7 @@ func (m *Message) readFrom() (from addressList) {
 		list, more := parseAddressList(f.Value(), maxAddresses-len(from.list))
 		from.list = append(from.list, list...)
 		if more {
-			from.odd.add("too-many-addresses", "", "From")
+			from.odd.add(KindManyAddresses, "", "From")
 			break
 		}
 	}
@@ -146,7 +149,8 @@ func (m *Message) LowerText() string { return m.low() }
 // HTML returns the decoded HTML parts.
 func (m *Message) HTML() string { return m.text().html }
 
-// Attachments lists the parts that are files: neither text nor HTML, or with a file name, or marked as attachments.
+// Attachments lists the parts that are files: neither text nor HTML, or with a file name, or marked as attachments. Files
+// inside other content follow it: uuencoded ones in text, and those in Outlook's TNEF.
 func (m *Message) Attachments() []Attachment { return clone(m.file().list) }
 
 // Links lists the distinct URLs of the text and the HTML, in order, at most 1000. They are absolute: http, https, ftp.
@@ -155,7 +159,7 @@ func (m *Message) Links() []string { return clone(m.link()) }
 // Anomalies lists what is wrong with the mail. Working it out decodes all of it.
 func (m *Message) Anomalies() []Anomaly {
 	var all anomalies
-	for _, list := range []anomalies{m.odd, oddHeader(m.header), m.from().odd, m.tree().odd, m.text().odd, m.file().odd} {
+	for _, list := range []anomalies{m.odd, m.fine(), m.from().odd, m.tree().odd, m.text().odd, m.file().odd} {
 		for _, a := range list {
 			all.add(a.Kind, a.Part, a.What)
 		}
@@ -174,61 +178,4 @@ type Attachment struct {
 	SHA256 string `json:"sha256"` // of the decoded content, in hex
 }
 
-// An Anomaly is something wrong with a mail.
-type Anomaly struct {
-	Kind string `json:"kind"` // "no-boundary", "too-deep", "bad-header-line" …
-	Part string `json:"part"` // "1.2"
-	What string `json:"what"`
-}
-
-type anomalies []Anomaly
-
-// add notes an anomaly once, and not more than a hundred.
-func (l *anomalies) add(kind, part, what string) {
-	a := Anomaly{Kind: kind, Part: part, What: what}
-	for _, x := range *l {
-		if x == a {
-			return
-		}
-	}
-	switch {
-	case len(*l) < maxAnomalies:
-		*l = append(*l, a)
-	case len(*l) == maxAnomalies:
-		*l = append(*l, Anomaly{Kind: "more-anomalies"})
-	}
-}
-
-// oddHeader finds fields that RFC 5322, 3.6 allows once and that are there more often: readers differ in which they show.
-func oddHeader(h Header) (odd anomalies) {
-	for _, name := range []string{
-		"From", "Sender", "Reply-To", "To", "Cc", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "MIME-Version",
-	} {
-		n := 0
-		for range h.All(name) {
-			n++
-		}
-		if n > 1 {
-			odd.add("duplicate-field", "", name)
-		}
-	}
-	return odd
-}
-
-// clip makes a line of a mail fit for an anomaly.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		s = s[:most]
-	}
-	return validUTF8(strings.TrimSpace(s))
-}
-
 func clone[T any](s []T) []T { return append([]T(nil), s...) }
-
-// unreadable notes that the source of the message failed.
-func (l *anomalies) unreadable(part string, err error) {
-	if err != nil && !errors.Is(err, io.EOF) {
-		l.add("unreadable", part, err.Error())
-	}
-}

@@ -57,7 +57,7 @@ func TestHeader(t *testing.T) {
 		}
 		body, _ := io.ReadAll(m.RawBody())
 		equal(t, "body", string(body), "body: text"+end)
-		equal(t, "anomalies", m.Anomalies(), []Anomaly{{"bad-header-line", "", "bad line" + end + " more of it"}, {"bad-header-line", "", ": nothing"}})
+		equal(t, "anomalies", odd(m), []Anomaly{{"bad-header-line", "", "bad line" + end + " more of it"}, {"bad-header-line", "", ": nothing"}})
 	}
 }
 
@@ -274,12 +274,14 @@ func TestFrom(t *testing.T) {
 	t.Run("several fields", func(t *testing.T) {
 		m := parse(t, "From: a@b\r\nFROM: c@d\r\n\r\n")
 		equal(t, "From", m.From(), []Address{{Raw: "a@b", Local: "a", Domain: "b"}, {Raw: "c@d", Local: "c", Domain: "d"}})
-		equal(t, "anomalies", m.Anomalies(), []Anomaly{{"duplicate-field", "", "From"}})
+		equal(t, "anomalies", odd(m), []Anomaly{{"duplicate-field", "", "From"}})
 	})
 	t.Run("limit", func(t *testing.T) {
 		m := parse(t, "From: "+strings.Repeat("a@b,", 2000)+"\r\nFrom: c@d\r\n\r\n")
 		equal(t, "addresses", len(m.From()), 1000)
-		equal(t, "anomalies", m.Anomalies()[1], Anomaly{"too-many-addresses", "", "From"})
+		if !slices.Contains(odd(m), Anomaly{KindManyAddresses, "", "From"}) {
+			t.Errorf("anomalies: %v", odd(m))
+		}
 	})
 }
 
@@ -299,8 +301,18 @@ func outline(m *Message) string {
 	return b.String()
 }
 
-func kinds(m *Message) (list []string) {
+// odd returns the anomalies without those that say that a field is missing: short mails in tests lack most.
+func odd(m *Message) (list []Anomaly) {
 	for _, a := range m.Anomalies() {
+		if a.Kind != KindMissingField {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+func kinds(m *Message) (list []string) {
+	for _, a := range odd(m) {
 		list = append(list, strings.TrimSpace(a.Kind+" "+a.Part))
 	}
 	return list
@@ -314,7 +326,7 @@ func TestTree(t *testing.T) {
 		"plain":       {"Subject: x\n\nhello\n", "1 text/plain 7\n", "hello\r\n", nil},
 		"empty":       {"", "1 text/plain 0\n", "", nil},
 		"html":        {"Content-Type: text/html\n\n<p>a<p>b", "1 text/html 8\n", "a\nb", nil},
-		"mixed":       {"Content-Type: multipart/mixed; boundary=\"b\"\n\npreamble\n--b\n\none\n--b\nContent-Type: text/html\n\n<b>two</b>\n--b--\nepilogue\n", " multipart/mixed 83\n1 text/plain 3\n2 text/html 10\n", "one\ntwo", nil},
+		"mixed":       {"Content-Type: multipart/mixed; boundary=\"b\"\n\npreamble\n--b\n\none\n--b\nContent-Type: text/html\n\n<b>two</b>\n--b--\nepilogue\n", " multipart/mixed 83\n1 text/plain 3\n2 text/html 10\n", "one\ntwo", []string{"epilogue"}},
 		"alternative": {"Content-Type: multipart/alternative; boundary=b\n\n--b\n\none\n--b\nContent-Type: text/html\n\n<b>ONE</b>\n--b--\n", " multipart/alternative 63\n1 text/plain 3\n2 text/html 10\n", "one", nil},
 		"blank plain": {"Content-Type: multipart/alternative; boundary=b\n\n--b\n\n \n--b\nContent-Type: text/html\n\n<b>ONE</b>\n--b--\n", " multipart/alternative 61\n1 text/plain 1\n2 text/html 10\n", " \nONE", nil},
 		"nested": {"Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: multipart/alternative; boundary=oi\n\n--oi\n\none\n--oi--\n--o\n\ntwo\n--o--\n",
@@ -332,16 +344,16 @@ func TestTree(t *testing.T) {
 			" multipart/mixed 178\n1 message/rfc822 75\n1 multipart/mixed 17\n1.1 text/plain 3\n2 message/rfc822 18\n2.1 text/plain 3\n", "one\ntwo", nil},
 		"message alone":     {"Content-Type: message/rfc822\n\nSubject: in\n\ntwo\n", "1 message/rfc822 20\n1.1 text/plain 5\n", "two\r\n", nil},
 		"attached message":  {"Content-Type: message/rfc822\nContent-Disposition: attachment\n\nSubject: in\n\ntwo\n", "1 message/rfc822 20\n1.1 text/plain 5\n", "", nil},
-		"encoded message":   {"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo=\n", "1 message/rfc822 22\n", "", []string{"encoded-message 1"}},
+		"encoded message":   {"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo=\n", "1 message/rfc822 22\n1.1 text/plain 2\n", "y\n", []string{"encoded-message 1"}},
 		"digest":            {"Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: in\n\none\n--b--\n", " multipart/digest 34\n1 message/rfc822 18\n1.1 text/plain 3\n", "one", nil},
 		"folded header":     {"Content-Type: multipart/mixed;\n boundary=\"b\"\n\n--b\nContent-Type: text/html;\n charset=utf-8\n\n<p>x\n--b--\n", " multipart/mixed 62\n1 text/html 4\n", "x", nil},
 		"bad type":          {"Content-Type: text\n\nhello", "1 text/plain 5\n", "hello", []string{"bad-content-type 1"}},
 		"two types":         {"Content-Type: text/plain\nContent-Type: text/html\n\n<b>x", "1 text/plain 4\n", "<b>x", []string{"duplicate-field 1"}},
 		"encoded multipart": {"Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: base64\n\n--b\n\none\n--b--\n", " multipart/mixed 19\n1 text/plain 3\n", "one", []string{"encoded-multipart"}},
-		"unknown encoding":  {"Content-Transfer-Encoding: x-uuencode\n\nhello", "1 text/plain 5\n", "hello", []string{"unknown-encoding 1"}},
-		"unknown charset":   {"Content-Type: text/plain; charset=nonsense\n\nh\xe9", "1 text/plain 2\n", "hé", []string{"unknown-charset 1"}},
+		"unknown encoding":  {"Content-Transfer-Encoding: x-nonsense\n\nhello", "1 text/plain 5\n", "hello", []string{"unknown-encoding 1"}},
+		"unknown charset":   {"Content-Type: text/plain; charset=nonsense\n\nh\xe9", "1 text/plain 2\n", "hé", []string{"8bit-content 1", "unknown-charset 1"}},
 		"koi8":              {"Content-Type: text/plain; charset=\"KOI8-R\"\nContent-Transfer-Encoding: base64\n\n8NLJ18XU\n", "1 text/plain 10\n", "Привет", nil},
-		"charset in HTML":   {"Content-Type: text/html\n\n<meta charset=koi8-r><p>\xf0\xd2\xc9", "1 text/html 27\n", "При", nil},
+		"charset in HTML":   {"Content-Type: text/html\n\n<meta charset=koi8-r><p>\xf0\xd2\xc9", "1 text/html 27\n", "При", []string{"8bit-content 1"}},
 		"quoted-printable":  {"Content-Transfer-Encoding: quoted-printable\n\na=C3=A9=\n b =3D =zz \t\nend=", "1 text/plain 28\n", "aé b = =zz\r\nend", []string{"bad-quoted-printable 1"}},
 		"bad base64":        {"Content-Transfer-Encoding: BASE64\n\nYWJ*j\nZA==\nZWY", "1 text/plain 16\n", "abcdef", []string{"bad-base64 1"}},
 	} {
@@ -406,7 +418,7 @@ x
 		{"Müll.exe", "application/octet-stream", 1, sum("x")},
 	})
 	equal(t, "text", m.Text(), "see the files\nshown")
-	equal(t, "anomalies", m.Anomalies(), []Anomaly(nil))
+	equal(t, "anomalies", odd(m), []Anomaly{{KindTwoNames, "2", "ignored.pdf"}})
 }
 
 func TestParameters(t *testing.T) {
@@ -560,11 +572,11 @@ func TestLimitsOfTheTree(t *testing.T) {
 	}
 
 	large := parse(t, "Content-Type: multipart/mixed; boundary=b\n\n--b\nA: "+strings.Repeat("x", 300_000)+"\n\none\n--b\n"+strings.Repeat("A: b\n", 1001)+"\ntwo\n--b--\n")
-	equal(t, "large header", kinds(large), []string{"large-header 1", "large-header 2"})
+	equal(t, "large header", kinds(large), []string{"long-line", "large-header 1", "large-header 2"})
 	equal(t, "text after a large header", large.Text(), "one\ntwo")
 
 	boundary := parse(t, "Content-Type: multipart/mixed; boundary="+strings.Repeat("b", 1001)+"\n\nx\n")
-	equal(t, "boundary", kinds(boundary), []string{"bad-boundary", "no-boundary"})
+	equal(t, "boundary", kinds(boundary), []string{"long-line", "bad-boundary", "no-boundary"})
 }
 
 // TestHostile: what has kept other parsers busy for minutes takes a moment, and time grows with size only.

@@ -17,11 +17,8 @@ type structured struct {
 // parseStructured reads a field tolerantly. Names are lower-cased, values decoded (RFC 2231, and RFC 2047 where writers
 // used that instead); of two parameters of one name the first counts.
 func parseStructured(s string, most int) structured {
-	word, rest, _ := strings.Cut(s, ";")
-	if i := strings.IndexByte(word, '('); i >= 0 {
-		word = word[:i]
-	}
-	v := structured{word: strings.ToLower(strings.TrimSpace(word))}
+	word, rest, odd := mediaType(s)
+	v := structured{word: word, odd: odd}
 	var pieces []piece
 	for n := 0; rest != ""; n++ {
 		var name, value string
@@ -56,6 +53,24 @@ func parseStructured(s string, most int) structured {
 	return v
 }
 
+// mediaType takes the word at the beginning of a value. Where no semicolon follows it but something that may be a
+// parameter, some writers have forgotten it, or made it a comma.
+func mediaType(s string) (word, rest string, odd bool) {
+	head, rest, _ := strings.Cut(s, ";")
+	if i := strings.IndexByte(head, '('); i >= 0 {
+		head = head[:i]
+	}
+	head = strings.TrimSpace(head)
+	i := strings.IndexAny(head, " \t,")
+	switch {
+	case i < 0:
+		return strings.ToLower(head), rest, false
+	case strings.IndexByte(head[i:], '=') < 0:
+		return strings.ToLower(head), rest, true
+	}
+	return strings.ToLower(head[:i]), strings.TrimLeft(s[strings.Index(s, head)+i:], " \t,"), true
+}
+
 // nextParam reads one parameter from s. ok is false where there is something that is none.
 func nextParam(s string) (name, value, rest string, ok bool) {
 	s = skipSpace(s)
@@ -80,10 +95,14 @@ func nextParam(s string) (name, value, rest string, ok bool) {
 		return name, s[1:], "", true
 	}
 	rest = s[p.at:]
-	if end = strings.IndexByte(rest, ';'); end < 0 {
-		return name, value, "", true
+	end = strings.IndexByte(rest, ';')
+	if end < 0 {
+		end = len(rest)
 	}
-	return name, value, rest[end+1:], true
+	if strings.IndexByte(rest[:end], '=') > 0 && (rest[0] == ' ' || rest[0] == '\t' || rest[0] == ',') {
+		return name, value, strings.TrimLeft(rest, " \t,"), true // a forgotten semicolon
+	}
+	return name, value, rest[min(end+1, len(rest)):], true
 }
 
 // trimToken takes white space and a trailing comment off a value without quotes.
@@ -135,30 +154,35 @@ func (v *structured) join(pieces []piece) {
 		if n < 0 {
 			n = len(pieces)
 		}
-		label := ""
+		label, named := "", false // the first encoded piece names the charset, also where the first piece is not encoded
 		var value []byte
 		for i, p := range pieces[:n] {
 			if i > 0 && p.index == pieces[i-1].index {
 				v.odd = true
 				continue
 			}
+			if i > 0 && p.index != pieces[i-1].index+1 || i == 0 && p.index != 0 {
+				v.odd = true // a gap
+			}
 			if !p.encoded {
 				value = append(value, p.value...)
 				continue
 			}
-			if i == 0 {
-				if parts := strings.SplitN(p.value, "'", 3); len(parts) == 3 {
+			if !named {
+				named = true
+				if parts := strings.SplitN(p.value, "'", 3); len(parts) == 3 && (i == 0 || toUTF8(parts[0], nil).known) {
 					label, p.value = parts[0], parts[2]
 				}
 			}
 			value = append(value, decodePercent(p.value)...)
 		}
 		// The encoded form is the one meant for those who understand it (RFC 6266, 4.3 says so outright).
-		text, _ := toUTF8(label, value)
+		c := toUTF8(label, value)
 		if label == "" {
-			text = decodeWords(text)
+			c.text = decodeWords(c.text)
 		}
-		v.params[name] = text
+		v.odd = v.odd || !c.known
+		v.params[name] = c.text
 		pieces = pieces[n:]
 	}
 }

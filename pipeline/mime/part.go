@@ -22,8 +22,8 @@ type Part struct {
 	Params      map[string]string // of Content-Type, decoded, names in lower case
 	Disposition string            // "attachment", "inline", in lower case; "" where it says nothing
 	Name        string            // its file name, decoded
-	Encoding    string            // Content-Transfer-Encoding in lower case; "" is none
-	Parts       []*Part           // of a multipart; the one message of a message/rfc822
+	Encoding    string            // Content-Transfer-Encoding in lower case; "" is none; "x-uuencode" is "uuencode"
+	Parts       []*Part           // of a multipart; the one message of a message/rfc822, also of an encoded one
 	Size        int64             // octets of the content as it stands in the message
 
 	r     io.ReaderAt
@@ -44,15 +44,23 @@ func (p *Part) Open() io.Reader {
 // decode returns a reader of the decoded content and a function that says, at its end, what was wrong with it.
 func (p *Part) decode() (io.Reader, func() string) {
 	raw := p.Raw()
-	if len(p.Parts) > 0 || p.plain {
+	if p.plain || strings.HasPrefix(p.Type, "multipart/") {
 		return raw, func() string { return "" }
 	}
 	switch p.Encoding {
+	case "uuencode":
+		r, whole := uuReader(func() io.Reader { return p.Raw() })
+		return r, func() string {
+			if !whole() {
+				return KindBadUU
+			}
+			return ""
+		}
 	case "base64":
 		d := &base64Decoder{}
 		return transform.NewReader(raw, d), func() string {
 			if d.bad > 0 {
-				return "bad-base64"
+				return KindBadBase64
 			}
 			return ""
 		}
@@ -60,7 +68,7 @@ func (p *Part) decode() (io.Reader, func() string) {
 		d := &quotedDecoder{}
 		return transform.NewReader(raw, d), func() string {
 			if d.bad > 0 {
-				return "bad-quoted-printable"
+				return KindBadQuoted
 			}
 			return ""
 		}
@@ -88,6 +96,8 @@ type openPart struct {
 	prefix   string // of the paths of its parts
 	digest   bool   // its parts are messages where they say nothing (RFC 2046, 5.1.5)
 	closed   bool   // its last boundary has been seen
+	trailing bool   // something was behind it
+	encoded  bool   // it is a message in base64 or the like
 	message  bool   // it is a message, not a part of a multipart
 	inner    string // path of the part that holds this message
 	standard string // type it has where it says nothing
@@ -101,23 +111,28 @@ type splitter struct {
 	parts  int
 	header []byte // of the innermost part, while it is read
 	kept   int    // octets of the headers of all parts but the message's own
+	depth  int    // of the message that is split, where it was encoded inside another
+	left   int64  // octets of encoded messages that may still be decoded
 	inside bool   // we are in that header
 	large  bool   // that header is over the limit: the rest is skipped
 	rest   bool   // the limit on parts is reached: what follows is one piece of text
 }
 
 func (m *Message) readTree() tree {
-	s := &splitter{m: m}
-	root := &openPart{Part: &Part{r: m.r, Header: m.header, start: m.body}, message: true, standard: "text/plain"}
+	s := &splitter{m: m, parts: 1, left: int64(m.limits.Text)}
+	s.run(&openPart{Part: &Part{r: m.r, Header: m.header}, message: true, standard: "text/plain"})
+	return s.tree
+}
+
+// run splits the message of s, of which root has the header.
+func (s *splitter) run(root *openPart) {
 	s.tree.root = root.Part
 	s.open = []*openPart{root}
-	s.parts = 1
-	s.begin(root, m.body, false)
+	s.begin(root, s.m.body, false)
 	if len(s.open) > 1 || root.boundary != "" {
 		s.split()
 	}
-	s.close(0, m.size)
-	return s.tree
+	s.close(0, s.m.size)
 }
 
 func (s *splitter) odd(kind string, p *openPart, what string) { s.tree.odd.add(kind, p.Path, what) }
@@ -144,6 +159,8 @@ func (s *splitter) split() {
 		case fresh && whole && len(line) > 2 && line[0] == '-' && line[1] == '-' && s.delimiter(line, at, at-int64(lineEnd), next):
 		case s.inside:
 			s.headerLine(line, fresh, at, next)
+		default:
+			s.epilogue(line)
 		}
 		lineEnd = 0
 		if fresh = line[len(line)-1] == '\n'; fresh {
@@ -179,6 +196,15 @@ func (s *splitter) delimiter(line []byte, at, before, next int64) bool {
 	return false
 }
 
+// epilogue notes the first line with something on it behind the last boundary of a multipart.
+func (s *splitter) epilogue(line []byte) {
+	p := s.open[len(s.open)-1]
+	if p.closed && !p.trailing && len(bytes.TrimSpace(line)) > 0 {
+		p.trailing = true
+		s.odd(KindEpilogue, p, clip(string(line)))
+	}
+}
+
 // part begins the next part of a multipart.
 func (s *splitter) part(parent *openPart, at int64) {
 	child := &openPart{Part: &Part{r: s.m.r, Path: parent.prefix + strconv.Itoa(len(parent.Parts)+1), start: at}, standard: "text/plain"}
@@ -188,7 +214,7 @@ func (s *splitter) part(parent *openPart, at int64) {
 	parent.Parts = append(parent.Parts, child.Part)
 	s.open = append(s.open, child)
 	if s.parts++; s.parts > s.m.limits.Parts {
-		s.odd("too-many-parts", child, fmt.Sprintf("more than %d", s.m.limits.Parts))
+		s.odd(KindManyParts, child, fmt.Sprintf("more than %d", s.m.limits.Parts))
 		child.Type, child.plain, s.rest = "text/plain", true, true
 		return
 	}
@@ -207,7 +233,7 @@ func (s *splitter) headerLine(line []byte, fresh bool, at, next int64) {
 	if fresh && len(s.header) == 0 && !s.large {
 		// A part that begins with something else than a field has no header at all for most readers.
 		if _, ok := fieldName(string(line)); !ok && !p.message {
-			s.odd("no-header", p, clip(string(line)))
+			s.odd(KindNoHeader, p, clip(string(line)))
 			s.endHeader(p, at, false)
 			return
 		}
@@ -225,12 +251,12 @@ func (s *splitter) headerLine(line []byte, fresh bool, at, next int64) {
 func (s *splitter) endHeader(p *openPart, body int64, last bool) {
 	s.inside = false
 	if s.large {
-		s.odd("large-header", p, fmt.Sprintf("more than %d octets, or four times that in all parts", s.m.limits.HeaderSize))
+		s.odd(KindLargeHeader, p, fmt.Sprintf("more than %d octets, or four times that in all parts", s.m.limits.HeaderSize))
 	}
 	var more bool
-	p.Header, more = parseHeader(slices.Clip(s.header), s.m.limits.HeaderFields, func(line string) { s.odd("bad-header-line", p, clip(line)) })
+	p.Header, more = parseHeader(slices.Clip(s.header), s.m.limits.HeaderFields, func(line string) { s.odd(KindBadHeaderLine, p, clip(line)) })
 	if more {
-		s.odd("large-header", p, fmt.Sprintf("more than %d fields", s.m.limits.HeaderFields))
+		s.odd(KindLargeHeader, p, fmt.Sprintf("more than %d fields", s.m.limits.HeaderFields))
 	}
 	s.header = nil
 	s.begin(p, body, last)
@@ -258,17 +284,25 @@ func (s *splitter) begin(p *openPart, body int64, last bool) {
 	for _, a := range odd { // they had to wait for the path, which needs the type
 		s.tree.odd.add(a.Kind, p.Path, a.What)
 	}
+	switch p.Type {
+	case "message/partial":
+		s.odd(KindPartialMessage, p, clip(p.Params["id"]))
+	case "message/external-body":
+		s.odd(KindExternalBody, p, clip(p.Params["access-type"]))
+	}
 	identity := p.Encoding == "" || p.Encoding == "7bit" || p.Encoding == "8bit" || p.Encoding == "binary"
 	switch {
 	case !multipart && !nested || last:
-	case len(s.open) > s.m.limits.Depth:
-		s.odd("too-deep", p, fmt.Sprintf("more than %d levels", s.m.limits.Depth))
+	case s.depth+len(s.open) > s.m.limits.Depth:
+		s.odd(KindTooDeep, p, fmt.Sprintf("more than %d levels", s.m.limits.Depth))
 		p.plain = true
 	case nested && !identity:
-		// RFC 2046, 5.2.1 forbids it. It stays what it is for readers that obey: a file.
-		s.odd("encoded-message", p, p.Encoding)
+		if p.Type == "message/rfc822" { // RFC 6532, 3.7 allows it for message/global
+			s.odd(KindEncodedMessage, p, p.Encoding)
+		}
+		p.encoded = true // its end must be known first
 	case nested && s.parts >= s.m.limits.Parts:
-		s.odd("too-many-parts", p, fmt.Sprintf("more than %d", s.m.limits.Parts))
+		s.odd(KindManyParts, p, fmt.Sprintf("more than %d", s.m.limits.Parts))
 		p.plain = true
 	case nested:
 		s.parts++
@@ -277,11 +311,16 @@ func (s *splitter) begin(p *openPart, body int64, last bool) {
 		s.open = append(s.open, child)
 		s.startHeader()
 	case boundary == "":
-		s.odd("no-boundary", p, p.Type)
+		s.odd(KindNoBoundary, p, p.Type)
 		p.plain = true
 	default:
 		if !identity {
-			s.odd("encoded-multipart", p, p.Encoding) // RFC 2045, 6.4 forbids it, and readers ignore it
+			s.odd(KindEncodedMultipart, p, p.Encoding) // RFC 2045, 6.4 forbids it, and readers ignore it
+		}
+		for _, outer := range s.open {
+			if outer != p && outer.boundary == boundary {
+				s.odd(KindRepeatedBoundary, p, clip(boundary))
+			}
 		}
 		p.boundary = boundary
 		p.digest = p.Type == "multipart/digest"
@@ -297,17 +336,17 @@ func (s *splitter) describe(p *openPart) (boundary string, odd anomalies) {
 			n++
 		}
 		if n > 1 {
-			odd.add("duplicate-field", "", name)
+			odd.add(KindDuplicateField, "", name)
 		}
 		return f.Value(), ok
 	}
 	params := func(name, value string) structured {
 		v := parseStructured(value, s.m.limits.Parameters)
 		if v.more {
-			odd.add("too-many-parameters", "", fmt.Sprintf("%s: more than %d", name, s.m.limits.Parameters))
+			odd.add(KindManyParameters, "", fmt.Sprintf("%s: more than %d", name, s.m.limits.Parameters))
 		}
 		if v.odd {
-			odd.add("bad-parameters", "", name+": "+clip(value))
+			odd.add(KindBadParameters, "", name+": "+clip(value))
 		}
 		return v
 	}
@@ -321,29 +360,42 @@ func (s *splitter) describe(p *openPart) (boundary string, odd anomalies) {
 			p.Type = v.word
 		case strings.HasPrefix(v.word, "multipart") && v.params["boundary"] != "":
 			p.Type = "multipart/mixed"
-			odd.add("bad-content-type", "", clip(value))
+			odd.add(KindBadContentType, "", clip(value))
 		default:
-			odd.add("bad-content-type", "", clip(value))
+			odd.add(KindBadContentType, "", clip(value))
 		}
 	}
 	if value, ok := field("Content-Disposition"); ok {
 		v := params("Content-Disposition", value)
 		p.Disposition, p.Name = v.word, v.params["filename"]
 	}
-	if p.Name == "" {
-		p.Name = p.Params["name"]
+	if name := p.Params["name"]; p.Name == "" {
+		p.Name = name
+	} else if name != "" && name != p.Name {
+		odd.add(KindTwoNames, "", clip(name))
+	}
+	if what := oddName(p.Name); what != "" {
+		odd.add(KindBadName, "", what)
 	}
 	if value, ok := field("Content-Transfer-Encoding"); ok {
 		v := parseStructured(value, 1)
-		switch p.Encoding = v.word; v.word {
+		switch p.Encoding = strings.Trim(v.word, "\"' .,"); p.Encoding {
 		case "", "7bit", "8bit", "binary", "base64", "quoted-printable":
+		case "7-bit", "8-bit", "7bits", "8bits":
+			p.Encoding = p.Encoding[:1] + "bit"
+		case "base-64", "x-base64":
+			p.Encoding = "base64"
+		case "quoted/printable", "quotedprintable", "quoted_printable":
+			p.Encoding = "quoted-printable"
+		case "uuencode", "x-uuencode", "uue", "x-uue":
+			p.Encoding = "uuencode"
 		default:
-			odd.add("unknown-encoding", "", clip(value))
+			odd.add(KindUnknownEncoding, "", clip(value))
 		}
 	}
 	boundary = strings.TrimRight(p.Params["boundary"], " \t")
 	if len(boundary) > 1000 {
-		odd.add("bad-boundary", "", fmt.Sprintf("%d octets", len(boundary)))
+		odd.add(KindBadBoundary, "", fmt.Sprintf("%d octets", len(boundary)))
 		return "", odd
 	}
 	return boundary, odd
@@ -359,15 +411,59 @@ func (s *splitter) close(i int, end int64) {
 		s.open = s.open[:len(s.open)-1]
 		p.start = min(p.start, end)
 		p.Size = max(end-p.start, 0)
+		if p.encoded {
+			s.look(p)
+		}
 		if !strings.HasPrefix(p.Type, "multipart/") || p.plain {
 			continue
 		}
 		switch {
 		case len(p.Parts) == 0:
-			s.odd("no-parts", p, "")
+			s.odd(KindNoParts, p, "")
 			p.plain = true
 		case !p.closed:
-			s.odd("unterminated", p, "")
+			s.odd(KindUnterminated, p, "")
 		}
 	}
+}
+
+// look splits the message inside p, which is encoded, and whose end is known now.
+func (s *splitter) look(p *openPart) {
+	src, wrong := p.decode()
+	raw, err := io.ReadAll(io.LimitReader(src, s.left+1))
+	if err != nil {
+		s.tree.odd.unreadable(p.Path, err)
+		return
+	}
+	if int64(len(raw)) > s.left {
+		s.odd(KindUnreadableMessage, p, fmt.Sprintf("encoded messages of more than %d octets", s.m.limits.Text))
+		return
+	}
+	s.left -= int64(len(raw))
+	if kind := wrong(); kind != "" {
+		s.odd(kind, p, p.Encoding)
+	}
+	if s.parts >= s.m.limits.Parts {
+		s.odd(KindManyParts, p, fmt.Sprintf("more than %d", s.m.limits.Parts))
+		return
+	}
+	m := &Message{r: bytes.NewReader(raw), size: int64(len(raw)), limits: s.m.limits}
+	header, body, err := readHeader(m.r, m.size, m.limits.HeaderSize)
+	if err != nil {
+		s.odd(KindUnreadableMessage, p, err.Error())
+		return
+	}
+	m.body = body
+	var more bool
+	m.header, more = parseHeader(header, m.limits.HeaderFields, func(line string) { s.odd(KindBadHeaderLine, p, clip(line)) })
+	if more {
+		s.odd(KindLargeHeader, p, fmt.Sprintf("more than %d fields", m.limits.HeaderFields))
+	}
+	inner := &splitter{m: m, parts: s.parts + 1, left: s.left, kept: s.kept + len(header), depth: s.depth + len(s.open) + 1}
+	inner.run(&openPart{Part: &Part{r: m.r, Header: m.header}, message: true, inner: p.Path, standard: "text/plain"})
+	s.parts, s.left, s.kept = inner.parts, inner.left, inner.kept
+	for _, a := range inner.tree.odd {
+		s.tree.odd.add(a.Kind, a.Part, a.What)
+	}
+	p.Parts = []*Part{inner.tree.root}
 }

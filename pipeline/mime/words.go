@@ -1,18 +1,26 @@
 package mime
 
 import (
-	"io"
 	"strings"
-	"unicode/utf8"
+	"unicode"
 
-	"github.com/emersion/go-message/charset"
-	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/transform"
 )
 
 // decodeWords decodes the encoded words of a field (RFC 2047). Adjacent words of one charset are decoded together, as
 // many writers cut characters in two. What cannot be decoded stays as it is; the result is valid UTF-8.
 func decodeWords(s string) string {
+	w := wordDecoder{}
+	return w.decode(s)
+}
+
+// A wordDecoder decodes encoded words and tells what was wrong with them.
+type wordDecoder struct {
+	bad     bool   // one is cut off, of an unknown encoding, or holds control characters
+	unknown string // a charset that nobody knows
+}
+
+func (d *wordDecoder) decode(s string) string {
 	if !strings.Contains(s, "=?") {
 		return validUTF8(s)
 	}
@@ -23,8 +31,11 @@ func decodeWords(s string) string {
 		if len(pending) == 0 {
 			return
 		}
-		text, _ := toUTF8(label, pending)
-		out.WriteString(text)
+		c := toUTF8(label, pending)
+		if !c.known {
+			d.unknown = label
+		}
+		out.WriteString(d.line(c.text))
 		pending = pending[:0]
 	}
 	after := false // an encoded word was the last thing
@@ -35,10 +46,10 @@ func decodeWords(s string) string {
 		}
 		w, ok := encodedWord{}, false
 		if at < len(s) {
-			w, ok = parseWord(s[at:])
-		}
-		if !ok && at < len(s) {
-			at += 2
+			if w, ok = parseWord(s[at:]); !ok {
+				d.bad = d.bad || looksLikeWord(s[at:])
+				at += 2
+			}
 		}
 		// RFC 2047, 6.2: white space between encoded words is not shown.
 		if plain := s[:at]; plain != "" && !(ok && after && strings.Trim(plain, " \t") == "") {
@@ -62,6 +73,31 @@ func decodeWords(s string) string {
 	return out.String()
 }
 
+// line keeps the content of an encoded word in the line: what ends lines becomes a space, as mail clients have it.
+func (d *wordDecoder) line(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	d.bad = true
+	s = strings.ReplaceAll(s, "\r\n", " ")
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '\r', '\n', '\v', '\f', '\u0085':
+			return ' '
+		case 0:
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// looksLikeWord reports whether s begins like an encoded word.
+func looksLikeWord(s string) bool {
+	const maxCharset = 64
+	label, rest, ok := strings.Cut(s[2:min(len(s), 2+maxCharset)], "?")
+	return ok && label != "" && !strings.ContainsAny(label, " \t=<>,;\"&/") && len(rest) > 1 && rest[1] == '?'
+}
+
 type encodedWord struct {
 	charset string
 	content []byte
@@ -78,7 +114,7 @@ func parseWord(s string) (w encodedWord, ok bool) {
 	}
 	label := s[2 : 2+end]
 	label, _, _ = strings.Cut(label, "*") // RFC 2231, 5: a language
-	w.charset = strings.ToLower(label)
+	w.charset = cleanLabel(label)
 	rest := s[2+end+1:]
 	if len(rest) < 4 || rest[1] != '?' {
 		return w, false
@@ -136,40 +172,4 @@ func hexValue(c byte) byte {
 		return c - '0'
 	}
 	return lower(c) - 'a' + 10
-}
-
-// validUTF8 returns text of no declared charset: as it is if it is UTF-8, else as Windows-1252, which is what most
-// writers of such text mean.
-func validUTF8(s string) string {
-	if utf8.ValidString(s) {
-		return s
-	}
-	out, err := charmap.Windows1252.NewDecoder().String(s)
-	if err != nil {
-		return strings.ToValidUTF8(s, "\ufffd")
-	}
-	return out
-}
-
-// toUTF8 converts text of a declared charset. For a charset that nobody knows, known is false and the text is taken as
-// one without a declaration.
-func toUTF8(label string, p []byte) (text string, known bool) {
-	switch label = strings.ToLower(strings.TrimSpace(label)); label {
-	case "":
-		return validUTF8(string(p)), true
-	case "utf-8", "utf8":
-		return strings.ToValidUTF8(string(p), "\ufffd"), true
-	case "us-ascii", "ascii", "iso-8859-1", "latin1":
-		// Declared out of habit more often than meant; Windows-1252 has what they have.
-		return validUTF8(string(p)), true
-	}
-	r, err := charset.Reader(label, strings.NewReader(string(p)))
-	if err != nil {
-		return validUTF8(string(p)), false
-	}
-	out, err := io.ReadAll(r)
-	if err != nil {
-		return validUTF8(string(p)), false
-	}
-	return strings.ToValidUTF8(string(out), "\ufffd"), true
 }
