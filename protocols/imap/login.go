@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -67,6 +68,11 @@ func (c *client) capabilities() string {
 	return s + " LOGINDISABLED"
 }
 
+// greeting names us.
+func (c *client) greeting() string {
+	return strings.TrimSpace(cmp.Or(c.conn.Hostname(), c.cfg.Hostname) + " " + cmp.Or(c.conn.Banner(), "ready"))
+}
+
 // private reports whether a password may be sent: over TLS, or where nobody reads along.
 func (c *client) private() bool {
 	_, ok := c.conn.TLS()
@@ -81,7 +87,7 @@ func (c *client) login() (account mailstore.Account, err error) {
 	if err := c.conn.Handshake(); err != nil {
 		return nil, err
 	}
-	if err := c.write("* OK [CAPABILITY ", c.capabilities(), "] ", strings.TrimSpace(c.cfg.Hostname+" ready"), "\r\n"); err != nil {
+	if err := c.write("* OK [CAPABILITY ", c.capabilities(), "] ", c.greeting(), "\r\n"); err != nil {
 		return nil, err
 	}
 	failures, bads := 0, 0

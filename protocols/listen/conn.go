@@ -34,8 +34,7 @@ const goodbyeTimeout = time.Second
 type Conn struct {
 	sock    *socket
 	opts    Options
-	peer    netip.Addr
-	local   bool
+	from    arrival
 	trusted bool
 	ctx     context.Context
 	cut     context.CancelCauseFunc
@@ -66,18 +65,17 @@ type transport struct {
 // Wrap makes a Conn of c, outside of any listener: its limits on connections do not count.
 func Wrap(c net.Conn, o Options) *Conn {
 	o.Limits = o.Limits.withDefaults()
-	conn := newConn(c, o, nil)
-	return conn
+	return newConn(arrived(c), o, nil)
 }
 
-func newConn(c net.Conn, o Options, closed func()) *Conn {
+func newConn(a arrival, o Options, closed func()) *Conn {
 	conn := &Conn{
-		sock:   &socket{Conn: c, readTimeout: o.Limits.ReadTimeout, writeTimeout: o.Limits.WriteTimeout},
-		opts:   o,
-		closed: closed,
+		sock:    &socket{Conn: a.Conn, readTimeout: o.Limits.ReadTimeout, writeTimeout: o.Limits.WriteTimeout},
+		opts:    o,
+		from:    a,
+		trusted: a.local || a.trusted(o),
+		closed:  closed,
 	}
-	conn.peer, conn.local = peerOf(c)
-	conn.trusted = conn.local || conn.peer.IsValid() && o.Trusted != nil && o.Trusted(conn.peer)
 	conn.ctx, conn.cut = context.WithCancelCause(context.Background())
 	conn.transport.Store(&transport{Conn: conn.sock})
 	if o.implicit {
@@ -87,27 +85,23 @@ func newConn(c net.Conn, o Options, closed func()) *Conn {
 	return conn
 }
 
-func peerOf(c net.Conn) (addr netip.Addr, local bool) {
-	switch a := c.RemoteAddr().(type) {
-	case *net.TCPAddr:
-		return a.AddrPort().Addr().Unmap().WithZone(""), false
-	case *net.UnixAddr:
-		return netip.Addr{}, true
-	}
-	return netip.Addr{}, false
-}
-
-// Peer returns the address of the client, the zero Addr on a unix socket.
-func (c *Conn) Peer() netip.Addr { return c.peer }
+// Peer returns the address of the client, the zero Addr on a unix socket, and where a proxy does not know it.
+func (c *Conn) Peer() netip.Addr { return c.from.peer }
 
 // Local reports whether the client came through a unix socket.
-func (c *Conn) Local() bool { return c.local }
+func (c *Conn) Local() bool { return c.from.local }
+
+// Hostname returns who this listener says we are, "" if it has no name of its own.
+func (c *Conn) Hostname() string { return c.opts.hostname }
+
+// Banner returns what this listener's greeting says after the host name, "" for what the protocol says.
+func (c *Conn) Banner() string { return c.opts.banner }
 
 // Trusted reports whether the client came through a unix socket or from a trusted network.
 func (c *Conn) Trusted() bool { return c.trusted }
 
 // Loopback reports whether nobody else can read along: a unix socket, or an address of this machine's loopback.
-func (c *Conn) Loopback() bool { return c.local || c.peer.IsLoopback() }
+func (c *Conn) Loopback() bool { return c.from.local || c.from.loopback }
 
 // Context ends when the connection has been closed or [Listener.Shutdown] has given up waiting for it; its cause then is
 // ErrShutdown.
@@ -193,8 +187,13 @@ func (c *Conn) Close() error {
 // LocalAddr returns our end.
 func (c *Conn) LocalAddr() net.Addr { return c.sock.LocalAddr() }
 
-// RemoteAddr returns the client's end.
-func (c *Conn) RemoteAddr() net.Addr { return c.sock.RemoteAddr() }
+// RemoteAddr returns the client's end, that of the proxy where one stands between and does not know it.
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.from.client.IsValid() {
+		return net.TCPAddrFromAddrPort(c.from.client)
+	}
+	return c.sock.RemoteAddr()
+}
 
 // SetDeadline does nothing: deadlines are ours.
 func (c *Conn) SetDeadline(time.Time) error { return nil }

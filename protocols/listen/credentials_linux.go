@@ -10,7 +10,7 @@ import (
 // (SO_PEERCRED): of the moment when that process connected. It fails on any other connection.
 func (c *Conn) User() (uid uint32, err error) {
 	raw, ok := c.sock.Conn.(syscall.Conn)
-	if !c.local || !ok {
+	if !c.Local() || !ok {
 		return 0, errors.New("whose process is at the other end is known for unix sockets only")
 	}
 	rc, err := raw.SyscallConn()

@@ -14,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -35,9 +36,12 @@ type Options struct {
 	Goodbye string
 	// Counter counts connections together with other listeners; nil is a counter of its own.
 	Counter *Counter
-	Log     *slog.Logger // nil: slog.Default
+	// Inherited are the sockets that systemd has opened for us; nil is none.
+	Inherited *Inherited
+	Log       *slog.Logger // nil: slog.Default
 
 	implicit, startTLS bool
+	hostname, banner   string
 }
 
 // A Counter counts connections in all and per address, for one or more listeners.
@@ -112,57 +116,121 @@ type Listener struct {
 	net.Listener
 	config Config
 	opts   Options
+	source *source
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{}
-	down  chan struct{} // closed when Close or Shutdown was called
+	heir  *Listener     // who accepts since HandOver
+	down  chan struct{} // closed when Close, Shutdown or HandOver was called
 	empty chan struct{} // closed when down and the last connection has gone
 }
 
 // Open opens the address of c. An error is one line that says what to do.
 //
 // A unix socket that is left over from a process that has died is replaced; one that somebody answers on, and a file
-// that is no socket, are not touched.
+// that is no socket, are not touched. Of sockets with one name that systemd has opened, each Open takes one.
 func Open(ctx context.Context, c Config, o Options) (*Listener, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	path, unix := c.unix()
-	o.implicit = c.TLS == Implicit
-	o.startTLS = o.HasStartTLS && (c.TLS == StartTLS || c.TLS == "" && !unix)
-	switch {
-	case o.implicit && o.TLS == nil:
-		return nil, fmt.Errorf("listen on %s: tls: implicit needs a certificate", c.Address)
-	case c.TLS == StartTLS && !o.HasStartTLS:
-		return nil, fmt.Errorf("listen on %s: this protocol has no starttls; use implicit or none", c.Address)
-	case c.TLS == StartTLS && o.TLS == nil:
-		return nil, fmt.Errorf("listen on %s: tls: starttls needs a certificate", c.Address)
-	}
-	if o.Limits = o.Limits.withDefaults(); o.Counter == nil {
+	if o.Counter == nil {
 		o.Counter = &Counter{}
 	}
-	if o.Log == nil {
-		o.Log = slog.Default()
+	// What can be wrong without a socket is said before there is one.
+	if _, err := o.of(c, strings.HasPrefix(c.Address, "unix:")); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", c.Address, err)
 	}
-	open := openTCP
-	if unix {
-		open = openUnix
+	path, unix := c.unix()
+	name, systemd := c.systemd()
+	var nl net.Listener
+	var err error
+	switch {
+	case systemd:
+		nl, err = o.Inherited.take(name)
+	case unix:
+		nl, err = openUnix(ctx, c, path)
+	default:
+		nl, err = openTCP(ctx, c)
 	}
-	nl, err := open(ctx, c, path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", c.Address, err)
 	}
+	if o, err = o.of(c, nl.Addr().Network() == "unix"); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", c.Address, err), nl.Close())
+	}
+	return newListener(nl, c, o, newSource()), nil
+}
+
+func newListener(nl net.Listener, c Config, o Options, s *source) *Listener {
 	return &Listener{
 		Listener: nl,
 		config:   c,
 		opts:     o,
+		source:   s,
 		conns:    map[*Conn]struct{}{},
 		down:     make(chan struct{}),
 		empty:    make(chan struct{}),
-	}, nil
+	}
 }
 
-func openTCP(ctx context.Context, c Config, _ string) (net.Listener, error) {
+// of completes o for the connections of a listener.
+func (o Options) of(c Config, unix bool) (Options, error) {
+	o.implicit = c.TLS == Implicit
+	o.startTLS = o.HasStartTLS && (c.TLS == StartTLS || c.TLS == "" && !unix)
+	o.hostname, o.banner = c.Hostname, c.Banner
+	switch {
+	case o.implicit && o.TLS == nil:
+		return o, errors.New("tls: implicit needs a certificate")
+	case c.TLS == StartTLS && !o.HasStartTLS:
+		return o, errors.New("this protocol has no starttls; use implicit or none")
+	case c.TLS == StartTLS && o.TLS == nil:
+		return o, errors.New("tls: starttls needs a certificate")
+	}
+	o.Limits = o.Limits.withDefaults()
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return o, nil
+}
+
+// Renew returns a listener at the same socket with other settings: everything in c but where the socket is and whose.
+// It counts connections where l does unless o has a Counter. Until [Listener.HandOver] nothing comes to it, and after
+// an error nothing has changed.
+func (l *Listener) Renew(c Config, o Options) (*Listener, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	if o.Counter == nil {
+		o.Counter = l.opts.Counter
+	}
+	o, err := o.of(c, l.Addr().Network() == "unix")
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", c.Address, err)
+	}
+	return newListener(l.Listener, c, o, l.source), nil
+}
+
+// HandOver lets a listener made by l.Renew accept instead of l, whose Accept returns net.ErrClosed. No connection is lost
+// between them; those that l has accepted stay with it. Shutdown of l then ends only them.
+func (l *Listener) HandOver(heir *Listener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if isClosed(l.down) {
+		return
+	}
+	l.source.begin(l)
+	l.source.latest.Store(heir)
+	l.heir = heir
+	close(l.down)
+	if len(l.conns) == 0 {
+		close(l.empty)
+	}
+}
+
+// Drained is closed when the listener accepts no more and its last connection has gone.
+func (l *Listener) Drained() <-chan struct{} { return l.empty }
+
+func openTCP(ctx context.Context, c Config) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Address)
 	switch {
 	case err == nil:
@@ -288,28 +356,21 @@ func number(s string, lookup func(string) (string, error)) (int, error) {
 // Config returns what the listener was opened with.
 func (l *Listener) Config() Config { return l.config }
 
-// Accept waits for the next connection within the limits. After Close or Shutdown its error is net.ErrClosed.
+// Accept waits for the next connection within the limits. After Close, Shutdown or HandOver its error is net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
-	var delay time.Duration
+	l.source.begin(l)
 	for {
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			if !passing(err) {
-				return nil, err
-			}
-			// Out of file descriptors, say: others will be closed.
-			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			l.opts.Log.Warn("cannot accept connections for now", "address", l.config.Address, "error", err)
-			select {
-			case <-time.After(delay):
-				continue
-			case <-l.down:
-				return nil, net.ErrClosed
-			}
+		if isClosed(l.down) {
+			return nil, net.ErrClosed
 		}
-		delay = 0
-		if c := l.admit(raw); c != nil {
-			return c, nil
+		select {
+		case a := <-l.source.arrivals:
+			if c := l.admit(a); c != nil {
+				return c, nil
+			}
+		case <-l.down:
+		case <-l.source.failed:
+			return nil, l.source.err
 		}
 	}
 }
@@ -324,30 +385,34 @@ func passing(err error) bool {
 }
 
 // admit returns the connection, or nil if it is one too many.
-func (l *Listener) admit(raw net.Conn) *Conn {
-	peer, local := peerOf(raw)
+func (l *Listener) admit(a arrival) *Conn {
 	var counted netip.Prefix
-	if free := local || peer.IsLoopback() || l.opts.Trusted != nil && l.opts.Trusted(peer); !free {
-		counted = network(peer)
+	if free := a.local || a.loopback || a.trusted(l.opts); !free {
+		counted = network(a.peer)
 	}
-	if which := l.opts.Counter.add(counted, l.opts.Limits); which != "" {
-		l.opts.Log.Warn("connection refused: one too many", "address", l.config.Address, "client", peer, "limit", which)
-		l.turnAway(raw)
+	l.mu.Lock()
+	if isClosed(l.down) {
+		heir := l.heir
+		l.mu.Unlock()
+		if heir != nil {
+			go l.source.offer(a) // ends when the heir takes it, or the socket is closed
+			return nil
+		}
+		go newConn(a, l.opts, nil).goodbye() // it came while we were closing; ends within goodbyeTimeout
 		return nil
 	}
+	if which := l.opts.Counter.add(counted, l.opts.Limits); which != "" {
+		l.mu.Unlock()
+		l.opts.Log.Warn("connection refused: one too many", "address", l.config.Address, "client", a.peer, "limit", which)
+		l.turnAway(a.Conn)
+		return nil
+	}
+	defer l.mu.Unlock()
 	var c *Conn
-	c = newConn(raw, l.opts, func() {
+	c = newConn(a, l.opts, func() {
 		l.opts.Counter.done(counted)
 		l.forget(c)
 	})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.down: // it came while we were closing
-		go c.goodbye() // ends within goodbyeTimeout
-		return nil
-	default:
-	}
 	l.conns[c] = struct{}{}
 	return c
 }
@@ -378,19 +443,19 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// Close stops accepting. Open connections go on. The file of a unix socket is removed.
+// Close stops accepting. Open connections go on. The file of a unix socket is removed, unless it came from systemd.
+// After HandOver the socket is the heir's, and Close does nothing.
 func (l *Listener) Close() error {
 	_, err := l.stop()
 	return err
 }
 
 func (l *Listener) stop() ([]*Conn, error) {
-	err := l.Listener.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if isClosed(l.down) {
-		err = nil
-	} else {
+	var err error
+	if !isClosed(l.down) {
+		err = l.source.close(l.Listener)
 		close(l.down)
 		if len(l.conns) == 0 {
 			close(l.empty)

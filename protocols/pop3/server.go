@@ -28,6 +28,33 @@ type Config struct {
 	Hostname  string         // for the greeting; may be ""
 	Log       *slog.Logger   // nil: slog.Default
 	Limits    Limits
+	Locks     *Locks // of accounts, shared by servers of one Store; nil: locks of its own
+}
+
+// Locks keep two sessions from having one inbox (RFC 1939, 4). The zero value is ready to use.
+type Locks struct {
+	mu   sync.Mutex
+	held map[string]bool
+}
+
+// lock takes an account for one session; false if another one holds it.
+func (l *Locks) lock(account string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[account] {
+		return false
+	}
+	if l.held == nil {
+		l.held = map[string]bool{}
+	}
+	l.held[account] = true
+	return true
+}
+
+func (l *Locks) unlock(account string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, account)
 }
 
 // Limits bound what a client may ask for. In a zero field the default counts.
@@ -85,7 +112,6 @@ type Server struct {
 	listeners []net.Listener
 	closed    bool
 	sessions  sync.WaitGroup
-	locked    map[string]bool // accounts that a session holds
 }
 
 // New returns a server.
@@ -97,7 +123,10 @@ func New(cfg Config) *Server {
 	if cfg.Logins == nil {
 		cfg.Logins = &listen.Logins{Log: cfg.Log}
 	}
-	return &Server{cfg: cfg, locked: map[string]bool{}}
+	if cfg.Locks == nil {
+		cfg.Locks = &Locks{}
+	}
+	return &Server{cfg: cfg}
 }
 
 // Serve accepts connections from l, which hands out *listen.Conn, until l is closed or Shutdown is called; then it
@@ -148,21 +177,4 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	all.Wait()
 	s.sessions.Wait()
 	return errors.Join(errs...)
-}
-
-// lock takes an account for one session; false if another one holds it.
-func (s *Server) lock(account string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.locked[account] {
-		return false
-	}
-	s.locked[account] = true
-	return true
-}
-
-func (s *Server) unlock(account string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.locked, account)
 }

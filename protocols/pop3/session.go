@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -74,7 +75,7 @@ func (s *Server) serve(conn *listen.Conn) {
 	}
 	err := c.run()
 	if c.account != nil {
-		s.unlock(c.account.Name())
+		s.cfg.Locks.unlock(c.account.Name())
 		_ = c.account.Close()
 	}
 	var bye farewell
@@ -110,7 +111,7 @@ func (c *session) run() error {
 	if err := c.conn.Handshake(); err != nil {
 		return err
 	}
-	if err := c.ok("%s", strings.TrimSpace(c.cfg.Hostname+" ready")); err != nil {
+	if err := c.ok("%s", strings.TrimSpace(cmp.Or(c.conn.Hostname(), c.cfg.Hostname)+" "+cmp.Or(c.conn.Banner(), "ready"))); err != nil {
 		return err
 	}
 	for {
@@ -354,11 +355,11 @@ func (c *session) login(login, password string) error {
 		c.log.Error("pop3 cannot log in", "account", login, "error", err)
 		return errTemp
 	}
-	if !c.lock(name) {
+	if !c.cfg.Locks.lock(name) {
 		return reply("[IN-USE] another POP3 session has this mailbox")
 	}
 	if err := c.open(name); err != nil {
-		c.unlock(name)
+		c.cfg.Locks.unlock(name)
 		c.log.Error("pop3 cannot open an inbox", "account", name, "error", err)
 		return errTemp
 	}

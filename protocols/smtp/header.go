@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	stdmime "mime"
@@ -168,10 +169,10 @@ func (f *filing) trace() []byte {
 			literal = "IPv6:" + literal
 		}
 		b.WriteString(" ([" + literal + "])")
-	} else {
+	} else if f.conn.Local() {
 		b.WriteString(" (unix socket)")
 	}
-	fmt.Fprintf(&b, " by %s with %s id %s", word(f.s.cfg.Hostname), f.protocol(), f.id)
+	fmt.Fprintf(&b, " by %s with %s id %s", word(cmp.Or(f.conn.Hostname(), f.s.cfg.Hostname)), f.protocol(), f.id)
 	if len(f.tx.rcpts) == 1 && len(f.tx.taken) == 1 { // with more it would tell each about the others
 		fmt.Fprintf(&b, " for <%s>", deliveredTo(f.tx.taken[0]))
 	}

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -153,9 +154,13 @@ func (s *Server) Serve(l net.Listener) error {
 	// after the handshake the conversation goes on with the second server.
 	feeds := [...]*feed{newFeed(l.Addr()), newFeed(l.Addr())}
 	clear, secure := feeds[0], feeds[1]
+	hostname := s.cfg.Hostname
+	if l, ok := l.(*listen.Listener); ok {
+		hostname = cmp.Or(l.Config().Hostname, hostname)
+	}
 	var libs, conversations sync.WaitGroup
 	for i, f := range feeds {
-		lib := s.library(i == 0)
+		lib := s.library(i == 0, hostname)
 		libs.Go(func() { _ = lib.Serve(f) }) // ends when f is closed
 	}
 	var err error
@@ -189,12 +194,12 @@ func (s *Server) Serve(l net.Listener) error {
 	return fmt.Errorf("accept %s connections: %w", s.door, err)
 }
 
-func (s *Server) library(startTLS bool) *smtp.Server {
+func (s *Server) library(startTLS bool, hostname string) *smtp.Server {
 	lib := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		w := c.Conn().(*wire)
 		return session{w.c, w}, nil
 	}))
-	lib.Domain = s.cfg.Hostname
+	lib.Domain = hostname
 	lib.LMTP = s.cfg.LMTP
 	lib.ErrorLog = libraryLog{s.cfg.Log}
 	lib.MaxRecipients = s.cfg.Limits.Recipients

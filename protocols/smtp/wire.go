@@ -593,6 +593,9 @@ func (w *wire) why() string {
 // words puts the client's own words, and ours, into a reply of go-smtp.
 func (w *wire) words(p []byte, code int) []byte {
 	switch {
+	case code == 220 && w.verb == "" && w.conn.Banner() != "": // the greeting: go-smtp has put our name first
+		name, _, _ := bytes.Cut(p[4:], []byte(" "))
+		return fmt.Appendf(nil, "220 %s %s\r\n", name, w.conn.Banner())
 	case code == 502 && (w.verb == "MAIL" || w.verb == "RCPT" || w.verb == "DATA"):
 		// RFC 5321, 4.2.4: a command that there is, out of its order, gets 503.
 		return append([]byte("503"), p[3:]...)
