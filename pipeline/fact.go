@@ -74,6 +74,22 @@ func FactValue(t reflect.Type, fact any) reflect.Value {
 	return out
 }
 
+// encodeFact writes a fact as records keep it: without the fields that are unknown, for what they hold is no fact.
+func encodeFact(fact any, missing map[string]error) (json.RawMessage, error) {
+	raw, err := json.Marshal(fact)
+	if err != nil || len(missing) == 0 {
+		return raw, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, err
+	}
+	for name := range missing {
+		delete(fields, name)
+	}
+	return json.Marshal(fields)
+}
+
 // decodeFact reads a recorded fact into the plan's type. Names that the plan does not have are ignored; those that the
 // record does not have are returned as missing.
 func decodeFact(t reflect.Type, raw json.RawMessage) (fact any, missing map[string]error, err error) {

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -166,7 +165,7 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 		out.Verdict = &v
 	}
 	if f := a.result.Fact; f != nil {
-		raw, err := json.Marshal(f)
+		raw, err := encodeFact(f, a.result.Missing)
 		if err != nil {
 			sr.Unknown = "cannot be written down: " + err.Error()
 		} else {

@@ -368,14 +368,14 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 		return nil
 	}
 	end, durable := "done", false
-	if reply.Code >= 400 {
-		end = "refused"
-	}
 	for _, d := range deliveries {
 		durable = durable || d.Disposition == Dropped || d.Disposition == Held
+		if s.door == Milter && d.Disposition == Delivered {
+			end = "handed over"
+		}
 	}
-	if s.door == Milter && end == "done" {
-		end = "handed over"
+	if reply.Code >= 400 {
+		end = "refused"
 	}
 	err := s.record(ctx, end, reply, "", deliveries, durable && reply.Code < 400)
 	if err != nil && durable {

@@ -614,6 +614,44 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A fact that is unknown in part is recorded without that part, and recalled so.
+func TestMissingIsNotRecorded(t *testing.T) {
+	type listed struct {
+		Listed bool `json:"listed"`
+	}
+	step := pipelinetest.Step("lists", stage(pipeline.Reads{Input: pipeline.InputClient}, always(R{
+		Fact:    pipeline.Named[listed]{"zen": {}, "sbl": {Listed: true}},
+		Missing: map[string]error{"zen": errors.New("no answer")},
+	})))
+	step.Kind.Fact = func(any) any { return pipeline.Named[listed]{"zen": {}, "sbl": {}} }
+	var seen pipeline.Finding
+	look := pipelinetest.Step("look", stage(pipeline.Reads{Input: pipeline.InputHeader, Facts: []string{"lists"}}, func(_ context.Context, v V) (R, error) {
+		seen = v.Facts.Of("lists")
+		return R{}, nil
+	}))
+	look.Kind.Pure = true
+	p, j := plan(t, step, look)
+	ran := run(t, p, j, pipelinetest.Mail{})
+	if got, want := string(ran.Record.Steps[0].Fact), `{"sbl":{"listed":true}}`; got != want || ran.Record.Steps[0].Missing["zen"] != "no answer" {
+		t.Errorf("recorded %s, missing %v; want %s", got, ran.Record.Steps[0].Missing, want)
+	}
+	s := p.Resume(pipeline.LMTP, ran.Record)
+	defer s.Close()
+	s.Rcpt(t.Context(), pipeline.Recipient{Address: pipelinetest.Address(t, "new@example.org")})
+	s.Content(t.Context(), pipelinetest.Parse(t, mail))
+	if e := seen.Missing["zen"]; seen.Unknown != nil || e == nil || e.Error() != "no answer" || len(seen.Missing) != 1 {
+		t.Errorf("recalled %+v", seen)
+	}
+}
+
+// Mail of which nothing is left to the MTA was not handed over.
+func TestNobodyLeft(t *testing.T) {
+	p, j := plan(t, pipelinetest.Step("drop", stage(pipeline.Reads{Input: pipeline.InputHeader, Can: final(pipeline.Discard)}, always(verdict(pipeline.Discard, 0, "drop")))))
+	if ran := pipelinetest.Run(t, p, pipeline.Milter, j, pipelinetest.Mail{Text: mail}); ran.Record.End != "done" {
+		t.Errorf("ended: %s", ran.Record.End)
+	}
+}
+
 func TestHandover(t *testing.T) {
 	h := pipeline.Handover{Key: []byte("secret")}
 	m := pipelinetest.Parse(t, mail)

@@ -107,7 +107,7 @@ func locate(ctx context.Context, c *config.Config, r *pipeline.Record) []found {
 		if x.File == "" {
 			continue
 		}
-		f := found{Recipient: x.Address.Raw}
+		f := found{Recipient: x.Address.Raw, Account: x.Account, File: x.File}
 		if store == nil {
 			var err error
 			if store, err = lookingStore(c); err != nil {

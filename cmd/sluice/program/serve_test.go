@@ -252,7 +252,7 @@ pipeline:
 		t.Errorf("held again:\n%s", held)
 	}
 	explained := s.run(t, "", "explain", marked[1], "-c", "sluice.yaml")
-	for _, want := range []string{"delivered to INBOX", "keep", "released from quarantine"} {
+	for _, want := range []string{"left to the MTA, for INBOX", "keep", "released from quarantine"} {
 		if !strings.Contains(explained, want) {
 			t.Errorf("%q is not said in\n%s", want, explained)
 		}

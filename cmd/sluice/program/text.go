@@ -16,6 +16,8 @@ import (
 // A found says where the file of a recipient's copy is now.
 type found struct {
 	Recipient string `json:"recipient"`
+	Account   string `json:"account"`
+	File      string `json:"file"` // its name when it was delivered
 	Folder    string `json:"folder,omitempty"`
 	Path      string `json:"path,omitempty"`
 	Gone      string `json:"gone,omitempty"` // why it was not found
@@ -255,9 +257,9 @@ func (t *text) recipient(x *pipeline.RecipientRecord, files []found) {
 		t.line(3, "%-10s %s", "account", x.Account)
 	}
 	if t.hypothetical {
-		t.line(3, "%-10s %s", "would be", outcome(x))
+		t.line(3, "%-10s %s", "would be", outcome(x, true))
 	} else {
-		t.line(3, "%-10s %s", "outcome", outcome(x))
+		t.line(3, "%-10s %s", "outcome", outcome(x, false))
 	}
 	t.line(3, "%-10s %s", "decided by", decidedBy(x))
 	if x.Verdict.Reason != "" {
@@ -282,7 +284,7 @@ func (t *text) recipient(x *pipeline.RecipientRecord, files []found) {
 		t.line(3, "%-10s sluice quarantine show %s", "held as", x.Held)
 	}
 	for _, f := range files {
-		if f.Recipient != x.Address.Raw {
+		if f.Account != x.Account || f.File != x.File {
 			continue
 		}
 		if f.Path != "" {
@@ -302,10 +304,13 @@ func folder(name string) string {
 }
 
 // outcome says what became of the mail for a recipient.
-func outcome(x *pipeline.RecipientRecord) string {
+func outcome(x *pipeline.RecipientRecord, hypothetical bool) string {
 	s := string(x.Disposition)
 	switch x.Disposition {
 	case pipeline.Delivered:
+		if x.File == "" && !hypothetical {
+			return "left to the MTA, for " + folder(x.Folder)
+		}
 		s += " to " + folder(x.Folder)
 	case pipeline.Refused, pipeline.Postponed:
 		if x.Reply != (pipeline.Reply{}) {
