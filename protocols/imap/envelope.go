@@ -4,8 +4,11 @@ import (
 	"net/mail"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	goimap "github.com/emersion/go-imap/v2"
+
+	"sluice/pipeline/mime"
 )
 
 // maxAddresses bounds the addresses of one field in an ENVELOPE.
@@ -21,7 +24,7 @@ func (p *part) envelope() *goimap.Envelope {
 	list := func(name string) []goimap.Address { return parseAddresses(p.field(name)) }
 	return &goimap.Envelope{
 		Date:      p.date(),
-		Subject:   p.field("Subject"), // the library leaves encoded words as they are
+		Subject:   encodable(p.field("Subject")),
 		From:      list("From"),
 		Sender:    list("Sender"),
 		ReplyTo:   list("Reply-To"),
@@ -31,6 +34,16 @@ func (p *part) envelope() *goimap.Envelope {
 		InReplyTo: messageIDs(p.field("In-Reply-To")),
 		MessageID: id,
 	}
+}
+
+// encodable returns a text that the library can show: ASCII, encoded words included, it leaves alone, and anything else
+// it makes encoded words of, which it calls UTF-8 whatever it is. So octets of no declared charset become UTF-8 here, and
+// the encoded words beside them text.
+func encodable(s string) string {
+	if strings.IndexFunc(s, func(c rune) bool { return c >= utf8.RuneSelf }) < 0 {
+		return s
+	}
+	return mime.Field{Raw: []byte("X: " + s)}.Text()
 }
 
 // date returns the Date field; the zero Time if there is none that can be understood.
@@ -166,7 +179,7 @@ func parseAddress(s string) (goimap.Address, bool) {
 	if local == "" && host == "" && name == "" {
 		return goimap.Address{}, false
 	}
-	return goimap.Address{Name: name, Mailbox: nonEmpty(local, "MISSING_MAILBOX"), Host: nonEmpty(host, "MISSING_DOMAIN")}, true
+	return goimap.Address{Name: encodable(name), Mailbox: nonEmpty(local, "MISSING_MAILBOX"), Host: nonEmpty(host, "MISSING_DOMAIN")}, true
 }
 
 func nonEmpty(s, otherwise string) string {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -180,6 +181,10 @@ func (g *guard) answer(cmd *command) (handled bool, err error) {
 		return true, bad(cmd.tag, "you are logged in")
 	case "APPEND":
 		return true, g.append(cmd)
+	case "FETCH", "UID FETCH":
+		if number, ok := wrongPart(cmd.args); ok {
+			return true, bad(cmd.tag, "%s is not the number of a part", number)
+		}
 	case "IDLE":
 		if cmd.args != "" {
 			return true, bad(cmd.tag, "IDLE takes nothing")
@@ -187,6 +192,35 @@ func (g *guard) answer(cmd *command) (handled bool, err error) {
 		g.idling = true
 	}
 	return false, nil
+}
+
+// wrongPart returns a part number of a FETCH that is none: RFC 9051, 9: nz-number, which has 32 bits. The library takes
+// one that is too large for none at all, and would send the whole message.
+func wrongPart(args string) (number string, found bool) {
+	const most = 24 // of it in the answer
+	quoted := false
+	for i := 0; i < len(args); i++ {
+		switch c := args[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c != '[' || quoted:
+		default:
+			for rest := args[i+1:]; rest != ""; {
+				digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+				if digits == 0 {
+					break
+				}
+				n, err := strconv.ParseUint(rest[:digits], 10, 32)
+				if after := rest[digits:]; err != nil || n == 0 || after != "" && after[0] != '.' && after[0] != ']' {
+					return rest[:min(digits, most)], true
+				}
+				rest = strings.TrimPrefix(rest[digits:], ".")
+			}
+		}
+	}
+	return "", false
 }
 
 // done waits for the end of IDLE. Meanwhile the connection is idle for a shutdown too.

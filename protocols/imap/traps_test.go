@@ -319,6 +319,37 @@ func TestPartialRangesDoNotOverflow(t *testing.T) {
 		S: a OK FETCH completed`)
 }
 
+// The library takes a part number that overflows for none, and the message for what was asked.
+func TestPartNumbersDoNotOverflow(t *testing.T) {
+	s := start(t, options{})
+	s.deliver("", letter("one"))
+	s.login().talk(`
+		C: s SELECT INBOX
+		S- s OK …
+		C: a FETCH 1 BODY.PEEK[99999999999]
+		S: a BAD 99999999999 is not the number of a part
+		C: a FETCH 1 (UID BODY[99999999999TEXT])
+		S: a BAD 99999999999 is not the number of a part
+		C: a UID FETCH 1 BODY.PEEK[1.4294967296.MIME]
+		S: a BAD 4294967296 is not the number of a part
+		C: a FETCH 1 BODY.PEEK[1.1TEXT]
+		S: a BAD 1 is not the number of a part
+		C: a FETCH 1 (BODY.PEEK[1] body.peek[0])
+		S: a BAD 0 is not the number of a part
+		C: a FETCH 1 BODY.PEEK[12345678901234567890123456789012345678901234567890]
+		S: a BAD 123456789012345678901234 is not the number of a part
+		C: a FETCH 1 BODY.PEEK[4294967295]
+		S: * 1 FETCH (BODY[4294967295] {0}
+		S: )
+		S: a OK FETCH completed
+		C: a FETCH 1 BODY.PEEK[HEADER.FIELDS ("\"[0" SUBJECT)]
+		S: * 1 FETCH (BODY[HEADER.FIELDS ("\"[0" "SUBJECT")] {16}
+		S: Subject: one
+		S:
+		S: )
+		S: a OK FETCH completed`)
+}
+
 func TestHugeSetsAreNotCountedOut(t *testing.T) {
 	s := start(t, options{})
 	s.deliver("", letter("one"), letter("two"))
@@ -453,6 +484,30 @@ func TestOddAddressesCostNoOthers(t *testing.T) {
 			t.Errorf("%s:\n got %s\nwant %s", tt.field, got.String(), tt.want)
 		}
 	}
+}
+
+// The library calls every octet UTF-8 that is not ASCII.
+func TestEnvelopeOfUndeclaredCharsets(t *testing.T) {
+	s := start(t, options{})
+	s.deliver("",
+		"From: J\xfcrgen <j@b.c>\r\nSubject: Gr\xfc\xdfe \x80\r\n\r\n",
+		"From: Jürgen <j@b.c>\r\nSubject: Grüße\r\n\r\n",
+		"From: \"J\xfcrgen =?iso-8859-2?q?=B1?=\" <j@b.c>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= \xe0\r\n\r\n",
+		"From: =?iso-8859-1?q?J=FCrgen?= <j@b.c>\r\nSubject: =?iso-8859-1?q?Gr=FC=DFe?=\r\n\r\n",
+	)
+	from := func(name string) string {
+		a := `(("` + name + `" NIL "j" "b.c"))`
+		return a + " " + a + " " + a
+	}
+	s.login().talk(`
+		C: s SELECT INBOX
+		S- s OK …
+		C: a FETCH 1:* ENVELOPE
+		S: * 1 FETCH (ENVELOPE (NIL "=?utf-8?q?Gr=C3=BC=C3=9Fe_=E2=82=AC?=" ` + from("=?utf-8?q?J=C3=BCrgen?=") + ` NIL NIL NIL NIL NIL))
+		S: * 2 FETCH (ENVELOPE (NIL "=?utf-8?q?Gr=C3=BC=C3=9Fe?=" ` + from("=?utf-8?q?J=C3=BCrgen?=") + ` NIL NIL NIL NIL NIL))
+		S: * 3 FETCH (ENVELOPE (NIL "=?utf-8?q?Gr=C3=BC=C3=9Fe_=C3=A0?=" ` + from("=?utf-8?q?J=C3=BCrgen_=C4=85?=") + ` NIL NIL NIL NIL NIL))
+		S: * 4 FETCH (ENVELOPE (NIL "=?iso-8859-1?q?Gr=FC=DFe?=" ` + from("=?iso-8859-1?q?J=FCrgen?=") + ` NIL NIL NIL NIL NIL))
+		S: a OK FETCH completed`)
 }
 
 func TestStartTLS(t *testing.T) {
