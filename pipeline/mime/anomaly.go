@@ -231,17 +231,11 @@ func (m *Message) oddLines() (odd anomalies) {
 		if ends {
 			text = line[:len(line)-1]
 		}
-		switch {
-		case len(text) > 0:
-			if cr {
+		if len(text) > 0 {
+			if cr || bytes.IndexByte(text[:len(text)-1], '\r') >= 0 {
 				odd.add(KindBareCR, "", where)
 			}
 			cr = text[len(text)-1] == '\r'
-			if bytes.IndexByte(text[:len(text)-1], '\r') >= 0 {
-				odd.add(KindBareCR, "", where)
-			}
-		case !ends && cr: // the end of the message
-			odd.add(KindBareCR, "", where)
 		}
 		if bytes.IndexByte(text, 0) >= 0 {
 			odd.add(KindNUL, "", where)
@@ -262,6 +256,9 @@ func (m *Message) oddLines() (odd anomalies) {
 			length = 0
 		}
 		if err == io.EOF {
+			if cr {
+				odd.add(KindBareCR, "", where)
+			}
 			break
 		}
 	}

@@ -259,9 +259,7 @@ func decodeUTF7(p []byte) (text string, ok bool) {
 			for j := range units {
 				units[j] = uint16(raw[2*j])<<8 | uint16(raw[2*j+1])
 			}
-			if len(raw)%2 != 0 {
-				ok = ok && raw[len(raw)-1] == 0 // bits to fill the last sextet are none of the text
-			}
+			ok = ok && len(raw)%2 == 0
 			for _, r := range utf16.Decode(units) {
 				ok = ok && r != utf8.RuneError
 				b.WriteRune(r)

@@ -733,7 +733,10 @@ func FuzzParse(f *testing.F) {
 		"", "\r\n", "A: b\n c\n\nbody", "Content-Type: message/rfc822\n\nA: b\n\nc", "Content-Type: multipart/digest; boundary=b\n\n--b\n\nA: b\n\n--b--",
 		"From: \"a\" (b) <c@d>, e:f;\nSubject: =?utf-8?b?YQ==?= =?x?q?b?=\n\n", "Content-Type: text/html; charset=koi8-r\n\n<p>a<a href=//b>http://c",
 		"Content-Transfer-Encoding: base64\nContent-Disposition: attachment; filename*0*=a'b'c%20; filename*1=d\n\nYQ=b=",
-		"Content-Transfer-Encoding: quoted-printable\n\na = \n=\n=4",
+		"Content-Transfer-Encoding: quoted-printable\n\na = \n=\n=4", "Date: Sun, 22 Nov 26 1.2.3 PM GMT+0100 (c)\n\n" + uuHello, winmail(twoFiles),
+		"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo=\n", "Content-Transfer-Encoding: x-uuencode\n\n" + uuHello,
+		"Content-Type: text/plain; charset=utf-7; format=flowed; delsp=yes\n\n> +ADw- \n>b \n-- \n", "Date: 2026-11-22T01:02:03+01:00\nX: =?iso-2022-kr?b?DkdRDw==?=\n\n=ybegin size=1 name=x\n",
+		"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822; charset=hz-gb-2312\nContent-Transfer-Encoding: quoted-printable\n\nA: b=\n\n--b--\nx",
 	} {
 		f.Add([]byte(s))
 	}
