@@ -94,7 +94,7 @@ func (c Config) Check() error {
 	case !unix && !strings.Contains(c.Address, ":"):
 		return fmt.Errorf("%q names no port; write %q or %q", c.Address, c.Address+":PORT", "unix:"+c.Address)
 	case !unix && (c.Mode != 0 || c.Owner != "" || c.Group != ""):
-		return fmt.Errorf("%s: mode, owner and group are for unix sockets that we make", c.Address)
+		return fmt.Errorf("%s: mode, owner and group are for unix sockets", c.Address)
 	case len(c.Banner) > maxBanner || strings.ContainsFunc(c.Banner, notInBanner):
 		return fmt.Errorf("banner: %q is not at most %d printable ASCII characters without < and >", c.Banner, maxBanner)
 	}

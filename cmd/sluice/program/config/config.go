@@ -50,7 +50,7 @@ type Config struct {
 	// Listen names the sockets of each door. With it only the doors named here open; without it the loopback doors
 	// smtp 2525, lmtp 2424, milter 8891, imap 1143, imaps 1993, pop3 1110 and pop3s 1995 do.
 	Listen Listen `yaml:"listen"`
-	// TLS is the certificate for all doors. Default: a self-signed one, made once and kept in the data folder.
+	// TLS holds the certificates for all doors. Default: a self-signed one, made once and kept in the data folder.
 	TLS TLS `yaml:"tls"`
 	// Limits bound what a client, a message and the program may use.
 	Limits Limits `yaml:"limits"`
@@ -77,7 +77,8 @@ type Config struct {
 	d    *decoder
 }
 
-// Listen names the sockets of each door, each as `HOST:PORT`, `:PORT`, `unix:PATH` or a mapping of the keys of Socket.
+// Listen names the sockets of each door, each as `HOST:PORT`, `:PORT`, `unix:PATH`, `systemd:NAME` or a mapping of the keys
+// of Socket.
 type Listen struct {
 	// SMTP takes mail from clients that we hold ourselves.
 	SMTP []Socket `yaml:"smtp"`
@@ -159,8 +160,14 @@ type socketKeys listen.Config
 // Unix returns the path of a unix socket.
 func (s Socket) Unix() (path string, ok bool) { return strings.CutPrefix(s.Address, "unix:") }
 
+// Systemd reports whether systemd opens the socket.
+func (s Socket) Systemd() bool { return strings.HasPrefix(s.Address, "systemd:") }
+
 func (s Socket) check() error {
 	address := s.Address
+	if s.Systemd() {
+		return s.Check()
+	}
 	if path, unix := s.Unix(); unix {
 		if path == "" {
 			return &remedied{"the path of the unix socket is missing", "write unix:PATH"}
@@ -245,8 +252,19 @@ func (n *Network) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// TLS is a certificate and its key.
+// TLS says what the doors prove themselves with. All files are read again on a reload.
 type TLS struct {
+	// Certificate is a file with the certificate and those between it and its root, in PEM. Clients that ask for no name,
+	// or for one that no certificate is for, get this one. Default: the first of certificates, else a self-signed one.
+	Certificate string `yaml:"certificate"`
+	// Key is a file with the private key, in PEM.
+	Key string `yaml:"key"`
+	// Certificates are more of them: a client gets the first that is for the name it asks for (SNI).
+	Certificates []Certificate `yaml:"certificates"`
+}
+
+// A Certificate is a certificate and its key.
+type Certificate struct {
 	// Certificate is a file with the certificate and those between it and its root, in PEM.
 	Certificate string `yaml:"certificate"`
 	// Key is a file with the private key, in PEM.
@@ -567,6 +585,11 @@ func (c *Config) checked() (*Config, error) {
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		d.wrong("tls", "a certificate and its key go together", "set both, tls.certificate and tls.key, or neither")
 	}
+	for i, x := range c.TLS.Certificates {
+		if x.Certificate == "" || x.Key == "" {
+			d.wrong(fmt.Sprintf("tls.certificates[%d]", i), "a certificate and its key go together", "set both, certificate and key")
+		}
+	}
 	c.checkLimits()
 	if c.Quarantine.Store.Keep == 0 {
 		d.wrong("quarantine.keep", "mail would be held for no time at all", "write for example 30d")
@@ -604,6 +627,12 @@ func (c *Config) checkDoor(name string) {
 		}
 		if s.Refuse && name != "lmtp" {
 			c.d.wrong(path+".refuse", "refuse is for lmtp; this is "+name, "leave it out")
+		}
+		if s.Hostname != "" && !IsHostname(s.Hostname) {
+			c.d.wrong(path+".hostname", fmt.Sprintf("%q is no host name", s.Hostname), "write for example mx.example.org")
+		}
+		if name == "milter" && (s.Banner != "" || s.Hostname != "") {
+			c.d.wrong(path, "the milter protocol shows neither banner nor hostname", "leave them out")
 		}
 		implicit := name == "imaps" || name == "pop3s"
 		switch {
