@@ -1,15 +1,21 @@
 package mime
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/emersion/go-message"
 )
 
 // everything calls each accessor of a message and checks what must hold for any mail at all.
@@ -92,7 +98,9 @@ func valid(t testing.TB, list ...string) {
 	}
 }
 
-func TestOddMail(t *testing.T) {
+// oddFiles calls f for each file of mail that others have collected because it is odd.
+func oddFiles(t *testing.T, f func(path string, raw []byte)) {
+	t.Helper()
 	dir := os.Getenv("SLUICE_TESTDATA")
 	if dir == "" {
 		t.Skip("no test data")
@@ -107,13 +115,7 @@ func TestOddMail(t *testing.T) {
 			return err
 		}
 		n++
-		begin := time.Now()
-		if everything(t, raw, Limits{}) == nil {
-			t.Errorf("%s: over a limit", path)
-		}
-		if took := time.Since(begin); took > 5*time.Second {
-			t.Errorf("%s took %v", path, took)
-		}
+		f(path, raw)
 		return nil
 	})
 	if err != nil {
@@ -121,5 +123,160 @@ func TestOddMail(t *testing.T) {
 	}
 	if n < 300 {
 		t.Errorf("%d files", n)
+	}
+}
+
+func TestOddMail(t *testing.T) {
+	oddFiles(t, func(path string, raw []byte) {
+		begin := time.Now()
+		if everything(t, raw, Limits{}) == nil {
+			t.Errorf("%s: over a limit", path)
+		}
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("%s took %v", path, took)
+		}
+	})
+}
+
+// allocated returns the octets that are allocated for all that a message has to say. What is in use at a time is less.
+func allocated(t *testing.T, raw []byte) uint64 {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	m, err := Parse(bytes.NewReader(raw), int64(len(raw)), Limits{})
+	if err != nil {
+		return 0
+	}
+	m.From()
+	m.Subject()
+	m.Date()
+	m.Text()
+	m.LowerText()
+	m.HTML()
+	m.Attachments()
+	m.Links()
+	m.Anomalies()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+func TestMemory(t *testing.T) {
+	const most = 64 << 20
+	largest, name := uint64(0), ""
+	oddFiles(t, func(path string, raw []byte) {
+		if n := allocated(t, raw); n > largest {
+			largest, name = n, path
+		}
+	})
+	t.Logf("%s: %d KiB", name, largest>>10)
+	if largest > most {
+		t.Errorf("%s: %d octets allocated", name, largest)
+	}
+	// A large mail does not need more than a small one, but for its text.
+	file := "Content-Type: application/x; name=x\nContent-Transfer-Encoding: base64\n\n" + strings.Repeat(strings.Repeat("QUJD", 19)+"\n", 1<<18)
+	text := "\n" + strings.Repeat("words of a text \n", 1<<20)
+	for what, in := range map[string]string{"file": file, "text": text} {
+		if n := allocated(t, []byte(in)); n > most {
+			t.Errorf("a %s of %d octets: %d octets allocated", what, len(in), n)
+		}
+	}
+}
+
+// corpus calls f for each mail of the corpus.
+func corpus(t *testing.T, f func(name string, raw []byte)) {
+	t.Helper()
+	dir := os.Getenv("SLUICE_TESTDATA")
+	if dir == "" {
+		t.Skip("no test data")
+	}
+	in, err := os.Open(filepath.Join(dir, "corpus", "train.tar.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for tape := tar.NewReader(z); ; {
+		h, err := tape.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		raw, err := io.ReadAll(tape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		f(h.Name, raw)
+	}
+	if n != 3023 {
+		t.Errorf("%d mails", n)
+	}
+}
+
+func TestCorpus(t *testing.T) {
+	n := 0
+	corpus(t, func(name string, raw []byte) {
+		if n++; (race || testing.Short()) && n%20 != 0 {
+			return
+		}
+		m := everything(t, raw, Limits{})
+		if m == nil {
+			t.Errorf("%s: over a limit", name)
+			return
+		}
+		if from, _ := m.Header().First("From"); strings.Contains(from.Value(), "@") && (len(m.From()) == 0 || m.From()[0].Domain == "") {
+			t.Errorf("%s: From: %s: %v", name, from.Value(), m.From())
+		}
+	})
+}
+
+// TestTransferDecoders compares ours with those of go-message, which are strict: what those take, ours decode alike.
+func TestTransferDecoders(t *testing.T) {
+	decoded := 0
+	compare := func(name string, raw []byte) {
+		m, err := Parse(bytes.NewReader(raw), int64(len(raw)), Limits{})
+		if err != nil {
+			return
+		}
+		m.Root().All(func(p *Part) {
+			if p.Encoding != "base64" && p.Encoding != "quoted-printable" || len(p.Parts) > 0 || p.plain {
+				return
+			}
+			var h message.Header
+			h.Set("Content-Type", "application/octet-stream")
+			h.Set("Content-Transfer-Encoding", p.Encoding)
+			e, err := message.New(h, p.Raw())
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			want, err := io.ReadAll(e.Body)
+			if err != nil {
+				return
+			}
+			decoded++
+			if got, err := io.ReadAll(p.Open()); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, part %q: %d octets, %v; want %d", name, p.Path, len(got), err, len(want))
+			}
+		})
+	}
+	oddFiles(t, compare)
+	n := 0
+	corpus(t, func(name string, raw []byte) {
+		if n++; !race && !testing.Short() || n%20 == 0 {
+			compare(name, raw)
+		}
+	})
+	t.Logf("%d parts", decoded)
+	if decoded < 100 {
+		t.Errorf("%d parts", decoded)
 	}
 }

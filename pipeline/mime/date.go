@@ -90,6 +90,9 @@ type dateParts struct {
 
 // word takes one word of a date. A word that means nothing is skipped behind the time, where zones have odd names.
 func (d *dateParts) word(w string) bool {
+	if w == "" {
+		return false
+	}
 	switch lw := strings.ToLower(w); {
 	case strings.Count(w, ":") >= 1 && isDigit(w[0]) || d.hour < 0 && d.year >= 0 && strings.Count(w, ".") == 2 && isDigit(w[0]):
 		if date, clock, ok := strings.Cut(lw, "t"); ok { // ISO 8601

@@ -423,3 +423,22 @@ func sum256(s string) string {
 	h.Write([]byte(s))
 	return sum(h)
 }
+
+func FuzzDate(f *testing.F) {
+	for _, s := range []string{
+		"Sun, 22 Nov 2026 01:02:03 +0000", "Sun Nov 22 01:02:03 CET 2026", "2026-11-22T01:02:03.4+02:00", "22-Nov-26 1.02 PM GMT+2", "0000--0",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, ok := parseDate(s)
+		if !ok {
+			return
+		}
+		// What is read can be written as RFC 5322 has it, and is the same then.
+		again, ok := parseDate(d.Format(time.RFC1123Z))
+		if _, offset := d.Zone(); !ok || !again.Equal(d) && offset%60 == 0 {
+			t.Errorf("%q: %v, %v", s, d, again)
+		}
+	})
+}
