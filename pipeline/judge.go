@@ -36,14 +36,14 @@ type judgement struct {
 // not asked yet, can give a final verdict with another action, or a stage before it in the plan that is being asked now
 // has not answered.
 //
-// now is the phase whose stages are being asked. exempt, if set, is why refusals that look neither at header nor at body
+// now is the phase whose stages are being asked: what was said by those of later ones is left out. exempt, if set, is why refusals that look neither at header nor at body
 // do not count.
 func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
 	j := judgement{key: end, stage: -1}
 	for i := range p.stages {
 		s := &p.stages[i]
 		a := l.at(i, s)
-		if a == nil || p.steps[s.step].Shadow {
+		if a == nil || s.phase > now || p.steps[s.step].Shadow {
 			continue
 		}
 		v, k := a.verdict(p.steps[s.step].onError), key{s.step, a.result.Verdict.At}
@@ -69,10 +69,10 @@ func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
 func (p *Plan) certain(l ledger, now Phase, exempt string, j judgement) bool {
 	for i := range p.stages {
 		s := &p.stages[i]
-		if l.at(i, s) != nil {
-			continue
-		}
 		if s.phase <= now {
+			if l.at(i, s) != nil {
+				continue
+			}
 			// It is being asked. Its step or an earlier one: its answer belongs into the record, and may decide.
 			if s.step <= j.key.step {
 				return false

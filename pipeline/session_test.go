@@ -105,6 +105,23 @@ func TestRefusedAtRcpt(t *testing.T) {
 	}
 }
 
+// What was asked at MAIL and decides is in the record, though it is known when the recipient comes.
+func TestRefusedByTheSender(t *testing.T) {
+	says := verdict(pipeline.Reject, 0, "spammer")
+	says.Hits = []pipeline.Hit{{Name: "spammer"}}
+	p, j := plan(t,
+		pipelinetest.Step("client", stage(pipeline.Reads{Input: pipeline.InputClient}, always(R{}))),
+		pipelinetest.Step("sender", stage(pipeline.Reads{Input: pipeline.InputSender, Can: final(pipeline.Reject)}, always(says))),
+	)
+	rec := run(t, p, j, pipelinetest.Mail{NoContent: true}).Record
+	if rec == nil || len(rec.Steps) != 2 {
+		t.Fatalf("record %+v", rec)
+	}
+	if s := rec.Steps[1]; s.Stages[0].State != "answered" || s.Stages[0].Verdict == nil || len(s.Hits) != 1 {
+		t.Errorf("who decided: %+v", s)
+	}
+}
+
 // At LMTP nobody is refused at RCPT: a refusal would become a bounce.
 func TestLMTPDoesNotRefuseAtRcpt(t *testing.T) {
 	p, j := plan(t, pipelinetest.Step("listed", stage(pipeline.Reads{Input: pipeline.InputClient, Can: final(pipeline.Reject)}, always(verdict(pipeline.Reject, 0, "listed")))))

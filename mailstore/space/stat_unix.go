@@ -21,5 +21,5 @@ func stat(folder string) (Free, error) {
 		}
 	}
 	// The fields have other types on other systems.
-	return Free{Octets: int64(s.Bavail) * int64(s.Bsize), Inodes: int64(s.Ffree), Files: int64(s.Files)}, nil //nolint:unconvert
+	return Free{Octets: int64(s.Bavail) * int64(s.Bsize), Inodes: int64(s.Ffree), Files: int64(s.Files)}, nil //nolint:unconvert // on this system
 }

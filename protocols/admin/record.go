@@ -53,7 +53,7 @@ const (
 // Attributes are what a line of the log says about a transaction, the same at every door: id, door, client, helo, from,
 // recipients, size, end, became, reply, decider and took always, and queue_id, message_id, login and note where they are known.
 func Attributes(r *pipeline.Record, took time.Duration) []slog.Attr {
-	var recipients, became, replies, deciders list
+	var recipients, became, replies, deciders, notes list
 	counts := map[pipeline.Disposition]int{}
 	for _, x := range r.Recipients {
 		recipients.add(x.Address.String(), false)
@@ -63,9 +63,16 @@ func Attributes(r *pipeline.Record, took time.Duration) []slog.Attr {
 		if x.Step != "" {
 			deciders.add(decider(x), true)
 		}
+		if x.Note != "" {
+			notes.add(x.Note, true)
+		}
 		if x.Reply.Code != 0 {
 			replies.add(x.Reply.String(), true)
 		}
+	}
+	note := r.Note
+	if note == "" {
+		note = notes.join(mostReplies, "; ")
 	}
 	for i, d := range became {
 		became[i] = fmt.Sprintf("%s=%d", name(pipeline.Disposition(d)), counts[pipeline.Disposition(d)])
@@ -83,7 +90,7 @@ func Attributes(r *pipeline.Record, took time.Duration) []slog.Attr {
 		slog.String("door", string(door(r))),
 		slog.String("client", client),
 		slog.String("helo", r.Greeting),
-		slog.String("from", r.Sender.String()),
+		slog.String("from", sender(r)),
 		slog.String("recipients", recipients.join(mostRecipients, ",")),
 		slog.Int64("size", r.Size),
 		slog.String("end", r.End),
@@ -93,7 +100,7 @@ func Attributes(r *pipeline.Record, took time.Duration) []slog.Attr {
 		slog.Duration("took", took.Round(time.Microsecond)),
 	}
 	for _, x := range []struct{ key, value string }{
-		{"queue_id", r.QueueID}, {"message_id", r.MessageID}, {"login", r.Client.Login}, {"note", r.Note},
+		{"queue_id", r.QueueID}, {"message_id", r.MessageID}, {"login", r.Client.Login}, {"note", note},
 	} {
 		if x.value != "" {
 			out = append(out, slog.String(x.key, x.value))
@@ -116,6 +123,14 @@ func decider(x pipeline.RecipientRecord) string {
 		return x.Step
 	}
 	return x.Step + "/" + x.Verdict.By
+}
+
+// sender is the envelope's; <> is the null one, as MTAs write it.
+func sender(r *pipeline.Record) string {
+	if r.Sender.IsZero() {
+		return "<>"
+	}
+	return r.Sender.String()
 }
 
 // name is a disposition as lines and metrics have it.

@@ -73,7 +73,7 @@ func New(c Config) *Server {
 
 // Serve answers until l fails or Shutdown is called; nil then.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+	if err := s.http.Serve(pumped{l}); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
 	return nil
@@ -139,3 +139,33 @@ type failures struct{ log *slog.Logger }
 func (f failures) Println(v ...any) {
 	f.log.Warn("metrics are incomplete", "err", strings.TrimSpace(fmt.Sprintln(v...)))
 }
+
+// pumped makes connections whose reads can be interrupted, as net/http does after each request: package listen keeps
+// the deadlines of its connections to itself.
+type pumped struct{ net.Listener }
+
+func (l pumped) Accept() (net.Conn, error) {
+	below, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	in, out := net.Pipe()
+	go func() { // ends when the connection does
+		_, err := io.Copy(in, below)
+		if err != nil {
+			_ = below.Close()
+		}
+		_ = in.Close()
+	}()
+	return &pumpedConn{below, out}, nil
+}
+
+type pumpedConn struct {
+	net.Conn
+	in net.Conn
+}
+
+func (c *pumpedConn) Read(p []byte) (int, error)        { return c.in.Read(p) }
+func (c *pumpedConn) SetReadDeadline(t time.Time) error { return c.in.SetReadDeadline(t) }
+func (c *pumpedConn) SetDeadline(t time.Time) error     { return c.in.SetDeadline(t) }
+func (c *pumpedConn) Close() error                      { return errors.Join(c.Conn.Close(), c.in.Close()) }

@@ -92,6 +92,8 @@ func (s *session) answer(err error) error {
 		return no(goimap.ResponseCodeCannot, "this is not a usable name for a mailbox")
 	case errors.Is(err, mailstore.ErrQuota):
 		return no(goimap.ResponseCodeOverQuota, "over quota")
+	case errors.Is(err, mailstore.ErrFull): // for all accounts; whoever says so has told the operator
+		return no(goimap.ResponseCodeUnavailable, "the server has no room, try again later")
 	case errors.Is(err, mailstore.ErrNoMessage):
 		return no("EXPUNGEISSUED", "some of the messages are gone")
 	}

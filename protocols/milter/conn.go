@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/textproto"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -197,6 +198,9 @@ func (c *conn) MailFrom(from string, _ *gomilter.Modifier) (gomilter.Response, e
 			c.log.Info("malformed sender address", "from", from, "err", err)
 			return respond(&pipeline.Reply{Code: 501, Enhanced: "5.1.7", Text: "malformed sender address"})
 		}
+		if space := c.server.cfg.Space; space != nil && space(c.announced()) != nil {
+			return respond(&pipeline.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage, please try again later"})
+		}
 		sess, refuse := c.session()
 		if refuse != nil {
 			return respond(refuse)
@@ -216,6 +220,18 @@ func (c *conn) MailFrom(from string, _ *gomilter.Modifier) (gomilter.Response, e
 		c.tx.local = c.tx.queueID != "" && strings.HasPrefix(c.macros.of("v", gomilter.CodeConn), "Postfix")
 		return gomilter.RespContinue
 	}), nil
+}
+
+// announced returns the size that the client says its message has (RFC 1870, 6.1); 0 where it says none.
+func (c *conn) announced() int64 {
+	for _, a := range c.args[min(1, len(c.args)):] {
+		if name, value, _ := strings.Cut(a, "="); strings.EqualFold(name, "SIZE") {
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+				return max(n, 0)
+			}
+		}
+	}
+	return 0
 }
 
 // RcptTo implements gomilter.Milter.
@@ -396,7 +412,6 @@ func (c *conn) refuse(r pipeline.Reply, why string) gomilter.Response {
 	if err := c.sess.Done(ctx, r, deliveries); err != nil {
 		c.log.Error("record a refusal", "id", c.tx.id, "err", err)
 	}
-	c.log.Info("milter refusal", "id", c.tx.id, "queue_id", c.tx.queueID, "reply", r.String(), "why", why)
 	c.endTransaction()
 	c.answer = &r
 	return respond(&r)

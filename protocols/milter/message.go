@@ -111,7 +111,6 @@ func (c *conn) pass(msg *mime.Message, r *pipeline.Record) gomilter.Response {
 		c.answer = internalError()
 		return respond(c.answer)
 	}
-	c.log.Info("milter decision", "id", r.ID, "queue_id", c.tx.queueID, "client", c.client.Addr, "reply", reply.String())
 	return gomilter.RespAccept
 }
 
@@ -187,7 +186,6 @@ func (c *conn) settle(mod *gomilter.Modifier, msg *mime.Message, decisions []pip
 		c.answer = internalError()
 		return respond(c.answer)
 	}
-	c.log.Info("milter decision", "id", c.tx.id, "queue_id", c.tx.queueID, "client", c.client.Addr, "reply", s.Reply.String())
 	if s.Reply.Code >= 400 {
 		c.answer = &s.Reply
 		return respond(&s.Reply)

@@ -31,6 +31,8 @@ type Config struct {
 	Log      *slog.Logger          // nil is slog.Default
 	Now      func() time.Time      // nil is time.Now
 	Limits   Limits
+	// Space says whether the disk has room for a message of so many octets (0: unknown); nil: it has.
+	Space    func(size int64) error
 	SpoolDir string // where large messages wait; "" is the system's folder for temporary files
 }
 

@@ -27,6 +27,7 @@ var (
 	relaying    = pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "relaying denied"}
 	noUser      = pipeline.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user here"}
 	fullMailbox = pipeline.Reply{Code: 452, Enhanced: "4.2.2", Text: "mailbox full"}
+	fullDisk    = pipeline.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage, please try again later"}
 )
 
 // A conversation is one connection. It outlives a second EHLO and STARTTLS, which go-smtp's sessions do not.
@@ -253,6 +254,9 @@ func (s session) Mail(_ string, o *smtp.MailOptions) (err error) {
 		return reply(553, "5.6.7", "that address needs SMTPUTF8")
 	case !from.IsZero() && from.Domain == "" && !s.conn.Trusted() && !s.conn.Loopback():
 		return reply(553, "5.1.7", "the sender's address needs a domain")
+	}
+	if space := s.s.cfg.Space; space != nil && space(o.Size) != nil {
+		return replyError(fullDisk) // whoever says that there is none has told the operator
 	}
 	t := &transaction{from: from, size: o.Size, utf8: o.UTF8}
 	if s.session != nil {

@@ -435,11 +435,5 @@ func (f *filing) done(p *pipeline.Session, no pipeline.Reply) pipeline.Reply {
 		f.s.cfg.Log.Error("record not kept", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
 		return notNow
 	}
-	told := no.String()
-	if no.Code == 0 { // LMTP: each was told something
-		told = fmt.Sprint(f.settled.Replies)
-	}
-	f.s.cfg.Log.Info("mail", "door", f.s.door, "id", f.id, "client", f.peer(), "from", f.tx.from.String(),
-		"recipients", len(f.decisions), "size", f.m.Size(), "reply", told)
 	return no
 }

@@ -104,6 +104,8 @@ type Config struct {
 	Trusted func(netip.Addr) bool
 	Limits  Limits
 	MIME    mime.Limits
+	// Space says whether the disk has room for a message of so many octets (0: unknown); nil: it has.
+	Space func(size int64) error
 	// SpoolDir is where a message that is too large for memory is kept while it arrives; "" is the system's folder.
 	SpoolDir string
 	Now      func() time.Time // nil: time.Now

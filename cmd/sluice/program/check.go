@@ -67,7 +67,9 @@ func (c *checkCommand) Run(p *program) error {
 }
 
 // warnings are what an administrator should know of a configuration that is right.
-func warnings(c *config.Config, plan *pipeline.Plan) []string { return plan.Warnings() }
+func warnings(c *config.Config, plan *pipeline.Plan) []string {
+	return append(plan.Warnings(), exposed(c.Listen.Admin)...)
+}
 
 func (c *checkCommand) print(p *program, settings *config.Config, r checkResult) error {
 	if c.JSON {

@@ -18,15 +18,20 @@ func makeFolder(data string) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder %s: %w", data, cause(err))
 	}
-	probe, err := os.CreateTemp(data, ".probe-*")
-	if err != nil {
-		return fmt.Errorf("the data folder %s cannot be written: %w", data, cause(err))
-	}
-	err = errors.Join(probe.Close(), os.Remove(probe.Name()))
-	if err != nil {
+	if err := probe(data); err != nil {
 		return fmt.Errorf("the data folder %s cannot be written: %w", data, cause(err))
 	}
 	return nil
+}
+
+// probe writes a file into a folder and takes it away.
+func probe(dir string) error {
+	f, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("written to see whether it can be\n")
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
 // spoolFolder makes the folder in which large messages wait while they arrive, and removes what a crash has left there:

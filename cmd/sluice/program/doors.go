@@ -10,9 +10,11 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/pipeline"
+	"sluice/protocols/admin"
 	"sluice/protocols/imap"
 	"sluice/protocols/listen"
 	"sluice/protocols/milter"
@@ -33,6 +35,7 @@ type door struct {
 	options listen.Options
 	tls     listen.Mode // where a socket does not say
 	refuse  bool        // it has the sockets with `refuse: true`, and no others
+	last    bool        // it ends after the others
 
 	listeners []*listen.Listener
 }
@@ -40,6 +43,8 @@ type door struct {
 type doors struct {
 	all []*door
 	ran sync.WaitGroup // one for each listener that is served
+
+	ready atomic.Bool // they are open, and nobody has said that they shall close
 }
 
 // doors makes the servers. They listen nowhere yet.
@@ -47,22 +52,23 @@ func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipe
 	current := func() *pipeline.Plan { return plan }
 	trusted := func(a netip.Addr) bool { return c.Trusts(a) }
 	logins := &listen.Logins{Log: log, Now: p.now}
+	store := h.space.Store(h.metrics.Store(h.store))
 	mail := func(lmtp, refuse bool, limits smtp.Limits) server {
 		return smtp.New(smtp.Config{
 			LMTP: lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: current,
-			Directory: h.users, Store: h.store, Quarantine: h.quarantine, Recall: h.recall, Handover: key,
+			Directory: h.users, Store: store, Quarantine: h.quarantine, Recall: h.recall, Handover: key, Space: h.space.Room,
 			Resolver: resolver, Trusted: trusted, Limits: limits, SpoolDir: spool, MIME: c.Limits.MIME(), Now: p.now, Log: log,
 		})
 	}
 	asking := milter.New(milter.Config{
 		Plan: current, Quarantine: h.quarantine, Recall: h.recall, Handover: key, Hostname: c.Hostname, Trusted: trusted,
-		Log: log, Now: p.now, Limits: c.Limits.Milter, SpoolDir: spool,
+		Log: log, Now: p.now, Limits: c.Limits.Milter, SpoolDir: spool, Space: h.space.Room,
 	})
 	readers := imap.New(imap.Config{
-		Store: h.store, Directory: h.users, Logins: logins, Hostname: c.Hostname, Log: log, Limits: c.Limits.IMAP,
+		Store: store, Directory: h.users, Logins: logins, Hostname: c.Hostname, Log: log, Limits: c.Limits.IMAP,
 	})
 	poppers := pop3.New(pop3.Config{
-		Store: h.store, Directory: h.users, Logins: logins, Hostname: c.Hostname, Log: log, Limits: c.Limits.POP3,
+		Store: store, Directory: h.users, Logins: logins, Hostname: c.Hostname, Log: log, Limits: c.Limits.POP3,
 	})
 	// Each protocol counts by itself: many readers do not keep mail from coming in.
 	options := func(busy, goodbye string, startTLS bool) listen.Options {
@@ -74,7 +80,13 @@ func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipe
 	forSMTP, forLMTP := options(smtp.Busy, smtp.Goodbye, true), options(smtp.Busy, smtp.Goodbye, true)
 	forMilter := options("", "", false)
 	forIMAP, forPOP3 := options(imap.Busy, imap.Goodbye, true), options(pop3.Busy, pop3.Goodbye, true)
-	return &doors{all: []*door{
+	d := &doors{}
+	h.watch(map[string]*listen.Counter{
+		"smtp": forSMTP.Counter, "lmtp": forLMTP.Counter, "milter": forMilter.Counter,
+		"imap": forIMAP.Counter, "pop3": forPOP3.Counter,
+	}, logins)
+	watching := admin.New(admin.Config{Metrics: h.metrics, Checks: h.checks(c, d), Log: log, Now: p.now})
+	d.all = []*door{
 		{name: "smtp", server: mail(false, false, c.Limits.SMTP), options: forSMTP},
 		{name: "lmtp", server: mail(true, false, c.Limits.LMTP), options: forLMTP},
 		{name: "lmtp", server: mail(true, true, c.Limits.LMTP), options: forLMTP, refuse: true},
@@ -83,7 +95,9 @@ func (p *program) doors(c *config.Config, h *house, log *slog.Logger, plan *pipe
 		{name: "imaps", server: readers, options: forIMAP, tls: listen.Implicit},
 		{name: "pop3", server: poppers, options: forPOP3},
 		{name: "pop3s", server: poppers, options: forPOP3, tls: listen.Implicit},
-	}}
+		{name: "admin", server: watching, options: options("", "", false), tls: listen.NoTLS, last: true},
+	}
+	return d
 }
 
 // open opens all sockets, or none: after an error those that were open are closed.
@@ -145,10 +159,15 @@ func (d *doors) serve() (failed <-chan error) {
 }
 
 // shutdown ends all servers at once: idle clients now, mail on its way in when it has arrived or ctx has ended.
+// Who watches can see that until the others have ended.
 func (d *doors) shutdown(ctx context.Context) error {
+	return errors.Join(d.end(ctx, false), d.end(ctx, true))
+}
+
+func (d *doors) end(ctx context.Context, last bool) error {
 	var servers []server
 	for _, x := range d.all {
-		if len(x.listeners) > 0 && (len(servers) == 0 || servers[len(servers)-1] != x.server) {
+		if x.last == last && len(x.listeners) > 0 && (len(servers) == 0 || servers[len(servers)-1] != x.server) {
 			servers = append(servers, x.server)
 		}
 	}

@@ -115,7 +115,7 @@ func (w *watched) wait(want *regexp.Regexp, until <-chan error) (match string, o
 
 var (
 	readyLine = regexp.MustCompile(`(?m)^.*msg=ready .*$`)
-	openDoor  = regexp.MustCompile(`(smtp|lmtp|milter|imap|imaps|pop3|pop3s)=(\S+)`)
+	openDoor  = regexp.MustCompile(`(smtp|lmtp|milter|imap|imaps|pop3|pop3s|admin)=(\S+)`)
 )
 
 // serve NAME PROGRAM ARGS… starts a program, waits until it is ready, and sets $smtp, $imap … to where its

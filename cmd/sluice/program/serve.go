@@ -15,14 +15,16 @@ import (
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
+	"sluice/mailstore/space"
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
+	"sluice/protocols/admin"
 	"sluice/scanners/resolve"
 )
 
 type serveCommand struct {
-	Listen []string `placeholder:"DOOR=ADDRESS" sep:"none" help:"Open this door (smtp, lmtp, milter, imap, imaps, pop3 or pop3s) at HOST:PORT or unix:PATH; may be repeated. Only the doors named open."`
+	Listen []string `placeholder:"DOOR=ADDRESS" sep:"none" help:"Open this door (smtp, lmtp, milter, imap, imaps, pop3, pop3s or admin) at HOST:PORT or unix:PATH; may be repeated. Only the doors named open."`
 }
 
 func (c *serveCommand) Run(p *program) error {
@@ -76,6 +78,10 @@ type house struct {
 	quarantine *quarantine.Quarantine
 	journal    *journal.Journal
 	state      *state.State
+
+	metrics *admin.Metrics
+	space   *space.Guard
+	records pipeline.Recorder // the journal, the log and the metrics
 }
 
 func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
@@ -93,16 +99,18 @@ func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
 	if err != nil {
 		return err
 	}
-	resolver, err := resolve.New(c.Resolver, p.now, nil)
+	asking, err := resolve.New(c.Resolver, p.now, nil)
 	if err != nil {
 		return err
 	}
+	resolver := h.metrics.Resolver(asking)
 	plan, err := plan(c, c.Pipeline, pipeline.Env{
-		Log: log, Now: p.now, Resolver: resolver, Dial: new(net.Dialer).DialContext, State: h.state, Journal: h.journal,
+		Log: log, Now: p.now, Resolver: resolver, Dial: new(net.Dialer).DialContext, State: h.state, Journal: h.records,
 	})
 	if err != nil {
 		return err
 	}
+	c.Listen.Admin = sockets.Admin // the flags win
 	for _, w := range warnings(c, plan) {
 		log.Warn(w)
 	}
@@ -127,13 +135,14 @@ func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
 		return err
 	}
 	first.print(p.stdout, doors)
+	doors.ready.Store(true)
 	log.Info("ready", append([]any{"version", version(), "data", c.Data}, doors.addresses()...)...)
 	return p.attend(c, log, h, doors)
 }
 
 // open opens everything that is kept in the data folder.
 func (p *program) open(c *config.Config, log *slog.Logger) (_ *house, err error) {
-	h := &house{}
+	h := &house{metrics: admin.NewMetrics(version()), space: spaceGuard(c, log, p.now)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close())
@@ -156,6 +165,7 @@ func (p *program) open(c *config.Config, log *slog.Logger) (_ *house, err error)
 	if h.journal, err = journal.Open(p.ctx, records); err != nil {
 		return nil, err
 	}
+	h.records = &admin.Recorder{Next: h.journal, Log: log, Metrics: h.metrics, Now: p.now}
 	if h.quarantine, err = openQuarantine(p.ctx, c, log, p.now); err != nil {
 		return nil, err
 	}
@@ -228,6 +238,7 @@ func (p *program) attend(c *config.Config, log *slog.Logger, h *house, d *doors)
 	case <-p.ctx.Done():
 		log.Info("stopping")
 	}
+	d.ready.Store(false)
 	cancel()
 	// What hangs beyond all deadlines does not hold up the end: nothing is promised that is not on disk.
 	last := time.AfterFunc(deadline, func() {

@@ -94,11 +94,13 @@ type Listen struct {
 	POP3 []Socket `yaml:"pop3"`
 	// POP3S is short for pop3 with `tls: implicit`.
 	POP3S []Socket `yaml:"pop3s"`
+	// Admin answers whoever watches, over HTTP: /metrics, /healthz and /readyz. It asks for no password.
+	Admin []Socket `yaml:"admin"`
 }
 
 // Doors are the names of the doors, in the order in which they open.
 func Doors() []string {
-	return []string{"smtp", "lmtp", "milter", "imap", "imaps", "pop3", "pop3s"}
+	return []string{"smtp", "lmtp", "milter", "imap", "imaps", "pop3", "pop3s", "admin"}
 }
 
 // Door returns the sockets of a door by its name, nil for a name that is none.
@@ -118,6 +120,8 @@ func (l *Listen) Door(name string) *[]Socket {
 		return &l.POP3
 	case "pop3s":
 		return &l.POP3S
+	case "admin":
+		return &l.Admin
 	}
 	return nil
 }
@@ -336,6 +340,10 @@ type Limits struct {
 	Workers int `yaml:"workers"`
 	// Abandoned is how many calls of one stage may hang beyond their deadline before it fails at once.
 	Abandoned int `yaml:"abandoned"`
+	// DiskFree is how much room is kept free on the disk: with less, mail is put off (452) until there is more again.
+	DiskFree Size `yaml:"disk_free"`
+	// DiskInodes is the same for the number of files. Both: 0 is no such limit.
+	DiskInodes int `yaml:"disk_inodes"`
 	// Shutdown is what mail on its way in gets to arrive when the program is told to stop.
 	Shutdown time.Duration `yaml:"shutdown"`
 }
@@ -433,6 +441,8 @@ func Default() *Config {
 			ContentTimeout: 4 * time.Minute,
 			Workers:        8,
 			Abandoned:      64,
+			DiskFree:       200 << 20,
+			DiskInodes:     1000,
 			Shutdown:       8 * time.Second,
 		},
 		Quarantine: Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
@@ -641,6 +651,8 @@ func (c *Config) checkDoor(name string) {
 				fmt.Sprintf("name this socket under %s", name[:len(name)-1]))
 		case name == "milter" && s.TLS == listen.StartTLS:
 			c.d.wrong(path+".tls", "the milter protocol has no STARTTLS", "write implicit or none")
+		case name == "admin" && s.TLS == listen.StartTLS:
+			c.d.wrong(path+".tls", "HTTP has no STARTTLS", "write implicit or none")
 		}
 	}
 }
