@@ -32,6 +32,18 @@ type Recipient struct {
 	Account string `json:"account,omitempty"`
 	// Original is ORCPT's address (RFC 3461, 4.2): what the sender wrote before somebody expanded an alias.
 	Original Address `json:"original,omitzero"`
+	// ORCPT and Notify are what the sender asked for, for whoever hands the mail on: ORCPT as it was written, type and
+	// xtext, and NOTIFY in capitals, "SUCCESS,FAILURE" (RFC 3461, 4.1 and 4.2).
+	ORCPT  string `json:"orcpt,omitempty"`
+	Notify string `json:"notify,omitempty"`
+}
+
+// Asked is what the sender asked for with MAIL, for whoever hands the mail on.
+type Asked struct {
+	UTF8       bool   `json:"smtputf8,omitempty"` // SMTPUTF8 (RFC 6531)
+	Body       string `json:"body,omitempty"`     // BODY (RFC 6152): "7BIT", "8BITMIME", or "" where it was not said
+	Return     string `json:"ret,omitempty"`      // RET (RFC 3461, 4.3): "FULL", "HDRS"
+	EnvelopeID string `json:"envid,omitempty"`    // ENVID (RFC 3461, 4.4), in xtext as it was written
 }
 
 // An Envelope is what is known about a transaction besides the message.

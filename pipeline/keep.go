@@ -22,7 +22,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 	t := s.tx
 	r := &Record{
 		Version: RecordVersion, ID: t.id, Received: t.received, Door: s.door, QueueID: t.queueID, SHA256: t.digest(),
-		Plan: s.plan.version, Client: s.client, Greeting: s.greeting, Sender: t.sender,
+		Plan: s.plan.version, Client: s.client, Greeting: s.greeting, Sender: t.sender, Asked: t.asked,
 		End: end, Reply: reply, Note: note, Via: s.door, Began: t.received,
 	}
 	if m := t.message; m != nil {
@@ -33,6 +33,9 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		r.Door, r.Received, r.Plan, r.SHA256, r.Size = t.base.Door, t.base.Received, t.base.Plan, t.base.SHA256, t.base.Size
 		r.QueueID, r.MessageID, r.Subject = t.base.QueueID, t.base.MessageID, t.base.Subject
 		r.Began = s.began
+		if r.Asked == (Asked{}) {
+			r.Asked = t.base.Asked
+		}
 	} else {
 		r.Steps = s.stepRecords(nil)
 		for i, a := range s.shared {

@@ -25,6 +25,7 @@ type Record struct {
 	Client   Client  `json:"client"`
 	Greeting string  `json:"greeting,omitempty"`
 	Sender   Address `json:"sender"`
+	Asked    Asked   `json:"asked,omitzero"`
 
 	Steps      []StepRecord      `json:"steps"`
 	Recipients []RecipientRecord `json:"recipients"`

@@ -35,6 +35,7 @@ type transaction struct {
 	sender    Address
 	queueID   string
 	sha256    string
+	asked     Asked
 	message   *mime.Message
 	seen      []*rcpt // all the sender named
 	live      []*rcpt // those not refused
@@ -170,6 +171,13 @@ func (s *Session) SetQueueID(id string) {
 func (s *Session) SetSHA256(sum string) {
 	if s.tx != nil {
 		s.tx.sha256 = sum
+	}
+}
+
+// SetAsked notes what the sender asked for with MAIL, for the record.
+func (s *Session) SetAsked(a Asked) {
+	if s.tx != nil {
+		s.tx.asked = a
 	}
 }
 
