@@ -15,9 +15,9 @@ import (
 // Config is the section of a `rules` step.
 type Config struct {
 	// Files name rule files; a name may be a pattern such as rules/*.yaml, and is relative to the configuration.
-	Files []string `yaml:"files"`
+	Files []string `yaml:"files" example:"[rules.yaml]"`
 	// Rules are rules written here, as in a rule file. They come after those of the files.
-	Rules Inline `yaml:"rules"`
+	Rules Inline `yaml:"rules" example:"[{name: no_date, when: not has(\"Date\"), score: 1}]"`
 	// Reject refuses mail whose score reaches it. 0: none.
 	Reject float64 `yaml:"reject"`
 	// Quarantine holds mail whose score reaches it for an administrator. 0: none.

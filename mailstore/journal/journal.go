@@ -39,7 +39,7 @@ type Config struct {
 	Flush time.Duration `yaml:"flush"`
 	// MaxPending is how many records may wait while the disk does not take them; then the oldest are dropped. 0 is 16384.
 	MaxPending int `yaml:"max_pending"`
-	// MaxPendingBytes is how much memory they may take; 0 is 64 MiB.
+	// MaxPendingBytes is how many octets of memory they may take; 0 is 64 MiB.
 	MaxPendingBytes int `yaml:"max_pending_bytes"`
 	// Keep is how long records are kept; 0 is 90 days, negative for ever.
 	Keep time.Duration `yaml:"keep"`
@@ -47,6 +47,11 @@ type Config struct {
 	Log *slog.Logger `yaml:"-"`
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time `yaml:"-"`
+}
+
+// DefaultConfig returns what Open takes for fields that are zero.
+func DefaultConfig() Config {
+	return Config{Flush: 100 * time.Millisecond, MaxPending: 16384, MaxPendingBytes: 64 << 20, Keep: 90 * 24 * time.Hour}
 }
 
 const (
@@ -103,10 +108,11 @@ type recipientKeys struct{ address, file, held string }
 func Open(ctx context.Context, c Config) (*Journal, error) { return open(ctx, c, nil) }
 
 func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Connector) (*Journal, error) {
-	c.Flush = cmp.Or(c.Flush, 100*time.Millisecond)
-	c.MaxPending = cmp.Or(c.MaxPending, 16384)
-	c.MaxPendingBytes = cmp.Or(c.MaxPendingBytes, 64<<20)
-	c.Keep = cmp.Or(c.Keep, 90*24*time.Hour)
+	d := DefaultConfig()
+	c.Flush = cmp.Or(c.Flush, d.Flush)
+	c.MaxPending = cmp.Or(c.MaxPending, d.MaxPending)
+	c.MaxPendingBytes = cmp.Or(c.MaxPendingBytes, d.MaxPendingBytes)
+	c.Keep = cmp.Or(c.Keep, d.Keep)
 	c.Log = cmp.Or(c.Log, slog.Default())
 	if c.Now == nil {
 		c.Now = time.Now

@@ -35,6 +35,11 @@ type Config struct {
 	Now func() time.Time `yaml:"-"`
 }
 
+// DefaultConfig returns what Open takes for fields that are zero.
+func DefaultConfig() Config {
+	return Config{MaxKeys: 1_000_000, MaxValue: 64 << 10, Sweep: time.Minute}
+}
+
 const (
 	longestKey = 1024
 	batch      = 1000 // keys that one transaction of a sweep removes
@@ -56,9 +61,10 @@ type State struct {
 func Open(ctx context.Context, c Config) (*State, error) { return open(ctx, c, nil) }
 
 func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Connector) (*State, error) {
-	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
-	c.MaxValue = cmp.Or(c.MaxValue, 64<<10)
-	c.Sweep = cmp.Or(c.Sweep, time.Minute)
+	d := DefaultConfig()
+	c.MaxKeys = cmp.Or(c.MaxKeys, d.MaxKeys)
+	c.MaxValue = cmp.Or(c.MaxValue, d.MaxValue)
+	c.Sweep = cmp.Or(c.Sweep, d.Sweep)
 	c.Log = cmp.Or(c.Log, slog.Default())
 	if c.Now == nil {
 		c.Now = time.Now

@@ -25,14 +25,14 @@ type Config struct {
 	// Path is the file with the accounts, DATA/users.db. It is made if need be.
 	Path string `yaml:"-"`
 	// Domain is the domain of a login name without one.
-	Domain string `yaml:"domain"`
+	Domain string `yaml:"domain" example:"example.org"`
 	// Domains are domains of ours besides those of accounts and aliases: mail for unknown users there is refused as such.
-	Domains []string `yaml:"domains"`
+	Domains []string `yaml:"domains" example:"[example.org]"`
 	// Aliases are addresses that lead to accounts or to other aliases.
-	Aliases map[string][]string `yaml:"aliases"`
+	Aliases map[string][]string `yaml:"aliases" example:"{info@example.org: [me@example.org]}"`
 	// Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own.
 	// Empty: the account that was made first.
-	Postmaster string `yaml:"postmaster"`
+	Postmaster string `yaml:"postmaster" example:"me@example.org"`
 	// Hash says how passwords are stored.
 	Hash HashConfig `yaml:"passwords"`
 	// Remember is how long a login that was right is right again without hashing; 0 is 10 minutes, negative not at all.
@@ -43,6 +43,11 @@ type Config struct {
 	Now func() time.Time `yaml:"-"`
 	// Log gets what nobody can be told; nil is slog.Default.
 	Log *slog.Logger `yaml:"-"`
+}
+
+// DefaultConfig returns what Open takes for fields that are zero.
+func DefaultConfig() Config {
+	return Config{Hash: HashConfig{}.withDefaults(), Remember: 10 * time.Minute}
 }
 
 // Users are the accounts of one data folder. Several processes may have it open: what one changes counts for the next
@@ -70,7 +75,7 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 		c.Log = slog.Default()
 	}
 	if c.Remember == 0 {
-		c.Remember = 10 * time.Minute
+		c.Remember = DefaultConfig().Remember
 	}
 	c.Hash = c.Hash.withDefaults()
 	u := &Users{c: c, hasher: newHasher(c.Hash), logins: newVerified(c.Remember, 4096), ours: map[string]bool{}}

@@ -45,7 +45,7 @@ func Kind() pipeline.Kind {
 // Config is the section of one dnsbl step.
 type Config struct {
 	// Lists are the lists to ask, by the name that rules use: dnsbl.zen.listed.
-	Lists map[string]List `yaml:"lists"`
+	Lists map[string]List `yaml:"lists" example:"{zen: {zone: zen.spamhaus.org}}"`
 }
 
 // A List is one DNS list.
@@ -55,14 +55,14 @@ type List struct {
 	// Codes are the answers that count as a listing, single addresses or networks. Without it all of 127.0.0.0/8 do, but
 	// for 127.255.255.0/24, which lists answer to say that they refuse to.
 	Codes []string `yaml:"codes"`
-	// Timeout is how long to wait for this list.
+	// Timeout is how long to wait for this list. Default: 5s.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
 // Listed is what rules see of one list.
 type Listed struct {
-	Listed bool     `json:"listed" expr:"listed"`
-	Codes  []string `json:"codes" expr:"codes"` // what the list answered: "127.0.0.2"
+	Listed bool     `json:"listed" expr:"listed"` // whether the client is on it
+	Codes  []string `json:"codes" expr:"codes"`   // what the list answered: "127.0.0.2"
 }
 
 type stage struct {

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	// Servers are the addresses of recursive resolvers, "192.0.2.1" or "[2001:db8::1]:5353", asked in this order. Empty:
 	// those in /etc/resolv.conf.
-	Servers []string `yaml:"servers"`
+	Servers []string `yaml:"servers" example:"[192.0.2.1]"`
 	// Timeout is how long one server may take for one question.
 	Timeout time.Duration `yaml:"timeout"`
 	// Attempts is how often each server is asked before the answer is "no answer".

@@ -11,8 +11,7 @@ import (
 // moody is a stage of a site's own that behaves as its configuration says.
 func moody() pipeline.Kind {
 	type config struct {
-		// Does is one of find, fail, panic, hang and dial.
-		Does string `yaml:"does"`
+		Does string `yaml:"does" doc:"Does is one of find, fail, panic, hang and dial."`
 	}
 	type fact struct {
 		Mood string `json:"mood"`

@@ -34,6 +34,7 @@ type commands struct {
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
+	Reference  referenceCommand  `cmd:"" help:"Print every setting with its default, a JSON Schema, or what rules can name."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 

@@ -128,27 +128,3 @@ func serveReadme(t *testing.T, dir, outFile string, args []string) (*running, *s
 	}
 	return r, strings.NewReplacer(pairs...)
 }
-
-// Every configuration among the examples is right.
-func TestExamples(t *testing.T) {
-	isConfiguration := regexp.MustCompile(`(?m)^(pipeline|listen):`)
-	found := 0
-	for _, pattern := range []string{"examples/*.yaml", "examples/*/*.yaml"} {
-		files, err := filepath.Glob(filepath.Join(root, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			if !isConfiguration.MatchString(read(t, filepath.Dir(file), filepath.Base(file))) {
-				continue // rules, which have a test of their own
-			}
-			found++
-			if out, err := exec.Command("sluice", "check", "-c", file).CombinedOutput(); err != nil {
-				t.Errorf("%s: %v\n%s", file, err, out)
-			}
-		}
-	}
-	if found < 2 {
-		t.Errorf("only %d configurations were found", found)
-	}
-}

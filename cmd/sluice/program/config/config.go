@@ -39,7 +39,7 @@ import (
 // A Config is the whole configuration. Every key has a default: a file with only `pipeline:` is complete.
 type Config struct {
 	// Hostname is the name of this machine in greetings and trace fields. Default: what the system says.
-	Hostname string `yaml:"hostname"`
+	Hostname string `yaml:"hostname" example:"mx.example.org"`
 	// Data is the folder for everything that Sluice keeps, made with mode 0700. Default: sluice-data.
 	Data string `yaml:"data"`
 	// Users says what there is besides the accounts: domain, domains, aliases, postmaster, passwords.
@@ -67,10 +67,9 @@ type Config struct {
 	// Speak says when a refusal that is decided early is spoken: at `rcpt`, so that the record has the recipients, or
 	// `earliest`. Default: rcpt.
 	Speak Speak `yaml:"speak"`
-	// Pipeline is the list of steps that a mail passes, in the order of decision: `- KIND: {its settings}`. Each step
-	// also takes name, on_error (skip, postpone or refuse), timeout, at (the phase before which it is not asked) and
-	// shadow (recorded, never acted on). Default: a few header rules that refuse nothing.
-	Pipeline []pipeline.Step `yaml:"-"`
+	// Pipeline is the list of steps that a mail passes, in the order of decision: `- KIND: {its settings}`. Default: a few
+	// header rules that refuse nothing.
+	Pipeline []pipeline.Step `yaml:"-" key:"pipeline"`
 
 	file string
 	dir  string
@@ -221,8 +220,10 @@ const (
 
 // UnmarshalText reads a word.
 func (s *Speak) UnmarshalText(text []byte) error {
-	return choose((*string)(s), text, string(SpeakRcpt), string(SpeakEarliest))
+	return choose((*string)(s), text, speaks()...)
 }
+
+func speaks() []string { return []string{string(SpeakRcpt), string(SpeakEarliest)} }
 
 func choose(to *string, text []byte, words ...string) error {
 	if !slices.Contains(words, string(text)) {
@@ -256,23 +257,31 @@ func (n *Network) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// String returns the network as a configuration writes it.
+func (n Network) String() string {
+	if p := netip.Prefix(n); !p.IsSingleIP() {
+		return p.String()
+	}
+	return netip.Prefix(n).Addr().String()
+}
+
 // TLS says what the doors prove themselves with. All files are read again on a reload.
 type TLS struct {
 	// Certificate is a file with the certificate and those between it and its root, in PEM. Clients that ask for no name,
 	// or for one that no certificate is for, get this one. Default: the first of certificates, else a self-signed one.
-	Certificate string `yaml:"certificate"`
+	Certificate string `yaml:"certificate" example:"/etc/sluice/cert.pem"`
 	// Key is a file with the private key, in PEM.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" example:"/etc/sluice/key.pem"`
 	// Certificates are more of them: a client gets the first that is for the name it asks for (SNI).
-	Certificates []Certificate `yaml:"certificates"`
+	Certificates []Certificate `yaml:"certificates" example:"[{certificate: /etc/sluice/b.example.pem, key: /etc/sluice/b.example.key}]"`
 }
 
 // A Certificate is a certificate and its key.
 type Certificate struct {
 	// Certificate is a file with the certificate and those between it and its root, in PEM.
-	Certificate string `yaml:"certificate"`
+	Certificate string `yaml:"certificate" example:"/etc/sluice/cert.pem"`
 	// Key is a file with the private key, in PEM.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" example:"/etc/sluice/key.pem"`
 }
 
 // A Size is a number of octets, written as a number or with KB, MB, GB, KiB, MiB or GiB.
@@ -358,18 +367,32 @@ func (l Limits) MIME() mime.Limits {
 
 // shared gives the doors the limits that stand for all of them, where they have none of their own.
 func (l *Limits) shared() {
-	for _, x := range []*int64{
-		&l.SMTP.MessageSize, &l.LMTP.MessageSize, &l.Milter.MessageSize, &l.IMAP.MessageSize,
-	} {
-		*x = cmp.Or(*x, int64(l.MessageSize))
+	sizes, numbers := l.followers()
+	for to, from := range sizes {
+		*to = cmp.Or(*to, int64(from))
 	}
-	for _, x := range []*int{&l.SMTP.Recipients, &l.LMTP.Recipients, &l.Milter.Recipients} {
-		*x = cmp.Or(*x, l.Recipients)
+	for to, from := range numbers {
+		*to = cmp.Or(*to, from)
 	}
-	l.Milter.HeaderSize = cmp.Or(l.Milter.HeaderSize, int64(l.HeaderSize))
-	l.Milter.HeaderFields = cmp.Or(l.Milter.HeaderFields, l.HeaderFields)
-	l.IMAP.Depth = cmp.Or(l.IMAP.Depth, l.MIMEDepth)
-	l.IMAP.Parts = cmp.Or(l.IMAP.Parts, l.MIMEParts)
+}
+
+// followers are the limits of single doors that have no defaults of their own: they follow what is said for all doors
+// under the same key.
+func (l *Limits) followers() (sizes map[*int64]Size, numbers map[*int]int) {
+	return map[*int64]Size{
+			&l.SMTP.MessageSize:   l.MessageSize,
+			&l.LMTP.MessageSize:   l.MessageSize,
+			&l.Milter.MessageSize: l.MessageSize,
+			&l.IMAP.MessageSize:   l.MessageSize,
+			&l.Milter.HeaderSize:  l.HeaderSize,
+		}, map[*int]int{
+			&l.SMTP.Recipients:     l.Recipients,
+			&l.LMTP.Recipients:     l.Recipients,
+			&l.Milter.Recipients:   l.Recipients,
+			&l.Milter.HeaderFields: l.HeaderFields,
+			&l.IMAP.Depth:          l.MIMEDepth,
+			&l.IMAP.Parts:          l.MIMEParts,
+		}
 }
 
 // Quarantine is the store of held mail.
@@ -377,7 +400,7 @@ type Quarantine struct {
 	// Store says how long mail is held.
 	Store quarantine.Config `yaml:",inline"`
 	// ReleaseTo takes released mail for recipients that have no account here: `smtp:HOST:PORT`, the MTA behind us.
-	ReleaseTo string `yaml:"release_to"`
+	ReleaseTo string `yaml:"release_to" example:"\"smtp:127.0.0.1:10026\""`
 }
 
 // Log is what the program says while it runs, on standard error.
@@ -393,16 +416,20 @@ type LogFormat string
 
 // UnmarshalText reads a format.
 func (f *LogFormat) UnmarshalText(text []byte) error {
-	return choose((*string)(f), text, "text", "json")
+	return choose((*string)(f), text, logFormats()...)
 }
+
+func logFormats() []string { return []string{"text", "json"} }
 
 // Level is the weight of a log line.
 type Level string
 
 // UnmarshalText reads a level.
 func (l *Level) UnmarshalText(text []byte) error {
-	return choose((*string)(l), text, "debug", "info", "warn", "error")
+	return choose((*string)(l), text, levels()...)
 }
+
+func levels() []string { return []string{"debug", "info", "warn", "error"} }
 
 // Slog returns the level for package slog.
 func (l Level) Slog() slog.Level {
@@ -423,9 +450,11 @@ func Default() *Config {
 		Network(netip.MustParsePrefix("127.0.0.0/8")),
 		Network(netip.MustParsePrefix("::1/128")),
 	}
-	return &Config{
+	accounts := users.DefaultConfig()
+	accounts.Domain = "localhost"
+	c := &Config{
 		Data:    "sluice-data",
-		Users:   users.Config{Domain: "localhost"},
+		Users:   accounts,
 		Trusted: loopback,
 		Limits: Limits{
 			Sockets:        listen.DefaultLimits(),
@@ -437,6 +466,12 @@ func Default() *Config {
 			MIMEParts:      1000,
 			MIMEParameters: 100,
 			Text:           2 << 20,
+			SMTP:           smtp.DefaultLimits(),
+			LMTP:           smtp.DefaultLimits(),
+			Milter:         milter.DefaultLimits(),
+			IMAP:           imap.DefaultLimits(),
+			POP3:           pop3.DefaultLimits(),
+			Accounts:       maildir.DefaultLimits(),
 			PhaseTimeout:   20 * time.Second,
 			ContentTimeout: 4 * time.Minute,
 			Workers:        8,
@@ -446,11 +481,20 @@ func Default() *Config {
 			Shutdown:       8 * time.Second,
 		},
 		Quarantine: Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
-		Journal:    journal.Config{Keep: 90 * 24 * time.Hour},
+		Journal:    journal.DefaultConfig(),
 		Resolver:   resolve.DefaultConfig(),
+		State:      state.DefaultConfig(),
 		Log:        Log{Format: "text", Level: "info"},
 		Speak:      SpeakRcpt,
 	}
+	sizes, numbers := c.Limits.followers()
+	for x := range sizes {
+		*x = 0
+	}
+	for x := range numbers {
+		*x = 0
+	}
+	return c
 }
 
 // DefaultListen returns the doors that open without `listen:`: all of them, on loopback.
@@ -725,10 +769,10 @@ type common struct {
 	Name string `yaml:"name"`
 	// OnError says what an unanswered question becomes: skip, postpone or refuse. Default: the kind's own.
 	OnError *pipeline.OnError `yaml:"on_error"`
-	// Timeout bounds one question.
-	Timeout time.Duration `yaml:"timeout"`
+	// Timeout bounds one question. Default: 10s, and 60s for questions about content.
+	Timeout time.Duration `yaml:"timeout" example:"10s"`
 	// At is the phase before which the step is not asked: connect, helo, mail, rcpt, data or content.
-	At *pipeline.Phase `yaml:"at"`
+	At *pipeline.Phase `yaml:"at" example:"content"`
 	// Shadow records what the step says and never acts on it.
 	Shadow bool `yaml:"shadow"`
 }

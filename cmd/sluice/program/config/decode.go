@@ -455,6 +455,11 @@ func remedyFor(v reflect.Value, n ast.Node) string {
 
 func integer(n ast.Node) (int64, bool) {
 	x, ok := n.(*ast.IntegerNode)
+	if text, isText := n.(*ast.StringNode); isText && strings.HasSuffix(text.Value, "B") {
+		var s Size // many whole numbers are sizes: 64KiB
+		err := s.UnmarshalText([]byte(text.Value))
+		return int64(s), err == nil
+	}
 	if !ok {
 		return 0, false
 	}
