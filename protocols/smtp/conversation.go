@@ -44,7 +44,7 @@ type conversation struct {
 	unknown int
 	hangUp  bool
 
-	// At LMTP a message is received by a goroutine of go-smtp's.
+	// The connection may be closed by another goroutine.
 	mu        sync.Mutex
 	session   *pipeline.Session // SMTP: from the first greeting on
 	named     pipeline.Client   // who is connected, with what the DNS said of its name
@@ -219,10 +219,7 @@ type session struct {
 	w *wire
 }
 
-var (
-	_ smtp.LMTPSession = session{}
-	_ smtp.Session     = session{}
-)
+var _ smtp.Session = session{}
 
 // Reset ends the transaction under way.
 func (s session) Reset() {
@@ -445,28 +442,8 @@ func (s session) countUnknown(no pipeline.Reply) pipeline.Reply {
 	return pipeline.Reply{Code: 421, Enhanced: "4.7.0", Text: "too many unknown recipients"}
 }
 
-// Data receives a message by SMTP.
-func (s session) Data(r io.Reader) error {
-	sp, err := spool.Receive(r, s.spooling())
-	if err != nil {
-		return s.untaken(err)
-	}
-	return replyError(s.decide(s, sp)[0])
-}
-
-// LMTPData receives a message by LMTP.
-func (s session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
-	sp, err := spool.Receive(r, s.spooling())
-	if err != nil {
-		return s.untaken(err)
-	}
-	places := s.places()
-	replies := s.decide(s, sp)
-	for i, place := range places {
-		status.SetStatus(fmt.Sprintf("r%d%s", place, placeholder), replyError(replies[i]))
-	}
-	return nil
-}
+// Data is not called: messages do not pass through go-smtp.
+func (s session) Data(io.Reader) error { return replyError(notNow) }
 
 // ready reports whether there is a transaction with recipients.
 func (c *conversation) ready() bool {
@@ -501,7 +478,11 @@ func (c *conversation) places() (places []int) {
 // finish has a message decided and returns the replies, at LMTP each with its recipient. It closes the message.
 func (c *conversation) finish(s session, sp *spool.Spool) []pipeline.Reply {
 	places := c.places()
-	replies := c.decide(s, sp)
+	return c.addressed(c.decide(s, sp), places)
+}
+
+// addressed says at LMTP about which recipient each reply is.
+func (c *conversation) addressed(replies []pipeline.Reply, places []int) []pipeline.Reply {
 	if c.s.cfg.LMTP {
 		for i := range places {
 			replies[i].Text = "<" + c.written(places[i]) + "> " + replies[i].Text

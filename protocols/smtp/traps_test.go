@@ -85,7 +85,7 @@ func TestTimeoutInsideMessage(t *testing.T) {
 		{"DATA", "C: DATA\nS: 354 *\n" + `R: "S: x\r\n\r\nstart\r\n"`, nil, "421 4.4.2 timed out while waiting for the message"},
 		{"BDAT", `R: "BDAT 500 LAST\r\nS: x\r\n\r\n"`, nil, "421 4.4.2 timed out while waiting for the message"},
 		{"BDAT in pieces", `R: "BDAT 3\r\nS: BDAT 500 LAST\r\nx"` + "\nS: 250 2.0.0 * octets received", nil, "421 4.4.2 timed out while waiting for the message"},
-		{"DATA at LMTP", "C: DATA\nS: 354 *\n" + `R: "S: x\r\n\r\nstart\r\n"`, lmtp, "421 4.4.2 <me@example.org> timed out while waiting for the message"},
+		{"DATA at LMTP", "C: DATA\nS: 354 *\n" + `R: "S: x\r\n\r\nstart\r\n"`, lmtp, "421 4.4.2 timed out while waiting for the message"},
 		{"BDAT at LMTP", `R: "BDAT 500 LAST\r\nS: x\r\n\r\n"`, lmtp, "421 4.4.2 timed out while waiting for the message"},
 	}
 	for _, tt := range tests {

@@ -21,25 +21,21 @@ import (
 	"sluice/protocols/listen"
 )
 
-// A wire is the connection as go-smtp sees it. In command mode it hands over one line at a time, after it has looked at
-// it, so that whatever go-smtp has to say about a line has been written when the next is asked for; and it knows from
-// the lines and the replies where a message begins and ends. So a read error inside a message is final and is never
-// taken for its end, and what follows a message in the same packet is not seen before its time.
+// A wire is the connection as go-smtp sees it. It hands over one line at a time, after it has looked at it, so that
+// whatever go-smtp has to say about a line has been written when the next is asked for.
 //
 // Addresses do not pass through go-smtp: it gets "r0@\x01" for the first recipient, and its replies get the words back.
-// Nor do messages sent in chunks: it takes the end of the connection within the last chunk for the end of the message,
-// and the answer to a message that was reset can become that of the next.
+// Nor do messages: it reads on after an error within DATA, and takes what follows for commands; it takes the end of the
+// connection within the last chunk for the end of the message; and the answer to a message that was reset can become
+// that of the next. What follows a message in the same packet is not seen before its time.
 type wire struct {
 	c    *conversation
 	conn *listen.Conn
 	r    *bufio.Reader
 
-	verb    string // of the command that was handed over last
-	refused string // the reply that refused it
-	pending []byte // of it, what go-smtp has not read yet
-	mode    mode
-	state   dataState    // within DATA
-	failed  error        // the read error that ended the message
+	verb    string       // of the command that was handed over last
+	refused string       // the reply that refused it
+	pending []byte       // of it, what go-smtp has not read yet
 	errors  int          // wrong commands so far
 	chunks  *spool.Spool // of BDAT, so far; nil without any
 
@@ -48,41 +44,17 @@ type wire struct {
 	detached atomic.Bool // the conversation goes on over another wire
 }
 
-type mode uint8
-
-const (
-	command  mode = iota
-	dataMode      // until CRLF.CRLF
-)
-
-// dataState is where in a line a message is. RFC 5321, 4.1.1.4: only CRLF.CRLF ends it. It follows go-smtp's reader.
-type dataState uint8
-
-const (
-	lineBegins dataState = iota
-	dot
-	dotCR
-	cr
-	inLine
-)
-
 func newWire(c *conversation) *wire {
-	return &wire{c: c, conn: c.conn, r: bufio.NewReaderSize(c.conn, 4096)}
+	return &wire{c: c, conn: c.conn, r: bufio.NewReaderSize(c.conn, 16<<10)}
 }
 
-// Read hands go-smtp the next line, or the next octets of a message.
+// Read hands go-smtp the next line.
 func (w *wire) Read(p []byte) (n int, err error) {
 	defer w.c.caught("command", func() {
 		w.over.Store(true)
 		n, err = 0, io.EOF
 	})
 	if len(w.pending) == 0 {
-		if w.failed != nil && w.over.Load() {
-			return 0, io.EOF // go-smtp has answered, and asks for a command
-		}
-		if w.mode == dataMode {
-			return w.readData(p)
-		}
 		if w.pending, err = w.next(); err != nil {
 			return 0, err
 		}
@@ -90,52 +62,6 @@ func (w *wire) Read(p []byte) (n int, err error) {
 	n = copy(p, w.pending)
 	w.pending = w.pending[n:]
 	return n, nil
-}
-
-func (w *wire) readData(p []byte) (int, error) {
-	if err := w.await(); err != nil {
-		return 0, err
-	}
-	b, _ := w.r.Peek(min(len(p), w.r.Buffered()))
-	n := 0
-	for n < len(b) && w.mode == dataMode {
-		w.follow(b[n])
-		n++
-	}
-	copy(p, b[:n])
-	_, err := w.r.Discard(n)
-	return n, err
-}
-
-// follow takes one octet of a message.
-func (w *wire) follow(c byte) {
-	switch {
-	case w.state == lineBegins && c == '.':
-		w.state = dot
-	case w.state == lineBegins && c == '\r':
-		w.state = cr
-	case w.state == dot && c == '\r':
-		w.state = dotCR
-	case w.state == dotCR && c == '\n':
-		w.mode = command
-	case w.state == cr && c == '\n':
-		w.state = lineBegins
-	case w.state == inLine && c == '\r':
-		w.state = cr
-	default:
-		w.state = inLine
-	}
-}
-
-// await waits until something of a message is there. Its error says to go-smtp what to answer.
-func (w *wire) await() error {
-	if w.failed != nil {
-		return w.failed
-	}
-	if _, err := w.r.Peek(1); err != nil {
-		w.failed = broken(err)
-	}
-	return w.failed
 }
 
 // broken is the answer to a message whose end did not come.
@@ -240,7 +166,7 @@ func (w *wire) look(line string) []byte {
 	case "RCPT":
 		return w.path(verb, arg, "TO:")
 	case "DATA":
-		return w.data(line, arg)
+		return w.data(arg)
 	case "BDAT":
 		return w.bdat(arg)
 	case "RSET":
@@ -385,21 +311,6 @@ scan:
 	return mailbox, params, bracket || mailbox != ""
 }
 
-// data lets the pipeline have its say before the message is sent: go-smtp answers 354 before it asks anybody.
-func (w *wire) data(line, arg string) []byte {
-	if arg == "" {
-		if no := w.c.beforeData(); no != nil {
-			w.say(no.Code, no.Enhanced, no.Text)
-			w.refused = no.String()
-			return w.forget()
-		}
-	}
-	if !w.conn.SetBusy(true) {
-		return nil // next says goodbye
-	}
-	return []byte(line + "\r\n")
-}
-
 // forget makes go-smtp forget its sender and recipients. The client hears nothing of it.
 func (w *wire) forget() []byte {
 	w.swallow++
@@ -451,9 +362,7 @@ func (w *wire) bdat(arg string) []byte {
 	}
 	m := w.chunks
 	w.chunks = nil // it is closed there
-	for _, r := range w.c.finish(session{w.c, w}, m) {
-		w.say(r.Code, r.Enhanced, r.Text)
-	}
+	w.sayAll(w.c.finish(session{w.c, w}, m))
 	return w.forget()
 }
 
@@ -559,9 +468,6 @@ func (w *wire) Write(p []byte) (int, error) {
 			w.swallow--
 		}
 		return len(p), nil
-	}
-	if code == 354 {
-		w.mode, w.state = dataMode, lineBegins
 	}
 	if final {
 		w.note(code)
