@@ -27,6 +27,7 @@ const (
 	KindMissingField    = "missing-field"      // From, Date (RFC 5322, 3.6), Message-ID, Subject, MIME-Version, Sender
 	KindDuplicateField  = "duplicate-field"    // a field that may be there once; also Content-… of any part
 	KindBadDate         = "bad-date"           // Date cannot be read; What is its value
+	KindOddDate         = "odd-date"           // it can be read, but is not as RFC 5322 has it, or cannot be; What is its value
 	KindBadAddress      = "bad-address"        // From names nobody, or one of its entries has no address; What is the entry
 	KindManyAddresses   = "too-many-addresses" // only the first 1000 are seen
 	KindEightBitHeader  = "8bit-header"        // UTF-8 in a field: right only with SMTPUTF8 (RFC 6532)
@@ -160,8 +161,11 @@ func (m *Message) oddHeader() (odd anomalies) {
 		}
 	}
 	if f, ok := m.header.First("Date"); ok {
-		if _, ok := m.Date(); !ok {
+		switch t, ok := m.Date(); {
+		case !ok:
 			odd.add(KindBadDate, "", clip(f.Value()))
+		case !properDate(f.Value(), t):
+			odd.add(KindOddDate, "", clip(f.Value()))
 		}
 	}
 	for _, f := range m.header.fields {

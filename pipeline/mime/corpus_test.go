@@ -76,7 +76,7 @@ func everything(t testing.TB, raw []byte, l Limits) *Message {
 		if n, err := io.Copy(io.Discard, raw); err != nil || n != p.Size {
 			t.Fatalf("part %q: read %d of %d octets, %v", p.Path, n, p.Size, err)
 		}
-		if p.r == m.r && (p.start < m.body || p.start+p.Size > m.size) {
+		if p.r == m.r && (p.start < m.begin || m.begin > m.body || p.start+p.Size > m.size) {
 			t.Fatalf("part %q: %d octets at %d", p.Path, p.Size, p.start)
 		}
 		if _, err := io.Copy(io.Discard, p.Open()); err != nil {

@@ -17,6 +17,27 @@ func (m *Message) Date() (t time.Time, ok bool) {
 	return parseDate(f.Value())
 }
 
+// properDate reports whether a date that can be read as t is written as RFC 5322, 3.3 has it, or with the names of zones
+// of 4.3, and says what can be: the day of the week is the right one, and there is a place on earth with this zone.
+func properDate(s string, t time.Time) bool {
+	const easternmost, westernmost = 14 * 3600, -12 * 3600
+	words := dateWords(s)
+	if len(words) > 0 && strings.IndexByte(s, ',') > 0 {
+		if words[0] != t.Weekday().String()[:3] {
+			return false
+		}
+		words = words[1:]
+	}
+	if len(words) != 5 || len(words[2]) != 4 || strings.Trim(words[0]+words[2]+words[3], "0123456789:") != "" || strings.Count(words[3], ":") < 1 {
+		return false
+	}
+	zone := words[4]
+	signed := len(zone) == 5 && (zone[0] == '+' || zone[0] == '-') && strings.Trim(zone[1:], "0123456789") == ""
+	_, offset := t.Zone()
+	return words[1] == t.Month().String()[:3] && (signed && (offset != 0 || zone[1:] == "0000") || isZone(strings.ToLower(zone))) &&
+		offset >= westernmost && offset <= easternmost
+}
+
 // parseDate reads a date from its words in whatever order they come: a month has letters, a time has colons, a year has
 // four digits or comes after the day.
 func parseDate(s string) (t time.Time, ok bool) {
@@ -234,7 +255,7 @@ func zoneHours(lw string) (hours int, ok bool) {
 	return 0, false
 }
 
-// zoneOffset reads +hhmm, +hh:mm, +hmm and +hh, in seconds. What no place on earth has is 0.
+// zoneOffset reads +hhmm, +hh:mm, +hmm and +hh, in seconds. A day and more is 0.
 func zoneOffset(w string) int {
 	digits := strings.ReplaceAll(w[1:], ":", "")
 	for i := range len(digits) {
@@ -253,8 +274,7 @@ func zoneOffset(w string) int {
 	if len(digits) <= 2 {
 		n *= 100
 	}
-	const most = 15
-	if n/100 > most || n%100 > 59 {
+	if n/100 > 23 || n%100 > 59 {
 		return 0
 	}
 	offset := n/100*3600 + n%100*60

@@ -25,6 +25,7 @@ func (e *LimitError) Error() string {
 type Header struct {
 	fields []Field
 	size   int
+	tail   int // where lines at the end begin that are no fields; size if there are none
 }
 
 // A Field is one header field.
@@ -123,7 +124,9 @@ func lower(c byte) byte {
 // parseHeader splits a header section into fields. What is no field is told to odd, with the text of the line, and left
 // out. It stops after most fields and reports whether there are more.
 func parseHeader(raw []byte, most int, odd func(line string)) (h Header, more bool) {
-	h = Header{size: len(raw)}
+	h = Header{size: len(raw), tail: len(raw)}
+	inside := false // we are beyond the first boundary of the message, where the empty line before it is missing
+	boundary, known := "", false
 	h.fields = make([]Field, 0, min(bytes.Count(raw, []byte("\n"))+1, most, 256))
 	text := string(raw)
 	for at := 0; at < len(text); {
@@ -132,14 +135,36 @@ func parseHeader(raw []byte, most int, odd func(line string)) (h Header, more bo
 		switch {
 		case !ok:
 			odd(text[at:end])
+			if h.tail == len(raw) && len(h.fields) > 0 {
+				h.tail = at
+			}
+			if strings.HasPrefix(text[at:end], "--") && !inside {
+				if !known { // it is read once, not for each of a thousand such lines
+					boundary, known = h.boundary(), true
+				}
+				line := strings.TrimRight(text[at:end], " \t\r\n")
+				inside = boundary != "" && line[2:] == boundary
+			}
 		case len(h.fields) == most:
 			return h, true
 		default:
 			h.fields = append(h.fields, Field{Name: name, Raw: raw[at:end:end], text: text[at:end]})
+			// A URL at the beginning of a line of text looks like a field.
+			if !inside && !(h.tail < len(raw) && strings.HasPrefix(text[at+len(name):end], "://")) {
+				h.tail = len(raw)
+			}
+			known = known && !equalFold(name, "Content-Type")
 		}
 		at = next
 	}
 	return h, false
+}
+
+// boundary returns the boundary that a multipart with this header has.
+func (h Header) boundary() string {
+	const parameters = 20
+	f, _ := h.First("Content-Type")
+	return strings.TrimRight(parseStructured(f.Value(), parameters).params["boundary"], " \t")
 }
 
 // fieldEnd returns where the field beginning at at ends, without and with its last line end.

@@ -1,6 +1,7 @@
 package mime
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -10,8 +11,14 @@ import (
 // at most so many, and whether there are more. An entry without an address is one with a Name only.
 func parseAddressList(s string, most int) (list []Address, more bool) {
 	p := addressParser{s: s}
-	for p.at < len(p.s) {
-		a, ok := p.next()
+	for p.at < len(p.s) || len(p.more) > 0 {
+		var a Address
+		ok := true
+		if len(p.more) > 0 {
+			a, p.more = p.more[0], p.more[1:]
+		} else {
+			a, ok = p.next()
+		}
 		switch {
 		case !ok:
 		case len(list) == most:
@@ -29,6 +36,7 @@ type addressParser struct {
 	// Once a quoted string or a comment has turned out to have no end, such signs are only signs: otherwise one of them
 	// would hide an address that some clients see, and looking for ends would take time in the square of the length.
 	noQuotes, noComments bool
+	more                 []Address // that were found together with the last one
 }
 
 // next reads up to the end of an entry.
@@ -193,6 +201,12 @@ func (p *addressParser) entry(name, comment, spec string) Address {
 
 // bare makes an address of words without angle brackets: the last one with an "@", else the only one.
 func (p *addressParser) bare(phrase []string, comment string) (Address, bool) {
+	if len(phrase) > 1 && !slices.ContainsFunc(phrase, func(w string) bool { return !isWhole(w) }) { // the commas are forgotten
+		for _, w := range phrase[1:min(len(phrase), maxAddresses+1)] {
+			p.more = append(p.more, headerAddress("", w))
+		}
+		return headerAddress(comment, phrase[0]), true
+	}
 	for i := len(phrase) - 1; i >= 0; i-- {
 		if !strings.Contains(phrase[i], "@") {
 			continue
@@ -222,6 +236,12 @@ func (p *addressParser) bare(phrase []string, comment string) (Address, bool) {
 	return Address{}, false
 }
 
+// isWhole reports whether a word is an address with both its sides.
+func isWhole(w string) bool {
+	at := strings.LastIndexByte(w, '@')
+	return at > 0 && at < len(w)-1
+}
+
 // headerAddress makes an address of what a header field says. Where ParseAddress refuses, what can be compared is kept:
 // a rule about a domain shall not miss an address because something else about it is wrong.
 func headerAddress(name, spec string) Address {
@@ -236,7 +256,7 @@ func headerAddress(name, spec string) Address {
 		}
 		local, domain := cut(unquote(strings.TrimSpace(spec[:at])), maxLocal), ""
 		if at < len(spec) {
-			domain = strings.TrimSpace(spec[at+1:])
+			domain = joinDots(spec[at+1:])
 			if d, err := normalDomain(domain); err == nil {
 				domain = d
 			}
@@ -248,6 +268,15 @@ func headerAddress(name, spec string) Address {
 	}
 	a.Raw, a.Name = cut(raw, 4*maxAddress), name
 	return a
+}
+
+// joinDots takes the white space out that RFC 5322, 4.4 allows around the dots of a domain.
+func joinDots(domain string) string {
+	labels := strings.Split(domain, ".")
+	for i := range labels {
+		labels[i] = strings.TrimSpace(labels[i])
+	}
+	return strings.Join(labels, ".")
 }
 
 // dropControl drops what no mail client shows: NUL first of all.

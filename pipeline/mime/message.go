@@ -50,6 +50,7 @@ type Message struct {
 	r      io.ReaderAt
 	size   int64
 	body   int64 // where it begins
+	begin  int64 // where content begins: before body if there is some at the end of the header section
 	limits Limits
 	header Header
 	odd    anomalies // of the header
@@ -77,6 +78,7 @@ func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) {
 	if more {
 		return nil, &LimitError{What: "header fields", Limit: m.limits.HeaderFields}
 	}
+	m.begin = m.contentBegin()
 	m.from = sync.OnceValue(m.readFrom)
 	m.tree = sync.OnceValue(m.readTree)
 	m.text = sync.OnceValue(m.readTexts)
@@ -85,6 +87,16 @@ func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) {
 	m.link = sync.OnceValue(m.readLinks)
 	m.fine = sync.OnceValue(func() anomalies { return append(m.oddHeader(), m.oddLines()...) })
 	return m, nil
+}
+
+// contentBegin returns where the content begins. Lines at the end of the header section that are no fields, with or
+// without an empty line behind them, are text for some readers, and the first boundary of a multipart may be among them.
+func (m *Message) contentBegin() int64 {
+	p := Part{Header: m.header}
+	if m.header.tail < m.header.size && p.takesTail() {
+		return int64(m.header.tail)
+	}
+	return m.body
 }
 
 // Size returns the size of the message in octets.

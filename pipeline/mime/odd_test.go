@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -416,6 +417,53 @@ func TestOddParameters(t *testing.T) {
 	} {
 		equal(t, in, parse(t, "Content-Transfer-Encoding: "+in+"\n\nx").Root().Encoding, want)
 	}
+}
+
+// TestHiddenText: what some reader shows is text, wherever it stands.
+func TestHiddenText(t *testing.T) {
+	for name, c := range map[string]struct{ in, text string }{
+		"no empty line":                {"Subject: x\nbuy now\nhttp://a.example/\n", "buy now\nhttp://a.example/\n"},
+		"a blank line that is none":    {"Subject: x\n \nbuy now\n", "buy now\n"},
+		"a line before the empty one":  {"Subject: x\nbuy now\n\nmore\n", "buy now\n\nmore\n"},
+		"in the midst of fields":       {"Subject: x\nbuy now\nX: y\n\nmore\n", "more\n"},
+		"before what is encoded":       {"Content-Transfer-Encoding: base64\nabc\n\nYWJj\n", "abc"},
+		"no fields":                    {"buy now\n\nmore\n", "more\n"},
+		"a part without empty line":    {"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\nbuy now\n--b--\n", "buy now"},
+		"a boundary in the header":     {"Content-Type: multipart/mixed; boundary=b\nThis is a multi-part message.\n--b\nContent-Type: text/plain\n\nbuy now\n--b\n\nmore\n--b--\n", "buy now\nmore"},
+		"a footer behind base64":       {"Content-Transfer-Encoding: base64\n\nYWI=\n____\nlist, a@b.example\n", "ab"},
+		"base64 behind base64":         {"Content-Transfer-Encoding: base64\n\nYWI=\nY2Q=\nnot this!\nZWY=", "abcdef"},
+		"base64 behind base64, a line": {"Content-Transfer-Encoding: base64\n\nYWI=Y2Q=", "abcd"},
+	} {
+		m := parse(t, c.in)
+		equal(t, name, m.Text(), c.text)
+		if body, _ := io.ReadAll(m.RawBody()); !strings.HasSuffix(c.in, string(body)) || strings.Contains(string(body), "buy now\nhttp") {
+			t.Errorf("%s: the body is %q", name, body)
+		}
+	}
+	equal(t, "words as base64", kinds(parse(t, "Content-Transfer-Encoding: base64\n\nsome words here\n")), []string{"bad-base64 1"})
+	equal(t, "indented base64", kinds(parse(t, "Content-Transfer-Encoding: base64\n\n YWJj\n YWJj\n")), nil)
+}
+
+func TestProperDate(t *testing.T) {
+	for in, want := range map[string]bool{
+		"Sun, 22 Nov 2026 01:02:03 +0000":       true,
+		"Sun, 22 Nov 2026 01:02 -0800 (PST)":    true,
+		"22 Nov 2026 01:02:03 GMT":              true,
+		"Mon, 22 Nov 2026 01:02:03 +0000":       false,
+		"Sun, 22 Nov 26 01:02:03 +0000":         false,
+		"Sun, 22 Nov 2026 01:02:03":             false,
+		"Sun, 22 Nov 2026 01:02:03 -1900":       false,
+		"Sun, 22 Nov 2026 01:02:03 +0000 x":     false,
+		"Sun Nov 22 01:02:03 2026":              false,
+		"Sun, 22 November 2026 01:02:03 +00:00": false,
+	} {
+		d, ok := parseDate(in)
+		if !ok || properDate(in, d) != want {
+			t.Errorf("%q: %v, %v", in, d, properDate(in, d))
+		}
+	}
+	m := parse(t, "Date: Sun, 22 Nov 26 01:02:03 +0000\n\n")
+	equal(t, "anomalies", odd(m), []Anomaly{{KindOddDate, "", "Sun, 22 Nov 26 01:02:03 +0000"}})
 }
 
 func sum256(s string) string {

@@ -128,7 +128,7 @@ func (m *Message) readTree() tree {
 func (s *splitter) run(root *openPart) {
 	s.tree.root = root.Part
 	s.open = []*openPart{root}
-	s.begin(root, s.m.body, false)
+	s.begin(root, s.m.begin, false)
 	if len(s.open) > 1 || root.boundary != "" {
 		s.split()
 	}
@@ -140,8 +140,8 @@ func (s *splitter) odd(kind string, p *openPart, what string) { s.tree.odd.add(k
 // split reads the body up to its end.
 func (s *splitter) split() {
 	const longest = 32 << 10 // a line that matters is not longer
-	r := bufio.NewReaderSize(s.m.RawBody(), longest)
-	at := s.m.body
+	r := bufio.NewReaderSize(io.NewSectionReader(s.m.r, s.m.begin, s.m.size-s.m.begin), longest)
+	at := s.m.begin
 	lineEnd := 0  // octets of the line end before at
 	fresh := true // at is the beginning of a line
 	for !s.rest {
@@ -259,7 +259,22 @@ func (s *splitter) endHeader(p *openPart, body int64, last bool) {
 		s.odd(KindLargeHeader, p, fmt.Sprintf("more than %d fields", s.m.limits.HeaderFields))
 	}
 	s.header = nil
+	if p.Header.tail < p.Header.size && !s.large && p.takesTail() {
+		if f, _ := p.Header.First("Content-Type"); !strings.Contains(strings.ToLower(f.Value()), "multipart/") {
+			body = p.start + int64(p.Header.tail)
+		}
+	}
 	s.begin(p, body, last)
+}
+
+// takesTail reports whether lines at the end of the header of p may be content: not before what is encoded.
+func (p *Part) takesTail() bool {
+	f, _ := p.Header.First("Content-Transfer-Encoding")
+	switch strings.ToLower(parseStructured(f.Value(), 1).word) {
+	case "", "7bit", "8bit", "binary":
+		return true
+	}
+	return false
 }
 
 // begin works out what p is from its header, and opens what is inside it.
@@ -459,6 +474,7 @@ func (s *splitter) look(p *openPart) {
 	if more {
 		s.odd(KindLargeHeader, p, fmt.Sprintf("more than %d fields", m.limits.HeaderFields))
 	}
+	m.begin = m.contentBegin()
 	inner := &splitter{m: m, parts: s.parts + 1, left: s.left, kept: s.kept + len(header), depth: s.depth + len(s.open) + 1}
 	inner.run(&openPart{Part: &Part{r: m.r, Header: m.header}, message: true, inner: p.Path, standard: "text/plain"})
 	s.parts, s.left, s.kept = inner.parts, inner.left, inner.kept

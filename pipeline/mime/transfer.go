@@ -7,11 +7,16 @@ import (
 )
 
 // A base64Decoder decodes base64 as mail clients do: what is not of the alphabet is skipped, padding ends a group and
-// not the content, a missing end is made up for.
+// not the content, a missing end is made up for. Behind padding a line counts only if all of it is base64: mailing lists
+// add their text there as it stands.
 type base64Decoder struct {
-	acc uint32
-	n   int // sextets in acc
-	bad int // octets that have no place in base64 (RFC 2045, 6.8)
+	acc    uint32
+	n      int  // sextets in acc
+	bad    int  // octets that have no place in base64 (RFC 2045, 6.8)
+	words  bool // the last octets were white space in the midst of a line
+	padded bool // padding was seen
+	fresh  bool // what follows has to be looked at first, up to the end of the line
+	skip   bool // the rest of the line does not count
 }
 
 func (d *base64Decoder) Reset() { *d = base64Decoder{} }
@@ -45,13 +50,37 @@ func (d *base64Decoder) Transform(dst, src []byte, atEOF bool) (nDst, nSrc int, 
 		if len(dst)-nDst < 3 {
 			return nDst, nSrc, transform.ErrShortDst
 		}
-		switch v := sextet(src[nSrc]); v {
+		c := src[nSrc]
+		v := sextet(c)
+		if d.padded && c == '\n' {
+			d.fresh, d.skip = true, false
+		}
+		if d.fresh && v != spaceInBase64 && v != padding {
+			line, ok := lineOf(src[nSrc:], atEOF)
+			if !ok {
+				return nDst, nSrc, transform.ErrShortSrc
+			}
+			d.fresh, d.skip = false, !isBase64(line)
+		}
+		if d.skip {
+			d.bad++
+			continue
+		}
+		switch v {
 		case spaceInBase64:
+			d.words = c == ' ' || c == '\t'
 		case notBase64:
 			d.bad++
 		case padding:
 			nDst += d.flush(dst[nDst:])
+			if !d.padded { // each line is looked at once
+				d.padded, d.fresh = true, true
+			}
 		default:
+			if d.words && d.n != 0 { // a line that begins with white space is common
+				d.bad++
+			}
+			d.words = false
 			d.acc = d.acc<<6 | uint32(v)
 			if d.n++; d.n == 4 {
 				dst[nDst], dst[nDst+1], dst[nDst+2] = byte(d.acc>>16), byte(d.acc>>8), byte(d.acc)
@@ -67,6 +96,25 @@ func (d *base64Decoder) Transform(dst, src []byte, atEOF bool) (nDst, nSrc int, 
 		nDst += d.flush(dst[nDst:])
 	}
 	return nDst, nSrc, nil
+}
+
+// lineOf returns the line at the beginning of p, or as much of it as counts; ok is false if more has to be read first.
+func lineOf(p []byte, atEOF bool) (line []byte, ok bool) {
+	const longest = 1000
+	if i := bytes.IndexByte(p[:min(len(p), longest)], '\n'); i >= 0 {
+		return p[:i], true
+	}
+	return p[:min(len(p), longest)], atEOF || len(p) >= longest
+}
+
+// isBase64 reports whether a line is made of base64, without white space but at its end.
+func isBase64(line []byte) bool {
+	for _, c := range bytes.TrimRight(line, " \t\r") {
+		if v := sextet(c); v == notBase64 || v == spaceInBase64 {
+			return false
+		}
+	}
+	return true
 }
 
 // flush writes what a group that ends early stands for.
