@@ -81,7 +81,8 @@ func (f *Facts) add(name string, s *shape, t reflect.Type, doc string, comment f
 		return
 	}
 	for _, x := range s.fields {
-		inner, about := t, ""
+		var inner reflect.Type
+		about := ""
 		switch {
 		case isNamed(t):
 			inner = t.Elem()

@@ -343,8 +343,7 @@ func (a *account) Folders(ctx context.Context) ([]mailstore.FolderInfo, error) {
 		return nil, fmt.Errorf("account %s: %w", b.account, err)
 	}
 	infos := map[string]*mailstore.FolderInfo{}
-	var note func(name string) *mailstore.FolderInfo
-	note = func(name string) *mailstore.FolderInfo {
+	note := func(name string) *mailstore.FolderInfo {
 		info := infos[name]
 		if info == nil {
 			info = &mailstore.FolderInfo{Name: name, Missing: true}

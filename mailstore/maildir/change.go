@@ -457,7 +457,7 @@ func (f *folder) send(ctx context.Context, dst *folder, uids []uint32, move bool
 	}
 	if failed != nil {
 		for _, p := range arrived {
-			err := error(nil)
+			var err error
 			if move {
 				err = s.disk.Rename(p.to, p.from)
 			} else {

@@ -106,7 +106,7 @@ func wireSize(r io.Reader) (int64, error) {
 		n, err := r.Read(buf)
 		if n > 0 {
 			size += int64(n + bareLF(buf[:n], afterCR))
-			afterCR = buf[n-1] == '\r'
+			afterCR = buf[n-1] == '\r' //nolint:gosec // n > 0
 		}
 		if err == io.EOF {
 			return size, nil

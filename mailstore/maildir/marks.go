@@ -35,7 +35,7 @@ func (b *mailbox) readMarks() (m marks, known bool, err error) {
 	if n, err := fmt.Sscanf(string(data), "1 %d %d\n", &m.validity, &m.generation); n != 2 || err != nil {
 		b.store.log.Error("the file with the last UIDVALIDITY is damaged; it is written anew",
 			"account", b.account, "content", fmt.Sprintf("%.40q", data))
-		return marks{}, true, nil
+		return marks{}, true, nil //nolint:nilerr // what is damaged is written anew
 	}
 	return m, true, nil
 }

@@ -105,7 +105,6 @@ type mailbox struct {
 	opened *account // shared by all sessions; nil if there is none
 
 	opening  sync.Mutex // one goroutine at a time opens or closes the account; before mu and Store.mu
-	sessions int        // guarded by opening
 	marked   bool       // this process has opened the index before; guarded by opening
 	validity uint32     // no smaller UIDVALIDITY is given, even if all is removed; guarded by opening
 }

@@ -276,8 +276,8 @@ func (q *Quarantine) holds(ctx context.Context, m mailstore.Held) (ids []string,
 		}
 		ids = append(ids, row.ID)
 	}
-	if _, err := os.Stat(q.content(m.SHA256)); err != nil {
-		return nil, nil // somebody has taken it away: write it anew
+	if _, gone := os.Stat(q.content(m.SHA256)); gone != nil {
+		return nil, nil //nolint:nilerr // somebody has taken it away: it is written anew
 	}
 	return ids, nil
 }

@@ -88,7 +88,7 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	}
 	u.db = db
 	for text, stmt := range map[string]**sql.Stmt{selectName: &u.name, selectQuota: &u.quota} {
-		if *stmt, err = db.PrepareContext(ctx, text); err != nil {
+		if *stmt, err = db.PrepareContext(ctx, text); err != nil { //nolint:sqlclosecheck // they live as long as db
 			return nil, errors.Join(db.Explain(err), db.Close())
 		}
 	}

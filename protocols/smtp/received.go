@@ -23,7 +23,9 @@ func (s session) identify(m *message) (*pipeline.Session, *mime.Message, error) 
 		if err != nil {
 			return nil, nil, err
 		}
-		return plan.Resume(s.s.door, r), scanned, nil
+		p := plan.Resume(s.s.door, r)
+		p.SetAsked(s.tx.wants)
+		return p, scanned, nil
 	}
 	scanned, err := s.without(m, pipeline.Ours)
 	if err != nil {
@@ -36,6 +38,7 @@ func (s session) identify(m *message) (*pipeline.Session, *mime.Message, error) 
 		p.Helo(s.ctx(), h.greeting)
 	}
 	p.Mail(s.ctx(), s.tx.from)
+	p.SetAsked(s.tx.wants)
 	if top, ok := m.parsed.Header().First("Received"); ok && s.conn.Trusted() {
 		p.SetQueueID(queueID(top.Value()))
 	}
@@ -203,8 +206,8 @@ func cutComment(s string) (comment, rest string, ok bool) {
 
 // parseTCPInfo reads "NAME [ADDRESS]" or "[ADDRESS]".
 func parseTCPInfo(s string) (addr netip.Addr, name string, ok bool) {
-	forged := false
-	if s, forged = strings.CutSuffix(s, " (may be forged)"); forged { // Sendmail
+	s, forged := strings.CutSuffix(s, " (may be forged)") // Sendmail
+	if forged {
 		s = strings.TrimSpace(s)
 	}
 	s, ok = strings.CutSuffix(s, "]")

@@ -43,6 +43,10 @@ type Limits struct {
 	CommandTimeout time.Duration `yaml:"command_timeout"`
 	// CommandErrors is how many commands may be wrong in one connection. The default is 20.
 	CommandErrors int `yaml:"command_errors"`
+	// BareNewlines says what becomes of a message in which a CR or LF stands alone: `refuse` it, `refuse_strangers`, or
+	// `mend` it, which makes LF a line end and CR a space. The default is refuse_strangers at smtp, and mend at lmtp, where
+	// a refusal would become a bounce.
+	BareNewlines BareNewlines `yaml:"bare_newlines"`
 }
 
 // DefaultLimits returns the defaults.
@@ -126,6 +130,10 @@ type Server struct {
 // New returns a door.
 func New(c Config) *Server {
 	c.Limits = c.Limits.withDefaults()
+	if c.Limits.BareNewlines == "" && c.LMTP {
+		c.Limits.BareNewlines = Mend
+	}
+	c.Limits.BareNewlines = cmp.Or(c.Limits.BareNewlines, RefuseStrangers)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -155,7 +163,7 @@ func (s *Server) Serve(l net.Listener) error {
 	// Two servers, because go-smtp offers STARTTLS on each connection of a server that can do TLS. TLS itself is ours:
 	// after the handshake the conversation goes on with the second server.
 	feeds := [...]*feed{newFeed(l.Addr()), newFeed(l.Addr())}
-	clear, secure := feeds[0], feeds[1]
+	plain, secure := feeds[0], feeds[1]
 	hostname := s.cfg.Hostname
 	if l, ok := l.(*listen.Listener); ok {
 		hostname = cmp.Or(l.Config().Hostname, hostname)
@@ -178,12 +186,14 @@ func (s *Server) Serve(l net.Listener) error {
 		c := newConversation(s, conn)
 		conversations.Add(1)
 		c.ended = conversations.Done
-		c.secure = func(w *wire) { secure.offer(w) }
-		if conn.CanStartTLS() {
-			clear.offer(newWire(c))
-		} else {
-			secure.offer(newWire(c))
+		c.goOn = func(w *wire) {
+			if conn.CanStartTLS() {
+				plain.offer(w)
+			} else {
+				secure.offer(w)
+			}
 		}
+		c.goOn(newWire(c))
 	}
 	conversations.Wait()
 	for _, f := range feeds {
@@ -209,7 +219,7 @@ func (s *Server) library(startTLS bool, hostname string) *smtp.Server {
 	lib.MaxMessageBytes = s.cfg.Limits.MessageSize + 1
 	lib.MaxLineLength = 0 // the wire's task, and only for commands
 	lib.EnableSMTPUTF8 = true
-	lib.EnableDSN = s.cfg.LMTP // for ORCPT: an MTA that has expanded an alias names it
+	lib.EnableDSN = true // the wire leaves it out where it is not offered
 	if startTLS {
 		lib.TLSConfig = &tls.Config{} // only so that it is offered: STARTTLS never reaches go-smtp
 	}
