@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -23,17 +24,17 @@ const (
 	// About the header section of the message. What is the name of the field if nothing else is said.
 
 	KindBadHeaderLine   = "bad-header-line"    // a line that is no field; What is the line
-	KindBlankHeaderLine = "blank-header-line"  // a field has a line of white space only (RFC 5322, 4.2): some take it for the end
+	KindBlankHeaderLine = "blank-header-line"  // a field has a line of white space only: some take it for the end
 	KindMissingField    = "missing-field"      // From, Date (RFC 5322, 3.6), Message-ID, Subject, MIME-Version, Sender
 	KindDuplicateField  = "duplicate-field"    // a field that may be there once; also Content-… of any part
 	KindBadDate         = "bad-date"           // Date cannot be read; What is its value
-	KindOddDate         = "odd-date"           // it can be read, but is not as RFC 5322 has it, or cannot be; What is its value
-	KindBadAddress      = "bad-address"        // From names nobody, or one of its entries has no address; What is the entry
+	KindOddDate         = "odd-date"           // it can be read, but is not as RFC 5322 has it, or cannot be
+	KindBadAddress      = "bad-address"        // From names nobody, or an entry, which is What, has no address
 	KindManyAddresses   = "too-many-addresses" // only the first 1000 are seen
 	KindEightBitHeader  = "8bit-header"        // UTF-8 in a field: right only with SMTPUTF8 (RFC 6532)
-	KindRawHeader       = "raw-charset-header" // octets beyond ASCII that are not UTF-8: their charset is anybody's guess
+	KindRawHeader       = "raw-charset-header" // octets beyond ASCII that are not UTF-8: their charset is a guess
 	KindControlHeader   = "control-header"     // control characters in a field
-	KindBadWord         = "bad-encoded-word"   // an encoded word cut off, of an unknown encoding, or with control characters in it
+	KindBadWord         = "bad-encoded-word"   // an encoded word cut off, of no known encoding, or with control characters
 
 	// About lines. What is "header" or "body".
 
@@ -73,7 +74,7 @@ const (
 	KindWrongCharset   = "wrong-charset"        // the text is not in the charset it declares; What is that
 	KindUTF7           = "utf-7"                // text in UTF-7, which hides "<" from those who do not decode it
 	KindTextCut        = "text-cut"             // more text than Limits.Text
-	KindTooMuchContent = "too-much-content"     // files inside files come to more than four times the mail: not all are hashed
+	KindTooMuchContent = "too-much-content"     // files inside files are more than four times the mail: not all are hashed
 
 	// About files.
 
@@ -97,12 +98,8 @@ type anomalies []Anomaly
 // add notes an anomaly once, and not more than a hundred.
 func (l *anomalies) add(kind, part, what string) {
 	a := Anomaly{Kind: kind, Part: part, What: what}
-	for _, x := range *l {
-		if x == a {
-			return
-		}
-	}
 	switch {
+	case slices.Contains(*l, a):
 	case len(*l) < maxAnomalies:
 		*l = append(*l, a)
 	case len(*l) == maxAnomalies:
@@ -275,7 +272,7 @@ func (m *Message) oddLines() (odd anomalies) {
 
 // oddName says what is wrong with a file name, "" for nothing.
 func oddName(name string) string {
-	what := ""
+	var what string
 	switch {
 	case strings.ContainsFunc(name, unicode.IsControl):
 		what = "control character"

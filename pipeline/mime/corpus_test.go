@@ -12,10 +12,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 	"unicode/utf8"
 
 	"github.com/emersion/go-message"
+	"golang.org/x/text/transform"
 )
 
 // everything calls each accessor of a message and checks what must hold for any mail at all.
@@ -237,6 +239,29 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("%s: From: %s: %v", name, from.Value(), m.From())
 		}
 	})
+}
+
+// TestBase64Pieces: how content is cut into pieces on its way does not change what it is decoded to.
+func TestBase64Pieces(t *testing.T) {
+	for _, in := range []string{
+		"YWJj", "YWJjZA==", "YWJjZA==\nZWZn\n", "YWJj\r\nZGVm\r\n", "YWJj ZGVm", "YW\nJj\nZG\nVm", "YW*JjZGVm\nZ2hp", "YWI=Y2Q=\nYWI=\nlist, x\nYWJj", "\n\nYWJjZ\n",
+		" YWJj\n YWJj\n", "YWJj\rZGVm", "=YWJj=\n=\n",
+	} {
+		for _, s := range []string{in, strings.Repeat(in+"\n", 700)} {
+			whole, _, err := transform.Bytes(&base64Decoder{}, []byte(s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			single, err := io.ReadAll(transform.NewReader(iotest.OneByteReader(strings.NewReader(s)), &base64Decoder{}))
+			if err != nil || !bytes.Equal(single, whole) {
+				t.Errorf("%.40q: %.100q, %v; want %.100q", in, single, err, whole)
+			}
+			large, err := io.ReadAll(transform.NewReader(strings.NewReader(s), &base64Decoder{}))
+			if err != nil || !bytes.Equal(large, whole) {
+				t.Errorf("%.40q in pieces: %.100q, %v; want %.100q", in, large, err, whole)
+			}
+		}
+	}
 }
 
 // TestTransferDecoders compares ours with those of go-message, which are strict: what those take, ours decode alike.

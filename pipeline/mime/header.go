@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -69,7 +70,7 @@ func unfold(s string) string {
 }
 
 // Fields returns all fields in order. The slice must not be changed.
-func (h Header) Fields() []Field { return h.fields[:len(h.fields):len(h.fields)] }
+func (h Header) Fields() []Field { return slices.Clip(h.fields) }
 
 // Len returns the size of the header section in octets, without the empty line.
 func (h Header) Len() int { return h.size }

@@ -659,8 +659,8 @@ func TestHostile(t *testing.T) {
 		"encoded messages":             fill("Content-Type: message/rfc822\nContent-Transfer-Encoding: quoted-printable\n\n"),
 	} {
 		begin := time.Now()
-		m, err := Parse(strings.NewReader(in), int64(len(in)), Limits{})
-		if m = everything(t, []byte(in), long); m == nil {
+		_, err := Parse(strings.NewReader(in), int64(len(in)), Limits{}) // which may be over a limit
+		if everything(t, []byte(in), long) == nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		// Far more than a busy machine needs; what takes time in the square of the size takes minutes.

@@ -156,7 +156,7 @@ func (s *splitter) split() {
 		whole := err != bufio.ErrBufferFull
 		next := at + int64(len(line))
 		switch {
-		case fresh && whole && len(line) > 2 && line[0] == '-' && line[1] == '-' && s.delimiter(line, at, at-int64(lineEnd), next):
+		case fresh && whole && len(line) > 2 && line[0] == '-' && line[1] == '-' && s.delimiter(line, at-int64(lineEnd), next):
 		case s.inside:
 			s.headerLine(line, fresh, at, next)
 		default:
@@ -173,9 +173,9 @@ func (s *splitter) split() {
 	}
 }
 
-// delimiter handles a line that begins with two hyphens: at is where it begins, before where the line before it ends,
-// next where the one after it begins. It reports whether it is a boundary.
-func (s *splitter) delimiter(line []byte, at, before, next int64) bool {
+// delimiter handles a line that begins with two hyphens: before is where the line before it ends, next where the one
+// after it begins. It reports whether it is a boundary.
+func (s *splitter) delimiter(line []byte, before, next int64) bool {
 	line = bytes.TrimRight(line[2:], " \t\r\n")
 	for i := len(s.open) - 1; i >= 0; i-- {
 		p := s.open[i]

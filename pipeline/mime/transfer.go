@@ -2,6 +2,7 @@ package mime
 
 import (
 	"bytes"
+	"encoding/base64"
 
 	"golang.org/x/text/transform"
 )
@@ -17,6 +18,7 @@ type base64Decoder struct {
 	padded bool // padding was seen
 	fresh  bool // what follows has to be looked at first, up to the end of the line
 	skip   bool // the rest of the line does not count
+	slow   bool // the line is not plain base64, so it is read octet by octet
 }
 
 func (d *base64Decoder) Reset() { *d = base64Decoder{} }
@@ -50,8 +52,22 @@ func (d *base64Decoder) Transform(dst, src []byte, atEOF bool) (nDst, nSrc int, 
 		if len(dst)-nDst < 3 {
 			return nDst, nSrc, transform.ErrShortDst
 		}
+		if d.n == 0 && !d.slow && !d.fresh && !d.skip && !d.words {
+			read, written := decodeLine(dst[nDst:], src[nSrc:])
+			d.slow = read == 0
+			nDst += written
+			if nSrc += read; nSrc == len(src) {
+				break
+			}
+			if len(dst)-nDst < 3 {
+				return nDst, nSrc, transform.ErrShortDst
+			}
+		}
 		c := src[nSrc]
 		v := sextet(c)
+		if c == '\n' {
+			d.slow = false
+		}
 		if d.padded && c == '\n' {
 			d.fresh, d.skip = true, false
 		}
@@ -96,6 +112,21 @@ func (d *base64Decoder) Transform(dst, src []byte, atEOF bool) (nDst, nSrc int, 
 		nDst += d.flush(dst[nDst:])
 	}
 	return nDst, nSrc, nil
+}
+
+// decodeLine decodes whole groups up to the end of the line, if there is nothing else; most lines are so.
+func decodeLine(dst, src []byte) (read, written int) {
+	line := src
+	if i := bytes.IndexByte(line, '\n'); i >= 0 {
+		line = bytes.TrimSuffix(line[:i], []byte("\r"))
+	}
+	line = line[:min(len(line), len(dst)/3*4)]
+	line = line[:len(line)/4*4]
+	n, err := base64.StdEncoding.Decode(dst, line)
+	if err != nil || n != len(line)/4*3 { // padding is looked at with care
+		return 0, 0
+	}
+	return len(line), n
 }
 
 // lineOf returns the line at the beginning of p, or as much of it as counts; ok is false if more has to be read first.

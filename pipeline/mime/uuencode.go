@@ -145,9 +145,9 @@ func uuFiles(r io.Reader, data func(p []byte), done func(uuFile)) error {
 				}
 			}
 		}
-		switch {
-		case err == nil || err == bufio.ErrBufferFull:
-		case err == io.EOF:
+		switch err {
+		case nil, bufio.ErrBufferFull:
+		case io.EOF:
 			if u.inside {
 				finish(false)
 			}
@@ -250,9 +250,9 @@ func (s *uuStream) Read(p []byte) (int, error) {
 			case uuText, uuBegin:
 			}
 		}
-		switch {
-		case err == nil || err == bufio.ErrBufferFull:
-		case err == io.EOF:
+		switch err {
+		case nil, bufio.ErrBufferFull:
+		case io.EOF:
 			s.over = true
 		default:
 			return 0, err
