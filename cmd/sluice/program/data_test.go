@@ -85,11 +85,11 @@ func TestWriteFileLeavesNothingBehind(t *testing.T) {
 func TestCertificateIsMadeOnce(t *testing.T) {
 	p := &program{now: time.Now}
 	c := &config.Config{Data: t.TempDir(), Hostname: "mx.example.org"}
-	first, err := p.certificate(c)
+	first, err := p.certificates(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := x509.ParseCertificate(first.Certificates[0].Certificate[0])
+	leaf, err := x509.ParseCertificate(first[0].Certificate[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +98,8 @@ func TestCertificateIsMadeOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	again, err := p.certificate(c)
-	if err != nil || !bytes.Equal(again.Certificates[0].Certificate[0], first.Certificates[0].Certificate[0]) {
+	again, err := p.certificates(c)
+	if err != nil || !bytes.Equal(again[0].Certificate[0], first[0].Certificate[0]) {
 		t.Errorf("another one is made: %v", err)
 	}
 	key, err := os.Stat(filepath.Join(c.Data, "tls", "key.pem"))
@@ -107,7 +107,7 @@ func TestCertificateIsMadeOnce(t *testing.T) {
 		t.Errorf("%v, %v", key.Mode(), err)
 	}
 	broken := &config.Config{Data: t.TempDir(), TLS: config.TLS{Certificate: "/no/cert.pem", Key: "/no/key.pem"}}
-	if _, err := p.certificate(broken); err == nil || !strings.Contains(err.Error(), "/no/cert.pem") {
+	if _, err := p.certificates(broken); err == nil || !strings.Contains(err.Error(), "/no/cert.pem") {
 		t.Errorf("files that are not there: %v", err)
 	}
 	if block, _ := pem.Decode([]byte(read(t, c.Data, "tls/cert.pem"))); block == nil || block.Type != "CERTIFICATE" {
@@ -153,8 +153,8 @@ func TestExpiryIsRecorded(t *testing.T) {
 	log := newWatched()
 	p := &program{stderr: log}
 	now = now.Add(25 * time.Hour)
-	h.tidy(ctx, p.logger(config.Log{}), clock)
-	h.keepTidy(done, p.logger(config.Log{}), clock)
+	h.tidy(ctx, p.logger(config.Log{}, nil), clock)
+	h.keepTidy(done, p.logger(config.Log{}, nil), clock)
 	if rows, err := held.List(ctx, quarantine.Filter{}); err != nil || len(rows) != 0 {
 		t.Errorf("still held: %v, %v", rows, err)
 	}

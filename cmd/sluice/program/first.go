@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/users"
 )
 
 // An introduction is what somebody who starts Sluice for the first time, without a configuration, is told.
@@ -18,12 +19,14 @@ func (p *program) firstAccount(c *config.Config, h *house) (introduction, error)
 	if p.configFile != "" {
 		return introduction{}, nil
 	}
-	all, err := h.users.List(p.ctx)
+	all, err := askAccounts(h.users, func(u *users.Users) ([]users.Account, error) { return u.List(p.ctx) })
 	if err != nil || len(all) > 0 {
 		return introduction{}, err
 	}
 	first := introduction{"me@" + usersConfig(c).Domain, strings.ToLower(rand.Text()[:16])}
-	return first, h.users.Add(p.ctx, first.account, first.password)
+	return askAccounts(h.users, func(u *users.Users) (introduction, error) {
+		return first, u.Add(p.ctx, first.account, first.password)
+	})
 }
 
 // print says how to log in and what to type next. The password is shown here and nowhere else.

@@ -17,8 +17,8 @@ import (
 )
 
 // logger returns what serve says while it runs.
-func (p *program) logger(c config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level.Slog()}
+func (p *program) logger(c config.Log, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
 		return slog.New(slog.NewJSONHandler(p.stderr, options))
 	}
@@ -39,6 +39,8 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (*pipeline.
 	if err != nil {
 		return nil, placed(c, steps, err)
 	}
+	// Every plan comes from here, for check, for serve and for a reload. The tests in its rule files are run at this
+	// place: what fails is an error of the configuration, with its line, before anything is decided by the plan.
 	return made, nil
 }
 

@@ -30,6 +30,7 @@ type commands struct {
 	Data   string `placeholder:"DIR" help:"Keep everything in this folder, whatever the configuration says."`
 
 	Serve      serveCommand      `cmd:"" help:"Receive, decide, file and serve mail."`
+	Reload     reloadCommand     `cmd:"" help:"Have the running serve read its configuration again; nothing is dropped."`
 	Check      checkCommand      `cmd:"" help:"Check the configuration; with a mail, say what would be decided about it."`
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`

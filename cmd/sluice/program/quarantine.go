@@ -190,7 +190,7 @@ func (p *program) release(ctx context.Context, c *config.Config, u *users.Users,
 
 func (p *program) releaseHere(ctx context.Context, c *config.Config, u *users.Users, r quarantine.Row, accounts []string,
 	content io.Reader) (way string, err error) {
-	store, err := openStore(c, u, slog.New(slog.DiscardHandler), p.now)
+	store, err := openStore(c, u.Exists, quota(u.Quota, func() int64 { return int64(c.Limits.Quota) }), slog.New(slog.DiscardHandler), p.now)
 	if err != nil {
 		return "", err
 	}

@@ -45,6 +45,8 @@ func TestScripts(t *testing.T) {
 			"password":   passwordScript,
 			"stale":      staleScript,
 			"send":       sendScript,
+			"greeting":   greetingScript,
+			"hangup":     hangupScript,
 		},
 	})
 }
@@ -251,6 +253,29 @@ func sendScript(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintln(ts.Stdout(), last)
 	if (err != nil) != neg {
 		ts.Fatalf("%s: %v", last, err)
+	}
+}
+
+// greeting ADDRESS prints the first line of a server.
+func greetingScript(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := textproto.Dial("tcp", args[0])
+	ts.Check(err)
+	defer c.Close()
+	line, err := c.ReadLine()
+	ts.Check(err)
+	fmt.Fprintln(ts.Stdout(), line)
+}
+
+// hangup NAME PATTERN sends SIGHUP to a program and waits until its log matches.
+func hangupScript(ts *testscript.TestScript, _ bool, args []string) {
+	all := ts.Value(serversKey{}).(*servers)
+	if len(args) != 2 || all.running[args[0]] == nil {
+		ts.Fatalf("usage: hangup NAME PATTERN; it must run")
+	}
+	r := all.running[args[0]]
+	ts.Check(r.cmd.Process.Signal(syscall.SIGHUP))
+	if _, ok := r.log.wait(regexp.MustCompile(args[1]), r.exited); !ok {
+		ts.Fatalf("%s is not in the log:\n%s", args[1], r.log)
 	}
 }
 

@@ -3,12 +3,12 @@ package program
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/cmd/sluice/program/config"
@@ -20,7 +20,7 @@ import (
 	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/protocols/admin"
-	"sluice/scanners/resolve"
+	"sluice/protocols/listen"
 )
 
 type serveCommand struct {
@@ -44,7 +44,7 @@ func (c *serveCommand) Run(p *program) error {
 		return err
 	}
 	defer owned.Close() // gives the folder back; the kernel would, too
-	return p.serve(settings, sockets)
+	return p.serve(c, settings, sockets)
 }
 
 // sockets returns what to listen at: the flags, else the configuration, else the loopback doors.
@@ -73,7 +73,7 @@ func (c *serveCommand) sockets(settings *config.Config) (config.Listen, error) {
 
 // A house is everything behind the doors.
 type house struct {
-	users      *users.Users
+	users      *accounts
 	store      *maildir.Store
 	quarantine *quarantine.Quarantine
 	journal    *journal.Journal
@@ -84,77 +84,78 @@ type house struct {
 	records pipeline.Recorder // the journal, the log and the metrics
 }
 
-func (p *program) serve(c *config.Config, sockets config.Listen) (err error) {
-	log := p.logger(c.Log)
-	h, err := p.open(c, log)
+func (p *program) serve(command *serveCommand, c *config.Config, sockets config.Listen) (err error) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // before anything is there to reload, so that it ends nothing
+	defer signal.Stop(hangups)
+	// Before other files are opened, and before another process is started.
+	inherited, err := listen.Inherit()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }() // once more: it does nothing then
+	s := &service{program: p, command: command, started: c, sockets: sockets}
+	s.level.Set(c.Log.Level.Slog())
+	s.log = p.logger(c.Log, &s.level)
+	s.certificate = s.serverTLS()
+	s.logins = &listen.Logins{Log: s.log, Now: p.now}
+	s.counters = map[string]*listen.Counter{"smtp": {}, "lmtp": {}, "milter": {}, "imap": {}, "pop3": {}}
+	if s.house, err = p.open(c, s.log, s.standardQuota); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.house.close()) }() // once more: it does nothing then
 	key, err := secret(c.Data)
 	if err != nil {
 		return err
 	}
-	certificate, err := p.certificate(c)
-	if err != nil {
-		return err
-	}
-	asking, err := resolve.New(c.Resolver, p.now, nil)
-	if err != nil {
-		return err
-	}
-	resolver := h.metrics.Resolver(asking)
-	plan, err := plan(c, c.Pipeline, pipeline.Env{
-		Log: log, Now: p.now, Resolver: resolver, Dial: new(net.Dialer).DialContext, State: h.state, Journal: h.records,
+	s.house.watch(s.counters, s.logins)
+	s.watching = admin.New(admin.Config{
+		Metrics: s.house.metrics, Checks: s.house.checks(c, &s.doors), Log: s.log, Now: p.now,
 	})
+	s.handover = pipeline.Handover{Key: key}
+	if s.spool, err = spoolFolder(c.Data); err != nil {
+		return err
+	}
+	first, err := s.prepare(c, sockets)
 	if err != nil {
 		return err
 	}
-	c.Listen.Admin = sockets.Admin // the flags win
-	for _, w := range warnings(c, plan) {
-		log.Warn(w)
+	s.use(first)
+	for _, w := range first.warnings {
+		s.log.Warn(w)
 	}
-	if err := h.users.CheckAliases(p.ctx); err != nil {
-		for _, e := range leaves(err) {
-			log.Warn(e.Error())
-		}
-	}
-	if err := h.journal.Plan(p.ctx, plan.Version(), plan.Text()); err != nil {
-		return fmt.Errorf("keep the plan: %w", err)
-	}
-	first, err := p.firstAccount(c, h)
+	welcome, err := p.firstAccount(c, s.house)
 	if err != nil {
 		return err
 	}
-	spool, err := spoolFolder(c.Data)
+	if err := s.doors.open(p.ctx, sockets, s.protocols(first), inherited); err != nil {
+		return err
+	}
+	for _, name := range inherited.Left() {
+		s.log.Warn("systemd has opened a socket that no listener names; listen: {DOOR: [systemd:NAME]} would", "name", name)
+	}
+	orders, err := s.openControl()
 	if err != nil {
-		return err
+		s.log.Warn("sluice reload can only send a signal, and will not know what became of it", "err", err)
 	}
-	doors := p.doors(c, h, log, plan, pipeline.Handover{Key: key}, resolver, spool)
-	if err := doors.open(p.ctx, sockets, certificate); err != nil {
-		return err
-	}
-	first.print(p.stdout, doors)
-	doors.ready.Store(true)
-	log.Info("ready", append([]any{"version", version(), "data", c.Data}, doors.addresses()...)...)
-	return p.attend(c, log, h, doors)
+	welcome.print(p.stdout, &s.doors)
+	s.doors.ready.Store(true)
+	s.log.Info("ready", append([]any{"version", version(), "data", c.Data}, s.doors.addresses()...)...)
+	return s.attend(hangups, orders)
 }
 
 // open opens everything that is kept in the data folder.
-func (p *program) open(c *config.Config, log *slog.Logger) (_ *house, err error) {
-	h := &house{metrics: admin.NewMetrics(version()), space: spaceGuard(c, log, p.now)}
+func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() int64) (_ *house, err error) {
+	h := &house{users: &accounts{log: log}, metrics: admin.NewMetrics(version()), space: spaceGuard(c, log, p.now)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close())
 		}
 	}()
-	accounts := usersConfig(c)
-	accounts.Log, accounts.Now = log, p.now
-	// An account that an alias leads to may be made while we run.
-	accounts.Loose = true
-	if h.users, err = users.Open(p.ctx, accounts); err != nil {
+	people, err := p.openUsers(c, log)
+	if err != nil {
 		return nil, err
 	}
+	h.users.replace(people)
 	counters := c.State
 	counters.Path, counters.Log, counters.Now = filepath.Join(c.Data, "state.db"), log, p.now
 	if h.state, err = state.Open(p.ctx, counters); err != nil {
@@ -169,8 +170,16 @@ func (p *program) open(c *config.Config, log *slog.Logger) (_ *house, err error)
 	if h.quarantine, err = openQuarantine(p.ctx, c, log, p.now); err != nil {
 		return nil, err
 	}
-	h.store, err = openStore(c, h.users, log, p.now)
+	h.store, err = openStore(c, h.users.exists, quota(h.users.quota, standardQuota), log, p.now)
 	return h, err
+}
+
+func (p *program) openUsers(c *config.Config, log *slog.Logger) (*users.Users, error) {
+	accounts := usersConfig(c)
+	accounts.Log, accounts.Now = log, p.now
+	// An account that an alias leads to may be made while we run.
+	accounts.Loose = true
+	return users.Open(p.ctx, accounts)
 }
 
 func openQuarantine(ctx context.Context, c *config.Config, log *slog.Logger, now func() time.Time) (*quarantine.Quarantine, error) {
@@ -179,19 +188,25 @@ func openQuarantine(ctx context.Context, c *config.Config, log *slog.Logger, now
 	return quarantine.Open(ctx, held)
 }
 
-func openStore(c *config.Config, u *users.Users, log *slog.Logger, now func() time.Time) (*maildir.Store, error) {
+func openStore(c *config.Config, exists func(context.Context, string) (bool, error),
+	quota func(context.Context, string) (int64, error), log *slog.Logger, now func() time.Time,
+) (*maildir.Store, error) {
 	return maildir.Open(maildir.Config{
 		Root: filepath.Join(c.Data, "mail"), Users: filepath.Join(c.Data, "users"),
-		Exists: u.Exists,
-		Quota: func(ctx context.Context, account string) (int64, error) {
-			own, err := u.Quota(ctx, account)
-			if err != nil || own > 0 {
-				return own, err
-			}
-			return int64(c.Limits.Quota), nil
-		},
+		Exists: exists, Quota: quota,
 		Hostname: c.Hostname, Now: now, Log: log, Limits: c.Limits.Accounts,
 	})
+}
+
+// quota is how much an account may keep: its own quota, else the standard one.
+func quota(own func(context.Context, string) (int64, error), standard func() int64) func(context.Context, string) (int64, error) {
+	return func(ctx context.Context, account string) (int64, error) {
+		most, err := own(ctx, account)
+		if err != nil || most > 0 {
+			return most, err
+		}
+		return standard(), nil
+	}
 }
 
 // close closes what is open, the journal last: what the others still do leaves records. Closing twice is no error.
@@ -207,7 +222,7 @@ func (h *house) close() error {
 		errs = append(errs, h.state.Close())
 	}
 	if h.users != nil {
-		errs = append(errs, h.users.Close())
+		h.users.replace(nil)
 	}
 	if h.journal != nil {
 		errs = append(errs, h.journal.Close())
@@ -226,38 +241,55 @@ func (h *house) recall(ctx context.Context, id string) (*pipeline.Record, error)
 }
 
 // attend serves until the program is told to stop or a door fails, and then ends it in order.
-func (p *program) attend(c *config.Config, log *slog.Logger, h *house, d *doors) error {
-	ctx, cancel := context.WithCancel(p.ctx)
-	failed := d.serve()
+func (s *service) attend(hangups <-chan os.Signal, orders *listen.Listener) error {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	failed := s.doors.serve()
 	var chores sync.WaitGroup
-	chores.Go(func() { h.keepTidy(ctx, log, p.now) }) // until ctx ends, below
-	var err error
-	select {
-	case err = <-failed:
-		log.Error("a door has failed", "err", err)
-	case <-p.ctx.Done():
-		log.Info("stopping")
+	chores.Go(func() { s.house.keepTidy(ctx, s.log, s.program.now) }) // until ctx ends, below
+	asked := make(chan chan<- reloaded)
+	if orders != nil {
+		chores.Go(func() { s.answerOrders(ctx, orders, asked) }) // until ctx ends, below
 	}
-	d.ready.Store(false)
+	err := s.stay(hangups, asked, failed)
+	s.doors.ready.Store(false)
 	cancel()
 	// What hangs beyond all deadlines does not hold up the end: nothing is promised that is not on disk.
 	last := time.AfterFunc(deadline, func() {
-		log.Error("stopped, with work left undone")
+		s.log.Error("stopped, with work left undone")
 		os.Exit(1)
 	})
 	defer last.Stop()
-	grace, done := context.WithTimeout(context.Background(), c.Limits.Shutdown)
+	grace, done := context.WithTimeout(context.Background(), s.now.Load().config.Limits.Shutdown)
 	defer done()
-	if e := d.shutdown(grace); e != nil {
-		log.Warn("mail on its way in was broken off; its senders keep it", "err", e)
+	if e := s.doors.shutdown(grace); e != nil {
+		s.log.Warn("mail on its way in was broken off; its senders keep it", "err", e)
 	}
-	d.ran.Wait()
+	s.doors.ran.Wait()
 	chores.Wait()
-	if e := h.close(); e != nil {
+	if e := s.house.close(); e != nil {
 		err = errors.Join(err, e)
 	}
-	log.Info("stopped")
+	s.log.Info("stopped")
 	return err
+}
+
+// stay returns when it is time to end. Until then it reloads when told to, one reload after the other.
+func (s *service) stay(hangups <-chan os.Signal, asked <-chan chan<- reloaded, failed <-chan error) error {
+	for {
+		select {
+		case <-hangups:
+			s.reload()
+		case answer := <-asked:
+			answer <- s.reload()
+		case err := <-failed:
+			s.log.Error("a door has failed", "err", err)
+			return err
+		case <-s.ctx.Done():
+			s.log.Info("stopping")
+			return nil
+		}
+	}
 }
 
 // deadline is when the process ends after it was told to, come what may.

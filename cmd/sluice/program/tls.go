@@ -20,28 +20,64 @@ import (
 	"sluice/cmd/sluice/program/config"
 )
 
-// certificate returns what the doors prove themselves with: the configured files, or a certificate of our own making
-// that is kept in the data folder.
-func (p *program) certificate(c *config.Config) (*tls.Config, error) {
-	certificate, key := c.Path(c.TLS.Certificate), c.Path(c.TLS.Key)
-	if certificate == "" {
-		dir := filepath.Join(c.Data, "tls")
-		certificate, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-		_, err := os.Stat(certificate)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if err := selfSigned(certificate, key, c.Hostname, p.now()); err != nil {
-				return nil, err
+// certificates are what the doors prove themselves with, each for the names in it.
+type certificates []tls.Certificate
+
+// certificates reads the configured files, or a certificate of our own making that is kept in the data folder. The first
+// is for clients that ask for no name, or for one that none is for.
+func (p *program) certificates(c *config.Config) (certificates, error) {
+	var files []config.Certificate
+	if c.TLS.Certificate != "" {
+		files = append(files, config.Certificate{Certificate: c.TLS.Certificate, Key: c.TLS.Key})
+	}
+	files = append(files, c.TLS.Certificates...)
+	for i, x := range files {
+		files[i] = config.Certificate{Certificate: c.Path(x.Certificate), Key: c.Path(x.Key)}
+	}
+	if len(files) == 0 {
+		own, err := p.ownCertificate(c)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, own)
+	}
+	var all certificates
+	var errs []error
+	for _, x := range files {
+		pair, err := tls.LoadX509KeyPair(x.Certificate, x.Key)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read the certificate %s and its key %s: %w", x.Certificate, x.Key, cause(err)))
+			continue
+		}
+		all = append(all, pair)
+	}
+	return all, errors.Join(errs...)
+}
+
+// choose returns the certificate for a client: the first that is for the name it asks for and that it can check.
+func (all certificates) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if hello.ServerName != "" {
+		for i := range all {
+			if hello.SupportsCertificate(&all[i]) == nil {
+				return &all[i], nil
 			}
-		case err != nil:
-			return nil, fmt.Errorf("read the certificate %s: %w", certificate, cause(err))
 		}
 	}
-	pair, err := tls.LoadX509KeyPair(certificate, key)
-	if err != nil {
-		return nil, fmt.Errorf("read the certificate %s and its key %s: %w", certificate, key, cause(err))
+	return &all[0], nil
+}
+
+// ownCertificate returns the certificate in the data folder, which it makes if need be.
+func (p *program) ownCertificate(c *config.Config) (config.Certificate, error) {
+	dir := filepath.Join(c.Data, "tls")
+	own := config.Certificate{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+	_, err := os.Stat(own.Certificate)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return own, selfSigned(own.Certificate, own.Key, c.Hostname, p.now())
+	case err != nil:
+		return own, fmt.Errorf("read the certificate %s: %w", own.Certificate, cause(err))
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+	return own, nil
 }
 
 // selfSigned makes a certificate for this machine and for loopback. The key is written first: a certificate that is

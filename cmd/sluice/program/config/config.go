@@ -163,12 +163,12 @@ type socketKeys listen.Config
 // Unix returns the path of a unix socket.
 func (s Socket) Unix() (path string, ok bool) { return strings.CutPrefix(s.Address, "unix:") }
 
-// Systemd reports whether systemd opens the socket.
-func (s Socket) Systemd() bool { return strings.HasPrefix(s.Address, "systemd:") }
+// Systemd returns the name of a socket that systemd opens.
+func (s Socket) Systemd() (name string, ok bool) { return strings.CutPrefix(s.Address, "systemd:") }
 
 func (s Socket) check() error {
 	address := s.Address
-	if s.Systemd() {
+	if _, ok := s.Systemd(); ok {
 		return s.Check()
 	}
 	if path, unix := s.Unix(); unix {

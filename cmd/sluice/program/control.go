@@ -1,0 +1,193 @@
+package program
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/protocols/listen"
+)
+
+// controlSocket is where the running server takes orders: a line a connection, answered with a line of JSON. Only its
+// own user can open it.
+func controlSocket(data string) string { return filepath.Join(data, "run", "control.sock") }
+
+// runFolder makes the folder for our own sockets. Its mode stays what it is if it is there.
+func runFolder(data string) error {
+	if err := os.MkdirAll(filepath.Join(data, "run"), 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Join(data, "run"), cause(err))
+	}
+	return nil
+}
+
+// answerOrders takes orders at the control socket until ctx ends.
+func (s *service) answerOrders(ctx context.Context, l *listen.Listener, asked chan<- chan<- reloaded) {
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.Error("the control socket has failed", "err", err)
+			}
+			return
+		}
+		clients.Go(func() { // ends with the answer, with ctx, or after the read timeout
+			defer c.Close()
+			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+			s.control(ctx, c, asked)
+		})
+	}
+}
+
+// openControl opens the control socket. Without it the server does its work, and signals reach it.
+func (s *service) openControl() (*listen.Listener, error) {
+	if err := runFolder(s.started.Data); err != nil {
+		return nil, err
+	}
+	// What is there was left over: the data folder is ours.
+	path := controlSocket(s.started.Data)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove %s: %w", path, cause(err))
+	}
+	return listen.Open(s.ctx, listen.Config{Address: "unix:" + path, Mode: 0o600}, listen.Options{
+		Limits: listen.Limits{Connections: 16, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}, Log: s.log,
+	})
+}
+
+// control answers one order.
+func (s *service) control(ctx context.Context, c net.Conn, asked chan<- chan<- reloaded) {
+	order, err := bufio.NewReader(io.LimitReader(c, 64)).ReadString('\n')
+	if err != nil {
+		return // whoever it was has gone
+	}
+	result := reloaded{Version: reloadVersion, Errors: config.Problems{{File: "sluice", Text: "there is no order " + strconv.Quote(order)}}}
+	if order == "reload\n" {
+		answer := make(chan reloaded, 1) // nobody waits for one that nobody takes
+		select {
+		case asked <- answer:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case result = <-answer:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if err := json.NewEncoder(c).Encode(result); err != nil {
+		s.log.Debug("nobody waits for the answer to an order", "err", err)
+	}
+}
+
+type reloadCommand struct {
+	JSON bool `help:"Print JSON."`
+}
+
+func (c *reloadCommand) Run(p *program) error {
+	data, err := p.dataOf()
+	if err != nil {
+		return err
+	}
+	result, err := p.order(data, "reload")
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		e := json.NewEncoder(p.stdout)
+		e.SetIndent("", "  ")
+		if err := e.Encode(result); err != nil {
+			return err
+		}
+	} else {
+		for _, x := range result.Errors {
+			fmt.Fprintln(p.stderr, x)
+		}
+		for _, w := range result.Warnings {
+			fmt.Fprintf(p.stderr, "warning: %s\n", config.Printable(w))
+		}
+	}
+	switch {
+	case !result.OK && c.JSON:
+		return errSilent
+	case !result.OK:
+		return errors.New("the configuration is broken; the running server goes on with the one from before")
+	case !c.JSON:
+		fmt.Fprintf(p.stdout, "reloaded: plan %s\n", result.Plan)
+	}
+	return nil
+}
+
+// dataOf returns the data folder, also where something else is wrong with the configuration: the server says what.
+func (p *program) dataOf() (string, error) {
+	if p.dataFolder != "" {
+		return filepath.Abs(p.dataFolder)
+	}
+	c, err := p.read()
+	if c == nil {
+		return "", err
+	}
+	return filepath.Abs(c.Path(c.Data))
+}
+
+// order has the server of a data folder do something, and returns what became of it.
+func (p *program) order(data, order string) (result reloaded, err error) {
+	conn, err := new(net.Dialer).DialContext(p.ctx, "unix", controlSocket(data))
+	if err != nil {
+		return result, p.signal(data, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(p.ctx, func() { _ = conn.Close() })()
+	if _, err := io.WriteString(conn, order+"\n"); err != nil {
+		return result, fmt.Errorf("ask the running server: %w", err)
+	}
+	switch err := json.NewDecoder(conn).Decode(&result); {
+	case errors.Is(err, io.EOF):
+		return result, errors.New("the running server ended before it answered")
+	case err != nil:
+		return result, fmt.Errorf("hear the running server: %w", err)
+	}
+	return result, nil
+}
+
+// signal says why a server cannot be asked. One that is there is sent a signal.
+func (p *program) signal(data string, why error) error {
+	nobody := fmt.Errorf("no sluice serve uses the data folder %s", data)
+	if errors.Is(why, fs.ErrPermission) {
+		return fmt.Errorf("the server of the data folder %s is another user's; become that user", data)
+	}
+	f, err := os.Open(filepath.Join(data, "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nobody
+	}
+	if err != nil {
+		return fmt.Errorf("find the server of the data folder %s: %w", data, cause(err))
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err == nil {
+		return nobody
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 32))
+	pid, bad := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || bad != nil || pid <= 1 {
+		return fmt.Errorf("the server of the data folder %s cannot be asked: %w", data, why)
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("send SIGHUP to the server (pid %d): %w", pid, err)
+	}
+	return fmt.Errorf("the server (pid %d) cannot be asked and was sent SIGHUP; its log says what became of it", pid)
+}

@@ -1,0 +1,241 @@
+package program
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/users"
+	"sluice/pipeline"
+	"sluice/protocols/admin"
+	"sluice/protocols/listen"
+	"sluice/protocols/pop3"
+	"sluice/scanners/resolve"
+)
+
+// A service is one run of serve: what stays from its beginning to its end, and the setup of now.
+type service struct {
+	*program
+	command  *serveCommand
+	started  *config.Config // as the program began
+	sockets  config.Listen  // as the program began
+	level    slog.LevelVar
+	log      *slog.Logger
+	house    *house
+	handover pipeline.Handover
+	spool    string
+	doors    doors
+
+	// What all protocols of one kind share, whatever their setup.
+	certificate *tls.Config
+	logins      *listen.Logins
+	inboxes     pop3.Locks
+	watching    *admin.Server
+	counters    map[string]*listen.Counter
+
+	now atomic.Pointer[setup]
+}
+
+// A setup is one reading of the configuration and what follows from it. It does not change: a reload makes another, and
+// connections and messages end on theirs.
+type setup struct {
+	config       *config.Config
+	certificates certificates
+	resolver     admin.Resolver
+	users        *users.Users // nil in the first: the house has opened them
+	plan         *pipeline.Plan
+	warnings     []string
+}
+
+// plan returns what new connections and messages are decided by.
+func (s *service) plan() *pipeline.Plan { return s.now.Load().plan }
+
+func (s *service) trusted(a netip.Addr) bool { return s.now.Load().config.Trusts(a) }
+
+func (s *service) standardQuota() int64 {
+	if x := s.now.Load(); x != nil {
+		return int64(x.config.Limits.Quota)
+	}
+	return int64(s.started.Limits.Quota)
+}
+
+// serverTLS is the same from beginning to end, so that clients can resume their TLS sessions after a reload.
+func (s *service) serverTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// Of now, also for a STARTTLS on a connection from before a reload.
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.now.Load().certificates.choose(hello)
+		},
+	}
+}
+
+// prepare makes all of a setup that can fail. Nothing that runs is touched.
+func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup, err error) {
+	made = &setup{config: c}
+	c.Listen.Admin = sockets.Admin // the flags win
+	var certificateErr, usersErr, aliasErr error
+	before := s.now.Load()
+	if before != nil {
+		// A reload is told about everything at once; the first start says these one by one.
+		var people *users.Users
+		if people, usersErr = s.openUsers(c, s.log); usersErr == nil {
+			defer func() {
+				if err != nil {
+					err = errors.Join(err, people.Close())
+				}
+			}()
+			aliasErr = people.CheckAliases(s.ctx)
+			made.users = people
+		}
+	} else {
+		_, aliasErr = askAccounts(s.house.users, func(u *users.Users) (none struct{}, _ error) {
+			return none, u.CheckAliases(s.ctx)
+		})
+	}
+	made.certificates, certificateErr = s.certificates(c)
+	if before != nil && reflect.DeepEqual(before.config.Resolver, c.Resolver) {
+		made.resolver = before.resolver // with all that it remembers
+	} else {
+		asking, err := resolve.New(c.Resolver, s.program.now, nil)
+		if err != nil {
+			return nil, err
+		}
+		made.resolver = s.house.metrics.Resolver(asking)
+	}
+	var planErr error
+	made.plan, planErr = plan(c, c.Pipeline, pipeline.Env{
+		Log: s.log, Now: s.program.now, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
+		State: s.house.state, Journal: s.house.records,
+	})
+	if err := errors.Join(planErr, certificateErr, usersErr); err != nil {
+		return nil, err
+	}
+	if err := s.house.journal.Plan(s.ctx, made.plan.Version(), made.plan.Text()); err != nil {
+		return nil, fmt.Errorf("keep the plan: %w", err)
+	}
+	made.warnings = slices.Clone(warnings(c, made.plan))
+	if aliasErr != nil {
+		for _, e := range leaves(aliasErr) {
+			made.warnings = append(made.warnings, e.Error())
+		}
+	}
+	return made, nil
+}
+
+// use makes a setup the one of now.
+func (s *service) use(x *setup) {
+	s.now.Store(x)
+	s.level.Set(x.config.Log.Level.Slog())
+	if x.users != nil {
+		s.house.users.replace(x.users)
+	}
+}
+
+// reloaded is what became of a reload.
+type reloaded struct {
+	Version  int             `json:"version"`
+	OK       bool            `json:"ok"` // else everything is as it was before
+	Plan     string          `json:"plan,omitempty"`
+	Errors   config.Problems `json:"errors,omitempty"`
+	Warnings []string        `json:"warnings,omitempty"`
+}
+
+// reloadVersion is the version of what a reload answers.
+const reloadVersion = 1
+
+// reload reads the configuration and everything it names again. What is wrong with it leaves everything as it was.
+func (s *service) reload() reloaded {
+	made, err := s.renew()
+	if err != nil {
+		problems := config.AsProblems(s.started.File(), err)
+		s.log.Error("the configuration is broken; the one from before goes on", "err", inOneLine(problems))
+		return reloaded{Version: reloadVersion, Errors: problems}
+	}
+	for _, w := range made.warnings {
+		s.log.Warn(w)
+	}
+	s.log.Info("configuration reloaded", "plan", made.plan.Version())
+	return reloaded{Version: reloadVersion, OK: true, Plan: made.plan.Version(), Warnings: made.warnings}
+}
+
+func (s *service) renew() (*setup, error) {
+	c, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := s.command.sockets(c)
+	if err != nil {
+		return nil, err
+	}
+	later := s.needsRestart(c, sockets)
+	c.Data = s.started.Data
+	made, err := s.prepare(c, sockets)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range later {
+		made.warnings = append(made.warnings, name+" has changed; that needs a restart")
+	}
+	turn, err := s.doors.renew(sockets, s.protocols(made))
+	if err != nil {
+		return nil, errors.Join(err, made.users.Close())
+	}
+	s.use(made)
+	turn()
+	return made, nil
+}
+
+// needsRestart names the settings that differ from those the program began with and cannot change while it runs.
+func (s *service) needsRestart(c *config.Config, sockets config.Listen) (names []string) {
+	for _, x := range []struct {
+		name     string
+		was, now any
+	}{
+		{"data", s.started.Data, c.Data},
+		{"limits.disk_free", s.started.Limits.DiskFree, c.Limits.DiskFree},
+		{"limits.disk_inodes", s.started.Limits.DiskInodes, c.Limits.DiskInodes},
+		{"limits.accounts", s.started.Limits.Accounts, c.Limits.Accounts},
+		{"quarantine.keep", s.started.Quarantine.Store, c.Quarantine.Store},
+		{"journal", s.started.Journal, c.Journal},
+		{"state", s.started.State, c.State},
+		{"log.format", s.started.Log.Format, c.Log.Format},
+	} {
+		if !reflect.DeepEqual(x.was, x.now) {
+			names = append(names, x.name)
+		}
+	}
+	for _, door := range config.Doors() {
+		if !slices.Equal(places(*s.sockets.Door(door)), places(*sockets.Door(door))) {
+			names = append(names, "listen."+door+" (where it listens)")
+		}
+	}
+	return names
+}
+
+// places returns what is fixed about sockets: where they are and whose.
+func places(all []config.Socket) (fixed []string) {
+	for _, x := range all {
+		fixed = append(fixed, fmt.Sprintf("%s %o %s %s", x.Address, x.Mode, x.Owner, x.Group))
+	}
+	slices.Sort(fixed)
+	return fixed
+}
+
+// inOneLine returns problems for a log: places, texts and remedies.
+func inOneLine(all config.Problems) string {
+	var lines []string
+	for _, x := range all {
+		line, _, _ := strings.Cut(x.String(), "\n")
+		lines = append(lines, strings.TrimPrefix(line, ": ")) // without a file
+	}
+	return strings.Join(lines, " | ")
+}
