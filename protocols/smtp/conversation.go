@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,22 +33,25 @@ var (
 
 // A conversation is one connection. It outlives a second EHLO and STARTTLS, which go-smtp's sessions do not.
 type conversation struct {
-	s      *Server
-	conn   *listen.Conn
-	secure func(*wire)
-	ended  func()
-	once   sync.Once
+	s     *Server
+	conn  *listen.Conn
+	goOn  func(*wire) // over another wire
+	ended func()
+	once  sync.Once
 
 	// Of the goroutine that reads commands.
-	path    string   // the address of the command under way, as written
-	paths   []string // of the recipients taken, by their place for the wire
-	unknown int
-	hangUp  bool
+	path       string // the address of the command under way, as written
+	parameters parameters
+	paths      []string // of the recipients taken, by their place for the wire
+	unknown    int
+	hangUp     bool
 
 	// The connection may be closed by another goroutine.
 	mu        sync.Mutex
 	session   *pipeline.Session // SMTP: from the first greeting on
 	named     pipeline.Client   // who is connected, with what the DNS said of its name
+	lookedUp  bool              // named is known
+	stated    *stated           // who the peer says it speaks for
 	connected bool
 	greeting  string
 	extended  bool
@@ -60,7 +64,7 @@ type transaction struct {
 	id     string // "" at LMTP, where it is not known before the message
 	from   pipeline.Address
 	size   int64 // as announced; 0: unknown
-	utf8   bool
+	wants  pipeline.Asked
 	rcpts  []recipient // those that go-smtp has, in order
 	taken  []pipeline.Recipient
 	asked  bool // the pipeline knows that all recipients are named
@@ -80,14 +84,25 @@ func newConversation(s *Server, conn *listen.Conn) *conversation {
 func (c *conversation) ctx() context.Context { return c.conn.Context() }
 
 func (c *conversation) peer() string {
+	if c.stated != nil {
+		return cmp.Or(strings.TrimPrefix(c.stated.client.Addr.String(), "invalid IP"), "unknown")
+	}
 	if c.conn.Local() {
 		return "unix"
 	}
 	return c.conn.Peer().String()
 }
 
+// loopback reports whether nobody else can be behind the client.
+func (c *conversation) loopback() bool { return c.stated == nil && c.conn.Loopback() }
+
 // client is who is connected. At LMTP that is not who brings the mail.
 func (c *conversation) client() pipeline.Client {
+	if c.stated != nil { // whether that client uses TLS is not known
+		x := c.stated.client
+		x.Name, x.NameUnknown = c.named.Name, c.named.NameUnknown
+		return x
+	}
 	return pipeline.Client{
 		Addr: c.conn.Peer(), Name: c.named.Name, NameUnknown: c.named.NameUnknown,
 		Trusted: c.conn.Trusted(), TLS: c.conn.TLSVersion(),
@@ -104,10 +119,14 @@ func (c *conversation) hello(verb, greeting string) (no *pipeline.Reply) {
 		return nil
 	}
 	defer c.caught("greeting", func() { no = &notNow })
-	if c.session == nil {
+	if !c.lookedUp {
+		c.lookedUp = true
 		c.named = nameOf(c.ctx(), c.s.cfg.Resolver, c.client())
+	}
+	if c.session == nil {
 		c.session = c.s.cfg.Plan().NewSession(pipeline.SMTP, c.client())
 	}
+	c.session.SetClient(c.client()) // another one after XCLIENT
 	if !c.connected {
 		c.connected = true
 		if no = c.session.Connect(c.ctx()); no != nil {
@@ -236,7 +255,7 @@ func (s session) Reset() {
 func (s session) Logout() error { return nil }
 
 // Mail begins a transaction.
-func (s session) Mail(_ string, o *smtp.MailOptions) (err error) {
+func (s session) Mail(string, *smtp.MailOptions) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.caught("MAIL", func() { err = replyError(notNow) })
@@ -247,21 +266,22 @@ func (s session) Mail(_ string, o *smtp.MailOptions) (err error) {
 	switch {
 	case err != nil || !from.IsZero() && hostile(from):
 		return reply(553, "5.1.7", "that is no address")
-	case !ascii(s.path) && !o.UTF8:
+	case !ascii(s.path) && !s.parameters.asked.UTF8:
 		return reply(553, "5.6.7", "that address needs SMTPUTF8")
-	case !from.IsZero() && from.Domain == "" && !s.conn.Trusted() && !s.conn.Loopback():
+	case !from.IsZero() && from.Domain == "" && !s.trusted() && !s.loopback():
 		return reply(553, "5.1.7", "the sender's address needs a domain")
 	}
-	if space := s.s.cfg.Space; space != nil && space(o.Size) != nil {
+	if space := s.s.cfg.Space; space != nil && space(s.parameters.size) != nil {
 		return replyError(fullDisk) // whoever says that there is none has told the operator
 	}
-	t := &transaction{from: from, size: o.Size, utf8: o.UTF8}
+	t := &transaction{from: from, size: s.parameters.size, wants: s.parameters.asked}
 	if s.session != nil {
 		var no *pipeline.Reply
 		if t.id, no = s.session.Mail(s.ctx(), from); no != nil {
 			s.session.Reset("refused at MAIL")
 			return replyError(*no)
 		}
+		s.session.SetAsked(t.wants)
 	}
 	s.tx = t
 	return nil
@@ -306,7 +326,7 @@ func isQuoted(s string) bool {
 }
 
 // Rcpt takes or refuses a recipient.
-func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
+func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.caught("RCPT", func() { err = replyError(notNow) })
@@ -314,17 +334,12 @@ func (s session) Rcpt(_ string, o *smtp.RcptOptions) (err error) {
 	if t == nil {
 		return reply(503, "5.5.1", "MAIL first")
 	}
-	r := pipeline.Recipient{}
+	r := pipeline.Recipient{Original: s.parameters.original, ORCPT: s.parameters.orcpt, Notify: s.parameters.notify}
 	if r.Address, err = mime.ParseAddress(s.path); err != nil || hostile(r.Address) {
 		return reply(553, "5.1.3", "that is no address")
 	}
-	if !ascii(s.path) && !t.utf8 {
+	if !ascii(s.path) && !t.wants.UTF8 {
 		return reply(553, "5.6.7", "that address needs SMTPUTF8")
-	}
-	if o.OriginalRecipient != "" {
-		if a, err := mime.ParseAddress(o.OriginalRecipient); err == nil { // else it names nobody we could know
-			r.Original = a
-		}
 	}
 	accounts, no, why := s.resolve(r.Address)
 	if no.Code != 0 {
@@ -432,7 +447,7 @@ func (s session) refuse(r pipeline.Recipient, no pipeline.Reply, why string) {
 
 // countUnknown ends the connection of a stranger who tries out names.
 func (s session) countUnknown(no pipeline.Reply) pipeline.Reply {
-	if no != noUser || s.s.cfg.LMTP || s.conn.Trusted() {
+	if no != noUser || s.s.cfg.LMTP || s.trusted() {
 		return no
 	}
 	if s.unknown++; s.unknown < s.s.cfg.Limits.UnknownRecipients {
@@ -476,12 +491,12 @@ func (c *conversation) places() (places []int) {
 }
 
 // finish has a message decided and returns the replies, at LMTP each with its recipient. It closes the message.
-func (c *conversation) finish(s session, sp *spool.Spool) []pipeline.Reply {
+func (c *conversation) finish(s session, sp *spool.Spool, ends *lineEnds) []pipeline.Reply {
 	places := c.places()
-	return c.addressed(c.decide(s, sp), places)
+	return c.addressed(c.decide(s, sp, ends), places)
 }
 
-// addressed says at LMTP about which recipient each reply is.
+// addressed puts the recipients, by their places, into the replies about them: at LMTP there is one for each.
 func (c *conversation) addressed(replies []pipeline.Reply, places []int) []pipeline.Reply {
 	if c.s.cfg.LMTP {
 		for i := range places {
@@ -492,7 +507,7 @@ func (c *conversation) addressed(replies []pipeline.Reply, places []int) []pipel
 }
 
 // decide has a message decided and returns the reply, at LMTP those for each recipient taken. It closes the message.
-func (c *conversation) decide(s session, sp *spool.Spool) (replies []pipeline.Reply) {
+func (c *conversation) decide(s session, sp *spool.Spool, ends *lineEnds) (replies []pipeline.Reply) {
 	defer func() { _ = sp.Close() }() // it is only read from here on
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -508,7 +523,15 @@ func (c *conversation) decide(s session, sp *spool.Spool) (replies []pipeline.Re
 	if c.tx == nil {
 		return all(notNow)
 	}
-	m, no := c.parse(sp)
+	var m *message
+	var no pipeline.Reply
+	if c.refusesBare() {
+		no = ends.refusal()
+		c.hangUp = no.Code != 0 // what follows may be what another server took for a part of the message
+	}
+	if no.Code == 0 {
+		m, no = c.parse(sp)
+	}
 	switch {
 	case no.Code != 0:
 		c.reset("message not taken: " + no.String())
@@ -518,6 +541,9 @@ func (c *conversation) decide(s session, sp *spool.Spool) (replies []pipeline.Re
 	}
 	return all(s.smtp(m))
 }
+
+// refusesBare reports whether CR and LF must not stand alone in what this client sends.
+func (c *conversation) refusesBare() bool { return c.s.cfg.Limits.BareNewlines.refuses(c.trusted()) }
 
 // trusted reports whether an address is one of ours.
 func (s *Server) trusted(a netip.Addr) bool { return a.IsValid() && s.cfg.Trusted(a) }

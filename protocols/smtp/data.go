@@ -36,7 +36,8 @@ func (w *wire) data(arg string) []byte {
 		return nil
 	}
 	src := &source{r: &dotReader{r: w.r}}
-	m, err := spool.Receive(src, w.c.spooling())
+	ends := &lineEnds{}
+	m, err := spool.Receive(&mender{lineEnds: ends, r: src}, w.c.spooling())
 	switch {
 	case src.err != nil:
 		if err == nil {
@@ -47,7 +48,7 @@ func (w *wire) data(arg string) []byte {
 	case err != nil:
 		return w.refuseData(w.c.untaken(err))
 	}
-	w.sayAll(w.c.finish(session{w.c, w}, m))
+	w.sayAll(w.c.finish(session{w.c, w}, m, ends))
 	return w.forget()
 }
 
@@ -146,9 +147,12 @@ func (d *dotReader) take(p, b []byte) (n, used int) {
 			n++
 			d.state = cr
 		case cr:
-			d.state = inLine
-			if c == '\n' {
+			switch c {
+			case '\n':
 				d.state = lineBegins
+			case '\r': // the CR before it stood alone; this one may be half of a CRLF
+			default:
+				d.state = inLine
 			}
 			p[n] = c
 			n++

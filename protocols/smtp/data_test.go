@@ -25,7 +25,8 @@ func TestDotReader(t *testing.T) {
 		{"CRLF.CR", "x\r\n.\ry\r\n.\r\n", "x\r\n\ry\r\n", ""},
 		{"CR.CR", "x\r.\ry\r\n.\r\n", "x\r.\ry\r\n", ""},
 		{"CRLF.CRCRLF", "x\r\n.\r\r\ny\r\n.\r\n", "x\r\n\r\r\ny\r\n", ""},
-		{"CRCRLF.CRLF", "x\r\r\n.\r\ny\r\n.\r\n", "x\r\r\n.\r\ny\r\n", ""},
+		{"CRCRLF.CRLF", "x\r\r\n.\r\nQUIT\r\n", "x\r\r\n", "QUIT\r\n"}, // Postfix ends a mail so whose last line has a CR
+		{"CRLF.CRCRLF.CRLF", "x\r\n.\r\r\n.\r\nQUIT\r\n", "x\r\n\r\r\n", "QUIT\r\n"},
 		{"NUL", "x\r\n.\x00\r\ny\r\n.\r\n", "x\r\n\x00\r\ny\r\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,9 +92,14 @@ func octetwise(sent []byte) (message []byte, used int, ended bool) {
 			continue
 		case state == dotCR && c == '\n':
 			return message, i + 1, true
-		case state == dotCR:
-			message = append(message, '\r')
+		case state == dotCR || state == cr && c == '\r':
+			if state == dotCR {
+				message = append(message, '\r')
+			}
 			state = inLine
+			if c == '\r' {
+				state = cr
+			}
 		case state == cr && c == '\n':
 			state = lineBegins
 		case (state == lineBegins || state == inLine) && c == '\r':

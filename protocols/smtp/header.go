@@ -163,13 +163,17 @@ func safeStart(section []byte, m *mime.Message) []byte {
 func (f *filing) trace() []byte {
 	var b strings.Builder
 	b.WriteString("from " + word(f.greeting))
-	if peer := f.conn.Peer(); peer.IsValid() {
+	peer, local := f.conn.Peer(), f.conn.Local()
+	if f.stated != nil {
+		peer, local = f.stated.client.Addr, false
+	}
+	if peer.IsValid() {
 		literal := peer.String()
 		if peer.Is6() {
 			literal = "IPv6:" + literal
 		}
 		b.WriteString(" ([" + literal + "])")
-	} else if f.conn.Local() {
+	} else if local {
 		b.WriteString(" (unix socket)")
 	}
 	fmt.Fprintf(&b, " by %s with %s id %s", word(cmp.Or(f.conn.Hostname(), f.s.cfg.Hostname)), f.protocol(), f.id)
@@ -186,14 +190,17 @@ func (f *filing) protocol() string {
 	switch {
 	case f.s.cfg.LMTP:
 		s = "LMTP"
-	case f.extended && !f.tx.utf8:
+	case f.extended && !f.tx.wants.UTF8:
 		s = "ESMTP"
 	}
-	if f.tx.utf8 {
+	if f.tx.wants.UTF8 {
 		s = "UTF8" + s
 	}
 	if f.conn.TLSVersion() != "" {
 		s += "S"
+	}
+	if f.stated != nil && f.stated.client.Login != "" && s != "SMTP" {
+		s += "A"
 	}
 	return s
 }

@@ -175,7 +175,7 @@ func TestRecipients(t *testing.T) {
 		{"<.me@example.org>", "550 5.1.1 no such user here", ""},
 		{"<>", "501 5.1.3 *", ""},
 		{"<me@example.org", "501 5.1.3 *", ""},
-		{"<me@example.org> NOTIFY=NEVER", "504 5.5.4 *", ""},
+		{"<me@example.org> NOTIFY=NEVER", "555 5.5.4 *", ""},
 		{"<ümlaut@example.org>", "553 5.6.7 that address needs SMTPUTF8", ""},
 		{"<me@>", "553 5.1.3 that is no address", ""},
 		{"<me@a@example.org>", "553 5.1.3 that is no address", ""},

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
 	"sluice/protocols/listen"
+	"sluice/protocols/smtp"
 )
 
 const begun = greeting + `
@@ -20,31 +22,145 @@ const begun = greeting + `
 	S: 250 *
 `
 
-// Only CRLF.CRLF ends a message (RFC 5321, 4.1.1.4): anything else would let one server's message be another's two.
+// Only CRLF.CRLF ends a message (RFC 5321, 4.1.1.4): anything else would let one server's message be another's two. What
+// could be taken for an end is refused from strangers; from others it is mended, so that nobody after us can take it for
+// one.
 func TestEndOfData(t *testing.T) {
-	const smuggled = `MAIL FROM:<ceo@bank.example>\r\nRCPT TO:<you@example.org>\r\nDATA\r\nevil\r\n.\r\n`
-	for _, end := range []string{
-		`\n.\n`, `\n.\r\n`, `\r\n.\n`, `\r.\r`, `\r.\r\n`, `\r\n.\r`, `\r\n.\rx\n`, `\n\r.\r\n`, `\r\r\n.\n`, `\r\n\x00.\r\n`,
-		`\r\n.\x00\r\n`, `\r\n. \r\n`, `\r\n..\r\n`, `\r\n.\n\r\n`,
+	const (
+		evil     = "MAIL FROM:<ceo@bank.example>\r\nRCPT TO:<you@example.org>\r\nDATA\r\nevil\r\n"
+		smuggled = `MAIL FROM:<ceo@bank.example>\r\nRCPT TO:<you@example.org>\r\nDATA\r\nevil\r\n`
+	)
+	for _, tt := range []struct{ end, bare, mended string }{ // as Go strings
+		{`\n.\n`, "LF", `\r\n.\r\n`},
+		{`\n.\r\n`, "LF", `\r\n.\r\n`},
+		{`\r\n.\n`, "LF", `\r\n\r\n`}, // the dot that begins a line belongs to SMTP
+		{`\r.\r`, "CR", ` . `},
+		{`\r.\r\n`, "CR", ` .\r\n`},
+		{`\r\n.\r`, "CR", `\r\n `},
+		{`\r\n.\rx\n`, "CR", `\r\n x\r\n`},
+		{`\n\r.\r\n`, "LF", `\r\n .\r\n`},
+		{`\r\r\n.\n`, "CR", ` \r\n\r\n`},
+		{`\r\r\n.\r\r\n`, "CR", ` \r\n \r\n`},
+		{`\r\n.\n\r\n`, "LF", `\r\n\r\n\r\n`},
+		{`\n\n.\n\n`, "LF", `\r\n\r\n.\r\n\r\n`},
+		{`\r\n\x00.\r\n`, "", `\r\n\x00.\r\n`},
+		{`\r\n.\x00\r\n`, "", `\r\n\x00\r\n`},
+		{`\r\n. \r\n`, "", `\r\n \r\n`},
+		{`\r\n..\r\n`, "", `\r\n.\r\n`},
 	} {
-		t.Run(end, func(t *testing.T) {
-			d := open(t, nil)
-			d.dial().talk(begun + `
-				C: DATA
-				S: 354 *
-				R: "Subject: x\r\n\r\nbody` + end + smuggled + `"
-				S: 250 2.0.0 accepted as id1
-				C: NOOP
-				S: 250 *
-			`)
-			if got := d.store.all(); got != "me" {
-				t.Fatalf("delivered %q", got)
+		for _, from := range []string{"a stranger", "a trusted client", "LMTP"} {
+			for _, by := range []string{"DATA", "BDAT"} {
+				t.Run(tt.end+" from "+from+" by "+by, func(t *testing.T) {
+					hello, reply := greeting, "250 2.0.0 accepted as id1"
+					d := open(t, func(d *door) {
+						switch from {
+						case "a trusted client":
+							trust(d)
+						case "LMTP":
+							lmtp(d)
+							hello, reply = lmtpGreeting, "250 2.0.0 <me@example.org> accepted as id1"
+						}
+					})
+					if from == "a stranger" && tt.bare != "" {
+						reply = "550 5.5.2 bare " + tt.bare + " received: lines end with CR LF (RFC 5321, 2.3.8)"
+					}
+					mended, err := strconv.Unquote(`"` + tt.mended + `"`)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c := d.dial()
+					c.talk(hello + begunMail)
+					if by == "DATA" {
+						c.talk(`C: DATA` + "\nS: 354 *\n" + `R: "Subject: x\r\n\r\nbody` + tt.end + smuggled + `.\r\n"`)
+					} else {
+						end, err := strconv.Unquote(`"` + tt.end + `"`)
+						if err != nil {
+							t.Fatal(err)
+						}
+						text := "Subject: x\r\n\r\nbody" + end + evil
+						// Octet by octet over the place in question: a line end may be in two chunks.
+						for i := range len(text) {
+							if i > 18 && i < 18+len(end)+2 {
+								c.talk(fmt.Sprintf("R: %q\nS: 250 *\n", "BDAT 1\r\n"+text[i:i+1]))
+							} else if i == 0 {
+								c.talk(fmt.Sprintf("R: %q\nS: 250 *\n", "BDAT 19\r\n"+text[:19]))
+							}
+						}
+						rest := text[18+len(end)+2:]
+						c.talk(fmt.Sprintf("R: %q", fmt.Sprintf("BDAT %d LAST\r\n%s", len(rest), rest)))
+						mended = bdatMended(end)
+					}
+					if c.talk("S: " + reply + "\n"); strings.HasPrefix(reply, "550") {
+						c.talk("S: EOF")
+						if d.store.all() != "" {
+							t.Errorf("delivered %q", d.store.all())
+						}
+						if r, _ := d.journal.Last(); r == nil || !strings.Contains(r.Note, "bare "+tt.bare) {
+							t.Errorf("record %+v", r)
+						}
+						return
+					}
+					c.talk("C: NOOP\nS: 250 *\n")
+					if got := d.store.all(); got != "me" {
+						t.Fatalf("delivered %q", got)
+					}
+					if text := d.store.got("me@example.org")[0].text; !strings.HasSuffix(text, "body"+mended+evil) {
+						t.Errorf("stored %q, want %q", text, "body"+mended+evil)
+					}
+				})
 			}
-			if text := d.store.got("me@example.org")[0].text; !strings.Contains(text, "RCPT TO:<you@example.org>") {
-				t.Errorf("the text is not in the message:\n%q", text)
-			}
-		})
+		}
 	}
+}
+
+// bdatMended is what becomes of the octets of a chunk, where a dot is a dot.
+func bdatMended(s string) string {
+	s = strings.ReplaceAll(s, "\r\n", "\x01")
+	return strings.NewReplacer("\x01", "\r\n", "\r", " ", "\n", "\r\n").Replace(s)
+}
+
+// The setting wins over who it is.
+func TestBareNewlinesSetting(t *testing.T) {
+	for _, tt := range []struct {
+		set    smtp.BareNewlines
+		change func(*door)
+		reply  string
+	}{
+		{smtp.Refuse, trust, "550 5.5.2 *"},
+		{smtp.Refuse, lmtp, "550 5.5.2 <me@example.org> bare LF received: *"},
+		{smtp.Mend, func(*door) {}, "250 *"},
+		{smtp.RefuseStrangers, trust, "250 *"},
+		{smtp.RefuseStrangers, func(*door) {}, "550 *"},
+	} {
+		d := open(t, func(d *door) { tt.change(d); d.cfg.Limits.BareNewlines = tt.set })
+		hello := greeting
+		if d.cfg.LMTP {
+			hello = lmtpGreeting
+		}
+		d.dial().talk(hello + begunMail + "C: DATA\nS: 354 *\n" + `R: "Subject: x\r\n\r\nbody\n\r\n.\r\n"` + "\nS: " + tt.reply + "\n")
+	}
+	var b smtp.BareNewlines
+	if err := b.UnmarshalText([]byte("keep")); err == nil || !strings.Contains(err.Error(), "refuse_strangers") {
+		t.Errorf("keep: %v", err)
+	}
+	if err := b.UnmarshalText([]byte("mend")); err != nil || b != smtp.Mend {
+		t.Errorf("mend: %v", err)
+	}
+}
+
+// A command that ends with LF alone may be what another server took for a part of a message.
+func TestCommandsEndWithCRLF(t *testing.T) {
+	open(t, nil).dial().talk(greeting + `
+		R: "NOOP\n"
+		S: 500 5.5.2 bare LF received: commands end with CR LF
+		S: EOF
+	`)
+	open(t, trust).dial().talk(greeting + `
+		R: "NOOP\n"
+		S: 250 *
+		R: "NO\rOP\r\n"
+		S: 500 5.5.2 there is a control character in the command
+	`)
 }
 
 func TestMessageOfNothing(t *testing.T) {
@@ -170,9 +286,9 @@ func TestClientVanishes(t *testing.T) {
 func TestBDAT(t *testing.T) {
 	tests := []struct{ name, dialogue, stored string }{
 		{"one chunk", `
-			R: "BDAT 12 LAST\r\nS: x\r\n\r\n.\r\n\n"
+			R: "BDAT 13 LAST\r\nS: x\r\n\r\n.\r\n\r\n"
 			S: 250 2.0.0 accepted as id1
-		`, "S: x\r\n\r\n.\r\n\n"},
+		`, "S: x\r\n\r\n.\r\n\r\n"},
 		{"three", `
 			R: "BDAT 4\r\nS: xBDAT 6\r\n\r\n\r\nabBDAT 0 LAST\r\nNOOP\r\n"
 			S: 250 2.0.0 * octets received
@@ -349,7 +465,7 @@ func TestHostileCommands(t *testing.T) {
 		{"size of no number", "C: MAIL FROM:<> SIZE=x", "501 5.5.4 *"},
 		{"size of 30 digits", "C: MAIL FROM:<> SIZE=999999999999999999999999999999", "552 5.3.4 a message has at most 52428800 octets"},
 		{"a size of 5 GB", "C: MAIL FROM:<> SIZE=5000000000", "552 5.3.4 *"},
-		{"a parameter of another server", "C: MAIL FROM:<> XFOO=1", "500 5.5.4 *"},
+		{"a parameter of another server", "C: MAIL FROM:<> XFOO=1", "555 5.5.4 *"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -38,6 +38,7 @@ type wire struct {
 	pending []byte       // of it, what go-smtp has not read yet
 	errors  int          // wrong commands so far
 	chunks  *spool.Spool // of BDAT, so far; nil without any
+	ends    *lineEnds    // of the message in chunks
 
 	swallow  int         // replies of go-smtp that the client does not get
 	over     atomic.Bool // we have said goodbye
@@ -92,7 +93,11 @@ func (w *wire) next() ([]byte, error) {
 			w.say(421, "4.7.0", "too many errors")
 			return nil, io.EOF
 		}
-		line, err := w.line()
+		line, bare, err := w.line()
+		if err == nil && bare && w.c.refusesBare() {
+			w.say(500, "5.5.2", "bare LF received: commands end with CR LF")
+			return nil, io.EOF
+		}
 		if err != nil {
 			return nil, w.ending(err)
 		}
@@ -107,8 +112,8 @@ func (w *wire) next() ([]byte, error) {
 
 var errLongLine = errors.New("command line too long")
 
-// line reads a command without its line end.
-func (w *wire) line() (string, error) {
+// line reads a command without its line end, and reports whether that was an LF alone.
+func (w *wire) line() (text string, bare bool, err error) {
 	w.conn.ReadUntil(time.Now().Add(w.c.s.cfg.Limits.CommandTimeout))
 	defer w.conn.ReadUntil(time.Time{})
 	var line []byte
@@ -116,14 +121,14 @@ func (w *wire) line() (string, error) {
 		part, err := w.r.ReadSlice('\n')
 		line = append(line, part...)
 		if len(line) > w.c.s.cfg.Limits.CommandLine {
-			return "", errLongLine
+			return "", false, errLongLine
 		}
 		if err == nil {
-			line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
-			return string(line), nil
+			line, ended := bytes.CutSuffix(line[:len(line)-1], []byte("\r"))
+			return string(line), !ended, nil
 		}
 		if err != bufio.ErrBufferFull {
-			return "", err
+			return "", false, err
 		}
 	}
 }
@@ -174,6 +179,9 @@ func (w *wire) look(line string) []byte {
 		return []byte(line + "\r\n")
 	case "STARTTLS":
 		w.startTLS(arg)
+		return nil
+	case "XCLIENT":
+		w.xclient(arg)
 		return nil
 	case "QUIT", "NOOP", "VRFY", "HELP", "EXPN":
 		return []byte(line + "\r\n")
@@ -233,11 +241,18 @@ func (w *wire) path(verb, arg, prefix string) []byte {
 	if !ok || path == "" && verb == "RCPT" {
 		return w.wrong(501, "5.1.3", "write "+verb+" "+prefix+"<address>")
 	}
-	if verb == "MAIL" && w.tooLarge(params) {
-		w.say(552, "5.3.4", fmt.Sprintf("a message has at most %d octets", w.c.s.cfg.Limits.MessageSize))
+	p, no := w.parameters(verb, params)
+	if no != nil {
+		w.say(no.Code, no.Enhanced, no.Text)
 		return nil
 	}
-	w.c.path = path
+	before := ""
+	if verb == "MAIL" {
+		if before, ok = w.greeted(); !ok {
+			return nil
+		}
+	}
+	w.c.path, w.c.parameters = path, p
 	switch {
 	case verb == "RCPT":
 		path = "r" + strconv.Itoa(w.c.nextPlace()) + placeholder
@@ -247,25 +262,11 @@ func (w *wire) path(verb, arg, prefix string) []byte {
 	default:
 		w.c.another()
 	}
-	return []byte(verb + " " + prefix + "<" + path + ">" + params + "\r\n")
+	return []byte(before + verb + " " + prefix + "<" + path + ">\r\n")
 }
 
 // placeholder cannot come from a client, for control characters are refused.
 const placeholder = "@\x01"
-
-// tooLarge reports whether a SIZE parameter (RFC 1870) announces more than we take. What is no number is left to go-smtp.
-func (w *wire) tooLarge(params string) bool {
-	for _, p := range strings.Fields(params) {
-		name, value, _ := strings.Cut(p, "=")
-		if !strings.EqualFold(name, "SIZE") || value == "" || strings.Trim(value, "0123456789") != "" {
-			continue
-		}
-		if size, err := strconv.ParseInt(value, 10, 64); err != nil || size > w.c.s.cfg.Limits.MessageSize {
-			return true
-		}
-	}
-	return false
-}
 
 // cutPath splits "<path> parameters" (RFC 5321, 4.1.2) and returns the mailbox as written, without angle brackets and
 // without a source route, which is ignored as appendix F.2 demands. Angle brackets may be missing.
@@ -342,11 +343,14 @@ func (w *wire) bdat(arg string) []byte {
 		return nil
 	}
 	if w.chunks == nil {
-		w.chunks = spool.New(w.c.spooling())
+		w.chunks, w.ends = spool.New(w.c.spooling()), &lineEnds{}
 	}
 	rest := &io.LimitedReader{R: w.r, N: int64(size)}
 	src := &source{r: rest}
-	_, err = io.Copy(w.chunks, src)
+	_, err = io.Copy(mended{w.chunks, w.ends}, src)
+	if err == nil && last {
+		_, err = io.WriteString(w.chunks, w.ends.end())
+	}
 	if src.err == nil && err == nil && rest.N > 0 {
 		src.err = io.ErrUnexpectedEOF
 	}
@@ -362,7 +366,9 @@ func (w *wire) bdat(arg string) []byte {
 	}
 	m := w.chunks
 	w.chunks = nil // it is closed there
-	w.sayAll(w.c.finish(session{w.c, w}, m))
+	for _, r := range w.c.finish(session{w.c, w}, m, w.ends) {
+		w.say(r.Code, r.Enhanced, r.Text)
+	}
 	return w.forget()
 }
 
@@ -453,7 +459,7 @@ func (w *wire) startTLS(arg string) {
 	next.errors = w.errors
 	next.swallow = 1 // the greeting has been said
 	w.detached.Store(true)
-	w.c.secure(next)
+	w.c.goOn(next)
 }
 
 // Write writes a line of a reply of go-smtp.
@@ -478,7 +484,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if code >= 400 {
 		w.refused = strings.TrimSpace(string(p))
 	}
-	_, err := w.conn.Write(w.words(p, code))
+	_, err := w.conn.Write(w.words(p, code)) // of nothing: nothing
 	if err != nil || code == 421 {
 		w.over.Store(true)
 	}
@@ -510,7 +516,13 @@ func (w *wire) words(p []byte, code int) []byte {
 	case code == 250 && w.verb == "RCPT":
 		return []byte("250 2.1.5 recipient ok\r\n")
 	case code == 250 && (w.verb == "EHLO" || w.verb == "LHLO") && bytes.HasPrefix(p[4:], []byte("SIZE ")):
-		return fmt.Appendf(nil, "%sSIZE %d\r\n", p[:4], w.c.s.cfg.Limits.MessageSize)
+		var more []byte
+		if w.c.mayState() {
+			more = fmt.Appendf(nil, "250-XCLIENT %s\r\n", xclientAttributes)
+		}
+		return fmt.Appendf(more, "%sSIZE %d\r\n", p[:4], w.c.s.cfg.Limits.MessageSize)
+	case code == 250 && w.verb == "EHLO" && string(p) == "250-DSN\r\n" && !w.c.offersDSN():
+		return nil
 	case bytes.Contains(p, []byte(placeholder+">")):
 		before, rest, _ := bytes.Cut(p, []byte("<r"))
 		place, after, _ := bytes.Cut(rest, []byte(placeholder+">"))
