@@ -78,14 +78,14 @@ const (
 
 	// About files.
 
-	KindBadName   = "bad-name"     // control characters, directions of writing, or a path in a file name; What says which
-	KindTwoNames  = "two-names"    // filename and name differ: readers differ in which they show; What is the name not taken
-	KindUUEncode  = "uuencode"     // a file in the midst of text; What is its name
-	KindBadUU     = "bad-uuencode" // it does not end as it should; What is its name
-	KindYEnc      = "yenc"         // a file in yEnc, not decoded; What is its name
-	KindTNEF      = "tnef"         // Outlook's envelope (winmail.dat); the files in it are among the attachments
-	KindBadTNEF   = "bad-tnef"     // it is damaged or goes over a limit; What says how
-	KindManyFiles = "too-many-files"
+	KindBadName   = "bad-name"       // control characters, a direction of writing or a path in a file name
+	KindTwoNames  = "two-names"      // filename and name differ, and readers take either; What is the other
+	KindUUEncode  = "uuencode"       // a file in the midst of text; What is its name
+	KindBadUU     = "bad-uuencode"   // it does not end as it should; What is its name
+	KindYEnc      = "yenc"           // a file in yEnc, not decoded; What is its name
+	KindTNEF      = "tnef"           // Outlook's envelope (winmail.dat); the files in it are among the attachments
+	KindBadTNEF   = "bad-tnef"       // it is damaged or goes over a limit; What says how
+	KindManyFiles = "too-many-files" // more than twice Limits.Parts; the rest is not listed
 
 	// About reading the mail.
 
