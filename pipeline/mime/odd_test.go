@@ -326,12 +326,15 @@ var twoFiles = tnef(
 	attribute(tnefAttachment, "rend"), attribute(tnefTitle, "LONGNA~1.PDF\x00"), attribute(tnefData, "world"),
 	attribute(tnefProperties, properties(property(0x102, 0x8001, "x"), []byte{3, 0, 5, 0x37, 1, 0, 0, 0}, property(0x1f, mapiLongFilename, "long näme.pdf"),
 		property(0x1e, mapiMIMETag, "Application/PDF\x00"))),
+	attribute(tnefAttachment, "rend"),
+	attribute(tnefProperties, properties(property(0x0d, mapiData, "0123456789abcdefinside"), property(0x1e, mapiFilename, "object\x00"))),
 )
 
 func TestTNEF(t *testing.T) {
 	m := parse(t, winmail(twoFiles))
 	list := m.Attachments()
-	equal(t, "files", list[1:], []Attachment{{"Пр.doc", "application/octet-stream", 5, sum256("hello")}, {"long näme.pdf", "application/pdf", 5, sum256("world")}})
+	equal(t, "files", list[1:], []Attachment{{"Пр.doc", "application/octet-stream", 5, sum256("hello")}, {"long näme.pdf", "application/pdf", 5, sum256("world")},
+		{"object", "application/octet-stream", 6, sum256("inside")}})
 	equal(t, "envelope", list[0].Name, "winmail.dat")
 	equal(t, "anomalies", kinds(m), []string{"tnef 1"})
 	for n := range twoFiles { // cut off anywhere, it is found out, and nothing is lost that was there

@@ -24,6 +24,7 @@ const (
 	mapiFilename     = 0x3704
 	mapiLongFilename = 0x3707
 	mapiMIMETag      = 0x370e
+	mapiData         = 0x3701
 )
 
 // A tnefReader lists the files in Outlook's envelope, usually called winmail.dat.
@@ -69,7 +70,7 @@ func (t *tnefReader) read() error {
 }
 
 func (t *tnefReader) attribute(id uint32, length int64) error {
-	const mostProperties = 64 << 10 // octets of properties that are looked at; a file's content may be among them
+	const mostProperties = 2 << 20 // octets of properties that are looked at; a file's content may be among them
 	switch id {
 	case tnefAttachment:
 		if len(t.files) == t.most {
@@ -161,6 +162,15 @@ func (t *tnefReader) properties(raw []byte, f *Attachment) {
 			value, ok := p.value(kind &^ 0x1000)
 			if !ok {
 				return
+			}
+			if id == mapiData && f.SHA256 == "" {
+				if kind == 0x0d { // an object has the name of its interface before it
+					value = value[min(len(value), 16):]
+				}
+				h := sha256.New()
+				h.Write(value)
+				f.Size, f.SHA256 = int64(len(value)), sum(h)
+				continue
 			}
 			var text string
 			switch kind {
