@@ -118,6 +118,27 @@ type Ruler interface {
 	ShadowRules() []string // those of them that are recorded only
 }
 
+// A Doer is a stage that says what it may want besides final verdicts, for those who ask whether a door can do it.
+type Doer interface {
+	Does() []Deed // those of shadow rules are left out
+}
+
+// A Deed is something that a stage may want done besides a final verdict, and its place in the stage's step.
+type Deed struct {
+	At   int
+	Kind DeedKind
+}
+
+// A DeedKind names what a Deed is.
+type DeedKind string
+
+const (
+	DoesFile DeedKind = "file" // an Effect that files into a folder
+	DoesFlag DeedKind = "flag" // an Effect that sets flags
+	DoesEdit DeedKind = "edit" // an Edit
+	DoesJunk DeedKind = "junk" // an Effect that files into the junk folder, for its score
+)
+
 // A Resolver asks the DNS. Its errors are *net.DNSError: IsNotFound says that the name or the type does not exist;
 // IsTimeout and IsTemporary say that the question stays open.
 type Resolver interface {

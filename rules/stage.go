@@ -181,6 +181,25 @@ func (s *ruleset) shadowRules() (names []string) {
 	return names
 }
 
+// Does implements pipeline.Doer.
+func (st *stage) Does() (all []pipeline.Deed) {
+	for _, x := range st.rules {
+		if x.shadow {
+			continue
+		}
+		if x.folder != "" {
+			all = append(all, pipeline.Deed{At: x.at, Kind: pipeline.DoesFile})
+		}
+		if len(x.flags) > 0 {
+			all = append(all, pipeline.Deed{At: x.at, Kind: pipeline.DoesFlag})
+		}
+		if len(x.edits) > 0 {
+			all = append(all, pipeline.Deed{At: x.at, Kind: pipeline.DoesEdit})
+		}
+	}
+	return all
+}
+
 // Terms lists the terms of the stage's conditions.
 func (st *stage) Terms() []Term {
 	out := make([]Term, len(st.terms))
@@ -282,6 +301,14 @@ func (t *thresholdStage) Reads() pipeline.Reads {
 		r.Can = append(r.Can, pipeline.Final{At: t.at, Action: pipeline.Quarantine})
 	}
 	return r
+}
+
+// Does implements pipeline.Doer.
+func (t *thresholdStage) Does() []pipeline.Deed {
+	if t.junk == 0 {
+		return nil
+	}
+	return []pipeline.Deed{{At: t.at, Kind: pipeline.DoesJunk}}
 }
 
 // ShadowRules names those of the whole step's rules that are tried only.

@@ -68,7 +68,7 @@ func (c *checkCommand) Run(p *program) error {
 
 // warnings are what an administrator should know of a configuration that is right.
 func warnings(c *config.Config, plan *pipeline.Plan) []string {
-	return append(plan.Warnings(), exposed(c.Listen.Admin)...)
+	return slices.Concat(plan.Warnings(), beyond(c, plan), exposed(c.Listen.Admin))
 }
 
 func (c *checkCommand) print(p *program, settings *config.Config, r checkResult) error {
@@ -253,4 +253,25 @@ func (c *checkCommand) envelope(m *mime.Message) (from mime.Address, to []mime.A
 		return from, nil, errors.New("the mail names no recipient; name one with --to ADDRESS")
 	}
 	return from, to, nil
+}
+
+// beyond says for each door of the configuration what it cannot do of what the plan asks for. The doors that open without
+// `listen:` are for trying things out, all of them at once.
+func beyond(c *config.Config, plan *pipeline.Plan) (all []string) {
+	if !c.HasListen() {
+		return nil
+	}
+	both := len(c.Listen.LMTP) > 0 && len(c.Listen.Milter) > 0
+	for _, door := range []pipeline.Door{pipeline.SMTP, pipeline.LMTP, pipeline.Milter} {
+		var said []string // what every socket of the door says it says once
+		for _, s := range *c.Listen.Door(string(door)) {
+			for _, x := range plan.Beyond(door, s.Refuse, both) {
+				if x = fmt.Sprintf("at the %s door %s", door, x); !slices.Contains(said, x) {
+					said = append(said, x)
+				}
+			}
+		}
+		all = append(all, said...)
+	}
+	return all
 }
