@@ -81,20 +81,14 @@ func (f *Facts) add(name string, s *shape, t reflect.Type, doc string, comment f
 		return
 	}
 	for _, x := range s.fields {
-		var inner reflect.Type
-		about := ""
-		switch {
-		case isNamed(t):
-			inner = t.Elem()
-		default:
-			field, ok := fieldNamed(t, x.name)
-			if !ok {
-				continue
-			}
-			inner, about = field.Type, comment(t, field.Name)
-			about = strings.TrimPrefix(about, field.Name+" is ")
+		if isNamed(t) {
+			f.add(name+"."+x.name, x.shape, t.Elem(), "", comment)
+			continue
 		}
-		f.add(name+"."+x.name, x.shape, inner, about, comment)
+		if field, ok := fieldNamed(t, x.name); ok {
+			about := strings.TrimPrefix(comment(t, field.Name), field.Name+" is ")
+			f.add(name+"."+x.name, x.shape, field.Type, about, comment)
+		}
 	}
 }
 

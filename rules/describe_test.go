@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -106,5 +107,35 @@ func TestDescribeIsComplete(t *testing.T) {
 		if !slices.Contains(operators, op) {
 			t.Errorf("the operator %s is not described", op)
 		}
+	}
+}
+
+// The stages of a step say what its rules and thresholds may do, shadow rules left out.
+func TestDoes(t *testing.T) {
+	inline, err := ParseInline(`
+- {name: a, when: 'has("X")', file: A, flag: [x], score: 1}
+- {name: b, when: 'rcpt.local == "me"', header: {X-B: b}}
+- {name: c, when: 'has("Y")', file: C, header: {X-C: c}, shadow: true}
+- {name: d, when: 'has("Z")', reject: true}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := DefaultConfig()
+	c.Rules, c.Junk, c.Reject = inline, 5, 9
+	stages, err := New(c, pipeline.Env{Name: "rules", Before: []pipeline.Before{{Name: "rules"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []pipeline.Deed
+	for _, s := range stages {
+		got = append(got, s.(pipeline.Doer).Does()...)
+	}
+	slices.SortFunc(got, func(a, b pipeline.Deed) int {
+		return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Kind, b.Kind))
+	})
+	want := []pipeline.Deed{{At: 0, Kind: pipeline.DoesFile}, {At: 0, Kind: pipeline.DoesFlag}, {At: 1, Kind: pipeline.DoesEdit}, {At: 4, Kind: pipeline.DoesJunk}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -29,6 +29,8 @@ func TestReadme(t *testing.T) {
 		"sluice explain hello@example.org":                  "outcome    delivered to INBOX",
 		"sluice check -c examples/first/sluice.yaml --to":   "would be   quarantined",
 		"sluice check -c examples/first/sluice.yaml --from": "would be   refused: 550 5.7.1 this did not come from the bank",
+		"sluice -c examples/alone.yaml reference --rules":   "dnsbl.zen.listed",
+		"sluice reference dnsbl":                            "#lists: {zen: {zone: zen.spamhaus.org}}",
 		"sluice quarantine list":                            "Claim your prize!!!",
 		"sluice quarantine show":                            "You only have to click.",
 		"sluice quarantine release":                         "delivered to me@localhost",

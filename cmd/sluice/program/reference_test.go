@@ -127,7 +127,7 @@ func TestSchema(t *testing.T) {
 		{"lisen: {}", "lisen"},
 		{"speak: never", "speak"},
 		{"trusted: 192.0.2.1", "trusted"},
-		{"listen: {smtp: [{addres: \":25\"}]}", "listen.smtp[0]"},
+		{"listen: {smtp: [{adress: \":25\"}]}", "listen.smtp[0]"},
 		{"limits: {recipients: many}", "limits.recipients"},
 		{"limits: {message_size: 10 bags}", "limits.message_size"},
 		{"limits: {read_timeout: soon}", "limits.read_timeout"},
@@ -183,8 +183,8 @@ func validate(t *testing.T, path string, s map[string]any, x any) (wrong []strin
 		text, isText := x.(string)
 		bad = bad || isText && !regexp.MustCompile(pattern).MatchString(text)
 	}
-	if any, ok := s["anyOf"].([]any); ok {
-		bad = bad || !slices.ContainsFunc(any, func(one interface{}) bool { return len(validate(t, path, object(one), x)) == 0 })
+	if either, ok := s["anyOf"].([]any); ok {
+		bad = bad || !slices.ContainsFunc(either, func(one any) bool { return len(validate(t, path, object(one), x)) == 0 })
 	}
 	switch x := x.(type) {
 	case map[string]any:

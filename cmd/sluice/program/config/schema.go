@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"io/fs"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -40,9 +41,7 @@ func stepSchema(k pipeline.Kind) schema {
 	onError := k.OnError
 	s := objectSchemaOf(common{Name: k.Name, OnError: &onError})
 	if v, ok := kindConfig(k); ok {
-		for key, x := range objectSchema(v, v)["properties"].(schema) {
-			s["properties"].(schema)[key] = x
-		}
+		maps.Copy(s["properties"].(schema), objectSchema(v, v)["properties"].(schema))
 	}
 	s["description"] = k.Doc
 	return s

@@ -14,7 +14,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -28,8 +27,8 @@ const module = "sluice"
 // facts of scanners, which have a `json` tag: by package path, type and field, "sluice/rules.Config.Files". A setting
 // without a comment is not in it.
 func Read(root string) (map[string]string, error) {
-	comments := map[string]string{}
-	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+	comments, tree := map[string]string{}, os.DirFS(root)
+	err := fs.WalkDir(tree, ".", func(file string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			// Others may work in the tree: what has gone meanwhile has no comments.
@@ -38,26 +37,22 @@ func Read(root string) (map[string]string, error) {
 			}
 			return err
 		case d.IsDir():
-			if name := d.Name(); file != root && (name[0] == '.' || name == "testdata" || name == "examples" || name == "sluice-data") {
-				return filepath.SkipDir
+			if name := d.Name(); file != "." && (name[0] == '.' || name == "testdata" || name == "examples" || name == "sluice-data") {
+				return fs.SkipDir
 			}
 			return nil
 		case !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
 			return nil
 		}
-		text, err := os.ReadFile(file)
+		text, err := fs.ReadFile(tree, file)
 		if err != nil || !bytes.Contains(text, []byte("`yaml:\"")) && !bytes.Contains(text, []byte("`json:\"")) {
-			return err
-		}
-		folder, err := filepath.Rel(root, filepath.Dir(file))
-		if err != nil {
 			return err
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), file, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
-		read(comments, path.Join(module, filepath.ToSlash(folder)), f)
+		read(comments, path.Join(module, path.Dir(file)), f)
 		return nil
 	})
 	return comments, err
