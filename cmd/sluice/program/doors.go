@@ -61,9 +61,10 @@ const refusing = "lmtp refuse"
 func (s *service) protocols(x *setup) map[string]protocol {
 	c, h := x.config, s.house
 	store := h.space.Store(h.metrics.Store(h.store))
-	mail := func(lmtp, refuse bool, limits smtp.Limits) server {
+	mail := func(lmtp, refuse bool, limits smtp.Limits, believe func(*listen.Conn) bool) server {
 		return smtp.New(smtp.Config{
-			LMTP: lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: s.plan,
+			Believe: believe,
+			LMTP:    lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: s.plan,
 			Directory: h.users, Store: store, Quarantine: h.quarantine, Recall: h.recall, Handover: s.handover,
 			Space: h.space.Room, Resolver: x.resolver, Trusted: s.trusted, Limits: limits, SpoolDir: s.spool,
 			MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log,
@@ -90,9 +91,13 @@ func (s *service) protocols(x *setup) map[string]protocol {
 	forLMTP := options("lmtp", smtp.Busy, smtp.Goodbye, true)
 	forIMAP, forPOP3 := options("imap", imap.Busy, imap.Goodbye, true), options("pop3", pop3.Busy, pop3.Goodbye, true)
 	return map[string]protocol{
-		"smtp":   {server: mail(false, false, c.Limits.SMTP), options: options("smtp", smtp.Busy, smtp.Goodbye, true)},
-		"lmtp":   {server: mail(true, false, c.Limits.LMTP), options: forLMTP},
-		refusing: {server: mail(true, true, c.Limits.LMTP), options: forLMTP},
+		"smtp": {server: mail(false, false, c.Limits.SMTP, nil), options: options("smtp", smtp.Busy, smtp.Goodbye, true)},
+		"lmtp": {server: mail(true, false, c.Limits.LMTP, nil), options: forLMTP},
+		"deliver": {
+			server:  mail(true, false, c.Limits.LMTP, s.believes),
+			options: options("deliver", smtp.Busy, smtp.Goodbye, false), tls: listen.NoTLS,
+		},
+		refusing: {server: mail(true, true, c.Limits.LMTP, nil), options: forLMTP},
 		"milter": {server: asking, options: options("milter", "", "", false), tls: listen.NoTLS},
 		"imap":   {server: readers, options: forIMAP},
 		"imaps":  {server: readers, options: forIMAP, tls: listen.Implicit},
@@ -176,9 +181,11 @@ func (d *doors) renew(sockets config.Listen, protocols map[string]protocol) (tur
 		s := x.socket
 		key := x.name + " " + s.Address
 		var named []config.Socket
-		for _, y := range *sockets.Door(x.name) {
-			if y.Address == s.Address {
-				named = append(named, y)
+		if all := sockets.Door(x.name); all != nil { // deliver's is ours, no configuration names it
+			for _, y := range *all {
+				if y.Address == s.Address {
+					named = append(named, y)
+				}
 			}
 		}
 		if len(named) > 0 {

@@ -32,6 +32,7 @@ type commands struct {
 	Serve      serveCommand      `cmd:"" help:"Receive, decide, file and serve mail."`
 	Reload     reloadCommand     `cmd:"" help:"Have the running serve read its configuration again; nothing is dropped."`
 	Check      checkCommand      `cmd:"" help:"Check the configuration; with a mail, say what would be decided about it."`
+	Deliver    deliverCommand    `cmd:"" help:"Hand a mail on standard input to the running server."`
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
@@ -52,7 +53,8 @@ type program struct {
 	dataFolder string // --data
 }
 
-// Main runs the command line and ends the process: 0 for success, 1 for an error, 2 for a command line that is none.
+// Main runs the command line and ends the process: 0 for success, 1 for an error, 2 for a command line that is none;
+// deliver has codes of its own.
 // kinds are the kinds of stages that a configuration may use.
 func Main(kinds ...pipeline.Kind) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -77,7 +79,7 @@ func (p *program) run(args []string) int {
 	chosen, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintf(p.stderr, "sluice: %v; sluice --help says what there is\n", err)
-		return 2
+		return usageExit(err)
 	}
 	p.configFile, p.dataFolder = c.Config, c.Data
 	if err := chosen.Run(p); err != nil {
@@ -100,6 +102,10 @@ func (p *program) fail(err error) int {
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintf(p.stderr, "sluice: %s\n", config.Printable(strings.TrimSuffix(line, "\n")))
 		}
+	}
+	var e *exit
+	if errors.As(err, &e) {
+		return e.code
 	}
 	return 1
 }

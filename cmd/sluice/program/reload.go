@@ -50,7 +50,8 @@ type setup struct {
 	config       *config.Config
 	certificates certificates
 	resolver     admin.Resolver
-	users        *users.Users // nil in the first: the house has opened them
+	users        *users.Users    // nil in the first: the house has opened them
+	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
 	warnings     []string
 }
@@ -111,12 +112,13 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 		}
 		made.resolver = s.house.metrics.Resolver(asking)
 	}
-	var planErr error
+	var planErr, believeErr error
+	made.believed, believeErr = deliverUsers(c)
 	made.plan, planErr = plan(c, c.Pipeline, pipeline.Env{
 		Log: s.log, Now: s.program.now, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records,
 	})
-	if err := errors.Join(planErr, certificateErr, usersErr); err != nil {
+	if err := errors.Join(planErr, certificateErr, usersErr, believeErr); err != nil {
 		return nil, err
 	}
 	if err := s.house.journal.Plan(s.ctx, made.plan.Version(), made.plan.Text()); err != nil {
@@ -201,6 +203,7 @@ func (s *service) needsRestart(c *config.Config, sockets config.Listen) (names [
 		was, now any
 	}{
 		{"data", s.started.Data, c.Data},
+		{"deliver_group", s.started.DeliverGroup, c.DeliverGroup},
 		{"limits.disk_free", s.started.Limits.DiskFree, c.Limits.DiskFree},
 		{"limits.disk_inodes", s.started.Limits.DiskInodes, c.Limits.DiskInodes},
 		{"limits.accounts", s.started.Limits.Accounts, c.Limits.Accounts},

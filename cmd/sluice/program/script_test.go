@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,6 +48,13 @@ func TestScripts(t *testing.T) {
 			"send":       sendScript,
 			"greeting":   greetingScript,
 			"hangup":     hangupScript,
+			"as":         asScript,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no condition %q", name)
 		},
 	})
 }
@@ -150,6 +158,20 @@ func environment(ts *testscript.TestScript) []string {
 }
 
 func start(dir string, env []string, out io.Writer, name string, args ...string) (*running, error) {
+	r := &running{cmd: exec.Command(executable(env, name), args...), log: newWatched(), exited: make(chan error, 1)}
+	r.cmd.Dir, r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = dir, env, out, r.log
+	if err := r.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // until the program has ended
+		r.exited <- r.cmd.Wait()
+		close(r.exited)
+	}()
+	return r, nil
+}
+
+// executable returns the path of a program: the last PATH of env counts.
+func executable(env []string, name string) string {
 	path := name
 	for _, e := range env {
 		if dirs, ok := strings.CutPrefix(e, "PATH="); ok {
@@ -161,16 +183,7 @@ func start(dir string, env []string, out io.Writer, name string, args ...string)
 			}
 		}
 	}
-	r := &running{cmd: exec.Command(path, args...), log: newWatched(), exited: make(chan error, 1)}
-	r.cmd.Dir, r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = dir, env, out, r.log
-	if err := r.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { // until the program has ended
-		r.exited <- r.cmd.Wait()
-		close(r.exited)
-	}()
-	return r, nil
+	return path
 }
 
 func isExecutable(path string) bool {
@@ -237,6 +250,37 @@ func staleScript(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(syscall.Close(fd))
 	if _, err := os.Lstat(path); err != nil {
 		ts.Fatalf("%s", fmt.Sprint(err))
+	}
+}
+
+// [!] as UID GID STDIN PROGRAM ARGS… runs a program as somebody else with a file as its standard input.
+func asScript(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 4 {
+		ts.Fatalf("usage: as UID GID STDIN PROGRAM ARGS…")
+	}
+	uid, err := strconv.ParseUint(args[0], 10, 32)
+	ts.Check(err)
+	gid, err := strconv.ParseUint(args[1], 10, 32)
+	ts.Check(err)
+	in, err := os.Open(ts.MkAbs(args[2]))
+	ts.Check(err)
+	defer in.Close()
+	env := environment(ts)
+	path := executable(env, args[3])
+	for _, dir := range []string{ts.MkAbs("."), filepath.Dir(path)} { // others may pass through
+		for ; len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
+			info, err := os.Stat(dir)
+			ts.Check(err)
+			ts.Check(os.Chmod(dir, info.Mode().Perm()|0o011))
+		}
+	}
+	cmd := exec.Command(path, args[4:]...)
+	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), env, in, ts.Stdout(), ts.Stderr()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	err = cmd.Run()
+	fmt.Fprintf(ts.Stdout(), "exit %d\n", cmd.ProcessState.ExitCode())
+	if (err != nil) != neg {
+		ts.Fatalf("%s: %v", strings.Join(args, " "), err)
 	}
 }
 

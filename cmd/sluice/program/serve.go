@@ -127,11 +127,16 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	if err != nil {
 		return err
 	}
-	if err := s.doors.open(p.ctx, sockets, s.protocols(first), inherited); err != nil {
+	protocols := s.protocols(first)
+	if err := s.doors.open(p.ctx, sockets, protocols, inherited); err != nil {
 		return err
 	}
 	for _, name := range inherited.Left() {
 		s.log.Warn("systemd has opened a socket that no listener names; listen: {DOOR: [systemd:NAME]} would", "name", name)
+	}
+	if err := s.openDeliver(protocols["deliver"]); err != nil {
+		s.doors.closeAll()
+		return err
 	}
 	orders, err := s.openControl()
 	if err != nil {

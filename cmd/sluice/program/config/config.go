@@ -50,6 +50,12 @@ type Config struct {
 	// Listen names the sockets of each door. With it only the doors named here open; without it the loopback doors
 	// smtp 2525, lmtp 2424, milter 8891, imap 1143, imaps 1993, pop3 1110 and pop3s 1995 do.
 	Listen Listen `yaml:"listen"`
+	// DeliverGroup is the group whose members may use `sluice deliver` besides root and whoever runs the server: its socket
+	// DATA/run/deliver.sock is theirs, and DATA and DATA/run let them through. Default: nobody else.
+	DeliverGroup string `yaml:"deliver_group"`
+	// DeliverUsers are users, by name or number, who are believed when their `sluice deliver` says with --client-ip and
+	// --helo who brought the mail; root and whoever runs the server always are.
+	DeliverUsers []string `yaml:"deliver_users"`
 	// TLS holds the certificates for all doors. Default: a self-signed one, made once and kept in the data folder.
 	TLS TLS `yaml:"tls"`
 	// Limits bound what a client, a message and the program may use.
