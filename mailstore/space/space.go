@@ -41,6 +41,7 @@ type Guard struct {
 	mu    sync.Mutex
 	asked time.Time
 	least Free
+	let   int64 // octets of messages let in since
 	known bool
 	low   bool
 }
@@ -60,12 +61,13 @@ func New(c Config) *Guard {
 }
 
 // Room returns nil if there is room for a message of size octets (0: unknown), else an error that wraps
-// mailstore.ErrFull. Where the system does not say how much is free, there is room: writing will tell.
+// mailstore.ErrFull. What was let in since the system was asked counts as written. Where the system does not say how much is free, there is room: writing will tell.
 func (g *Guard) Room(size int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.look()
-	if !g.known || !g.low && (g.c.Octets <= 0 || g.least.Octets-g.c.Octets >= size) {
+	if !g.known || !g.low && (g.c.Octets <= 0 || g.least.Octets-g.c.Octets-g.let >= size) {
+		g.let += size
 		return nil
 	}
 	return fmt.Errorf("%d octets and %d inodes free: %w", g.least.Octets, g.least.Inodes, mailstore.ErrFull)
@@ -87,7 +89,7 @@ func (g *Guard) look() {
 		return
 	}
 	g.asked = now
-	g.known = false
+	g.known, g.let = false, 0
 	where := ""
 	for _, folder := range g.c.Folders {
 		f, err := g.c.Stat(folder)

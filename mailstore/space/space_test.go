@@ -101,11 +101,21 @@ func TestAskedOnceASecond(t *testing.T) {
 func TestRoomForOneMessage(t *testing.T) {
 	d := &disks{free: map[string]Free{"data": {1000, 0, 0}}} // this one counts no inodes
 	g := d.guard(100, 10, "data")
+	if err := g.Room(901); !errors.Is(err, mailstore.ErrFull) {
+		t.Errorf("901 octets would leave 99: %v", err)
+	}
 	if err := g.Room(900); err != nil {
 		t.Errorf("900 octets of 1000: %v", err)
 	}
-	if err := g.Room(901); !errors.Is(err, mailstore.ErrFull) {
-		t.Errorf("901 octets would leave 99: %v", err)
+	if err := g.Room(1); !errors.Is(err, mailstore.ErrFull) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := g.Room(0); err != nil {
+		t.Errorf("a message of unknown size: %v", err)
+	}
+	d.now = d.now.Add(time.Second) // nothing of it was written
+	if err := g.Room(1); err != nil {
+		t.Error(err)
 	}
 	if l := d.lines(); l != nil {
 		t.Errorf("a message that is too large for now rings no alarm: %v", l)
