@@ -16,10 +16,11 @@ var migrations = []string{
 }
 
 const (
-	selectName     = `SELECT name FROM accounts WHERE name = $1`
 	selectDomain   = `SELECT name FROM accounts WHERE domain = $1 LIMIT 1`
 	selectFirst    = `SELECT name FROM accounts ORDER BY number, name LIMIT 1`
 	selectPassword = `SELECT password FROM accounts WHERE name = $1`
+	// It differs after another connection has committed. (SQLite; elsewhere: a row that a trigger counts in.)
+	selectVersion  = `PRAGMA data_version`
 	selectQuota    = `SELECT quota FROM accounts WHERE name = $1`
 	selectAccounts = `SELECT name, quota, created FROM accounts ORDER BY domain, name`
 	insertAccount  = `INSERT INTO accounts (name, domain, number, password, created)

@@ -59,8 +59,7 @@ type Users struct {
 	logins *verified
 	ours   map[string]bool // domains listed and domains of aliases
 
-	// Asked several times for each mail: parsing them would cost more than answering.
-	name, quota *sql.Stmt
+	known known // asked several times for each mail
 }
 
 // Open opens the accounts and checks the configuration against them. Its error names every alias that leads nowhere or
@@ -86,22 +85,17 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	if err != nil {
 		return nil, err
 	}
-	u.db = db
-	for text, stmt := range map[string]**sql.Stmt{selectName: &u.name, selectQuota: &u.quota} {
-		if *stmt, err = db.PrepareContext(ctx, text); err != nil { //nolint:sqlclosecheck // they live as long as db
-			return nil, errors.Join(db.Explain(err), db.Close())
-		}
-	}
+	u.db, u.known.db = db, db
 	if !c.Loose {
 		if err := u.CheckAliases(ctx); err != nil {
-			return nil, errors.Join(err, db.Close())
+			return nil, errors.Join(err, u.Close())
 		}
 	}
 	return u, nil
 }
 
 // Close releases the file.
-func (u *Users) Close() error { return u.db.Close() }
+func (u *Users) Close() error { return errors.Join(u.known.close(), u.db.Close()) }
 
 // checkConfig checks what needs no accounts.
 func (u *Users) checkConfig() error {
@@ -324,11 +318,11 @@ func (u *Users) account(ctx context.Context, address string) (string, error) {
 
 // exact returns name if there is an account of that name, else "".
 func (u *Users) exact(ctx context.Context, name string) (account string, err error) {
-	err = u.name.QueryRowContext(ctx, name).Scan(&account)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
+	r, err := u.known.get(ctx, name)
+	if err != nil || !r.exists {
+		return "", err
 	}
-	return account, u.db.Explain(err)
+	return name, nil
 }
 
 // local reports whether mail for a domain is ours to keep.
@@ -500,9 +494,9 @@ func (u *Users) Exists(ctx context.Context, account string) (bool, error) {
 // Quota returns how many octets of mail an account may keep; 0: as much as there is room for. Errors:
 // mailstore.ErrNoAccount.
 func (u *Users) Quota(ctx context.Context, account string) (octets int64, err error) {
-	err = u.quota.QueryRowContext(ctx, account).Scan(&octets)
-	if errors.Is(err, sql.ErrNoRows) {
+	r, err := u.known.get(ctx, account)
+	if err == nil && !r.exists {
 		return 0, fmt.Errorf("%s: %w", account, mailstore.ErrNoAccount)
 	}
-	return octets, u.db.Explain(err)
+	return r.quota, err
 }

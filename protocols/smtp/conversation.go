@@ -341,7 +341,8 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	if !ascii(s.path) && !t.wants.UTF8 {
 		return reply(553, "5.6.7", "that address needs SMTPUTF8")
 	}
-	accounts, no, why := s.resolve(r.Address)
+	ctx := mailstore.AtOneMoment(s.ctx())
+	accounts, no, why := s.resolve(ctx, r.Address)
 	if no.Code != 0 {
 		s.refuse(r, no, why)
 		return replyError(s.countUnknown(no))
@@ -357,7 +358,7 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 			taken.accounts = append(taken.accounts, i) // named twice
 			continue
 		}
-		no := s.room(r)
+		no := s.room(ctx, r)
 		switch {
 		case no.Code == 0:
 			fit = append(fit, r)
@@ -387,11 +388,11 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 }
 
 // resolve returns the accounts of an address, or why there are none.
-func (s session) resolve(a pipeline.Address) (accounts []string, no pipeline.Reply, why string) {
+func (s session) resolve(ctx context.Context, a pipeline.Address) (accounts []string, no pipeline.Reply, why string) {
 	if m := a.Mailbox(); strings.ContainsAny(m, "/\x00") || strings.Contains(m, "..") || strings.HasPrefix(m, ".") {
 		return nil, noUser, "not a name of ours"
 	}
-	accounts, err := s.s.cfg.Directory.Resolve(s.ctx(), a.Mailbox(), a.Domain)
+	accounts, err := s.s.cfg.Directory.Resolve(ctx, a.Mailbox(), a.Domain)
 	switch {
 	case err == nil && len(accounts) > 0:
 		return accounts, pipeline.Reply{}, ""
@@ -407,8 +408,8 @@ func (s session) resolve(a pipeline.Address) (accounts []string, no pipeline.Rep
 }
 
 // room asks whether the store has room for one account's copy. A reply refuses it.
-func (s session) room(r pipeline.Recipient) (no pipeline.Reply) {
-	err := s.s.cfg.Store.Room(s.ctx(), r.Account, s.tx.size)
+func (s session) room(ctx context.Context, r pipeline.Recipient) (no pipeline.Reply) {
+	err := s.s.cfg.Store.Room(ctx, r.Account, s.tx.size)
 	switch {
 	case err == nil:
 		return pipeline.Reply{}

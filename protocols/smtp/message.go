@@ -226,12 +226,14 @@ type filing struct {
 	settled    pipeline.Settlement
 	deliveries []pipeline.Delivery // by decision
 	received   time.Time
+	moment     context.Context // for questions to the store
 }
 
 func (s session) filing(id string, m *message, stored *mime.Message, decisions []pipeline.Decision) *filing {
 	return &filing{
 		session: s, id: id, m: m, stored: stored, decisions: decisions,
 		deliveries: make([]pipeline.Delivery, len(decisions)), received: s.s.cfg.Now(),
+		moment: mailstore.AtOneMoment(s.ctx()),
 	}
 }
 
@@ -294,7 +296,7 @@ func (f *filing) makeRoom() {
 		if f.settled.Dispositions[i] != pipeline.Delivered {
 			continue
 		}
-		if err := f.s.cfg.Store.Room(f.ctx(), d.Recipient.Account, f.m.Size()); err != nil {
+		if err := f.s.cfg.Store.Room(f.moment, d.Recipient.Account, f.m.Size()); err != nil {
 			f.settled.Dispositions[i], f.settled.Replies[i] = pipeline.Postponed, f.failed(err)
 			f.deliveries[i].Note = err.Error()
 		}
@@ -330,7 +332,7 @@ const filingTime = 4 * time.Minute
 
 // unbroken is a context for what must not stop half-way because the connection has ended.
 func (f *filing) unbroken() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(f.ctx()), filingTime)
+	return context.WithTimeout(context.WithoutCancel(f.moment), filingTime)
 }
 
 // hold puts the mail into quarantine for those it is held for. It returns once that would survive a power cut.
