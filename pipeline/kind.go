@@ -49,7 +49,9 @@ type Kind struct {
 	// AtDelivery says that its stages are asked where the mail is filed, not where it was scanned: after a hand-over they
 	// are asked although the record has decided.
 	AtDelivery bool
-	// Config returns a pointer to a new configuration struct with the defaults filled in.
+	// Config returns a pointer to a new configuration struct with the defaults filled in. Its fields have `yaml` tags for
+	// their keys. The reference shows their comments, or for stages of a site's own what a tag `doc:"…"` says, and where
+	// there is no default what a tag `example:"…"` says.
 	Config func() any
 	// Fact returns a value of the type that rules will see: plain strings, numbers, bools, slices, structs of them, with
 	// `json` tags for names. Where names depend on the configuration it is a Named with those names. nil: no fact.

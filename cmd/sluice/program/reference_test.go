@@ -93,7 +93,8 @@ func TestExamples(t *testing.T) {
 			return nil
 		}
 		if string(named) != output(t, folder, "reference", "--schema") {
-			t.Errorf("%s: the schema that it names is stale; %s", file, generate)
+			t.Errorf("%s: the schema that it names is stale; %s; or where the folder has a main of its own, run that "+
+				"with reference --schema >%s", file, generate, line[1])
 		}
 		for _, wrong := range invalid(t, named, text) {
 			t.Errorf("%s: its schema objects: %s", file, wrong)
