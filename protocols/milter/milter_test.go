@@ -319,9 +319,9 @@ func TestAnswersForAll(t *testing.T) {
 	}{
 		{"all refused", steps(content("a", reject("no"), "me"), content("b", reject("nor you"), "you")), "S: y 550 5.7.1 no\n", "refused", 0},
 		{"one postponed", steps(content("a", postpone, "you"), content("b", hold, "me")), "S: y 451 4.7.1 later\n", "refused", 0},
-		{"all discarded", steps(content("a", discard)), "S: d\n", "handed over", 0},
-		{"all held", steps(content("a", hold)), "S: d\n", "handed over", 1},
-		{"one refused, one discarded", steps(content("a", reject("no"), "me"), content("b", discard, "you")), "S: d\n", "handed over", 1},
+		{"all discarded", steps(content("a", discard)), "S: d\n", "done", 0},
+		{"all held", steps(content("a", hold)), "S: d\n", "done", 1},
+		{"one refused, one discarded", steps(content("a", reject("no"), "me"), content("b", discard, "you")), "S: d\n", "done", 1},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := open(t, nil, x.steps...)
