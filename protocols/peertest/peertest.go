@@ -209,8 +209,15 @@ func run(t testing.TB, stdin string, program string, args ...string) (output str
 	Need(t, program)
 	path, _ := lookPath(program)
 	cmd := exec.Command(path, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	return finish(t, cmd)
+}
+
+// finish runs cmd, which has a minute, and returns what it has said, on both streams, and its exit code.
+func finish(t testing.TB, cmd *exec.Cmd) (output string, code int) {
+	t.Helper()
 	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
+	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := start(cmd)
 	if err != nil {
 		t.Fatal(err)
@@ -220,11 +227,11 @@ func run(t testing.TB, stdin string, program string, args ...string) (output str
 	case <-time.After(time.Minute):
 		p.kill(syscall.SIGKILL)
 		<-p.done
-		t.Fatalf("%s %s takes longer than a minute; so far it said:\n%s", program, strings.Join(args, " "), out.String())
+		t.Fatalf("%s takes longer than a minute; so far it said:\n%s", cmd, out.String())
 	}
 	var exit *exec.ExitError
 	if p.err != nil && !errors.As(p.err, &exit) {
-		t.Fatalf("%s: %v", program, p.err)
+		t.Fatalf("%s: %v", cmd, p.err)
 	}
 	return out.String(), cmd.ProcessState.ExitCode()
 }
