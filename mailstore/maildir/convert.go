@@ -8,7 +8,8 @@ import (
 const bufferSize = 128 << 10
 
 // copyLF copies a message from src to dst with LF line ends and returns its size as written, and as it will be read with
-// CRLF line ends. A CR that does not stand before LF is kept.
+// CRLF line ends. A CR that stands alone is kept; before another it becomes a space: of CR CR LF a CRLF would be left in
+// the file, which readers take for a line end that is not ours to undo.
 func copyLF(dst io.Writer, src io.Reader, buf []byte) (disk, wire int64, err error) {
 	held := 0        // a CR at the start of buf that waits for what follows it
 	wroteCR := false // the last octet written was a CR
@@ -22,6 +23,7 @@ func copyLF(dst io.Writer, src io.Reader, buf []byte) (disk, wire int64, err err
 		if rerr != nil && rerr != io.EOF {
 			return disk, wire, rerr
 		}
+		loneCR(buf[:n])
 		p := dropCR(buf[:n])
 		held = 0
 		if rerr == nil && len(p) > 0 && p[len(p)-1] == '\r' {
@@ -41,6 +43,18 @@ func copyLF(dst io.Writer, src io.Reader, buf []byte) (disk, wire int64, err err
 		if held > 0 {
 			buf[0] = '\r'
 		}
+	}
+}
+
+// loneCR makes a space of each CR of p that stands before another.
+func loneCR(p []byte) {
+	for {
+		i := bytes.Index(p, []byte("\r\r"))
+		if i < 0 {
+			return
+		}
+		p[i] = ' '
+		p = p[i+1:]
 	}
 }
 

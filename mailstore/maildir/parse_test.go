@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -105,7 +106,7 @@ func FuzzUIDList(f *testing.F) {
 }
 
 // FuzzLineEnds: what is written and read again has the line ends of the wire, the sizes are right, however the reader
-// cuts it up; and what had them before is unchanged.
+// cuts it up; and what had them before is unchanged. No CR is left that could become half of a line end.
 func FuzzLineEnds(f *testing.F) {
 	for _, s := range []string{"", "a\r\nb\n", "\r", "\r\n", "\n\r\n\r", "a\r\r\nb", "\r\r\r\n\n"} {
 		f.Add([]byte(s), 3)
@@ -125,11 +126,15 @@ func FuzzLineEnds(f *testing.F) {
 		if w, err := wireSize(iotest.OneByteReader(&disk)); err != nil || w != wire {
 			t.Fatalf("%q: wireSize says %d, %v", in, w, err)
 		}
-		clean := bytes.ReplaceAll(in, []byte("\r\n"), []byte("\n"))
-		if !bytes.Contains(clean, []byte("\r\n")) {
-			if want := bytes.ReplaceAll(clean, []byte("\n"), []byte("\r\n")); !bytes.Equal(out, want) {
-				t.Fatalf("%q became %q; want %q", in, out, want)
+		want := slices.Clone(in) // of several CRs only the last is one
+		for i := range max(len(want)-1, 0) {
+			if want[i] == '\r' && want[i+1] == '\r' {
+				want[i] = ' '
 			}
+		}
+		want = bytes.ReplaceAll(want, []byte("\r\n"), []byte("\n"))
+		if want = bytes.ReplaceAll(want, []byte("\n"), []byte("\r\n")); !bytes.Equal(out, want) {
+			t.Fatalf("%q became %q; want %q", in, out, want)
 		}
 	})
 }
