@@ -27,7 +27,7 @@ const firstInherited = 3 // sd_listen_fds(3): SD_LISTEN_FDS_START
 
 // Inherit takes the sockets that the environment names (LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES, as in
 // sd_listen_fds(3)) and removes those variables. No process that we start inherits the sockets. nil if there are none
-// for this process. Call it once, before other files are opened.
+// for this process. Call it once, before a process is started.
 func Inherit() (*Inherited, error) {
 	pid, fds, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
 	var errs []error

@@ -88,7 +88,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // before anything is there to reload, so that it ends nothing
 	defer signal.Stop(hangups)
-	// Before other files are opened, and before another process is started.
+	// Before another process is started.
 	inherited, err := listen.Inherit()
 	if err != nil {
 		return err
