@@ -1,0 +1,83 @@
+-- Recipients, and what is done at the end of a message: every verdict, on one connection.
+dofile(LIB)
+
+local conn = open()
+check(mt.test_action(conn, SMFIF_ADDHDRS), "we may add header fields")
+check(mt.test_action(conn, SMFIF_CHGHDRS), "we may remove header fields")
+check(mt.test_action(conn, SMFIF_DELRCPT), "we may remove recipients")
+check(not mt.test_action(conn, SMFIF_CHGBODY), "we never change the body")
+check(not mt.test_action(conn, SMFIF_ADDRCPT), "we never add recipients")
+check(not mt.test_action(conn, SMFIF_QUARANTINE), "we never hold mail in the MTA's queue")
+client(conn, "mail.example", "192.0.2.7")
+helo(conn, "mail.example")
+
+-- recipients: refused one by one
+from(conn, "<a@sender.example>")
+rcpt(conn, "<carol@example.org>", SMFIR_REPLYCODE)
+rcpt(conn, "<dave@example.org>", SMFIR_REPLYCODE)
+rcpt(conn, "<me@example.org>")
+content(conn, "hello", "fine")
+expect(conn, SMFIR_ACCEPT, "fine")
+check(mt.eom_check(conn, MT_HDRINSERT, "X-Sluice-Id"), "the hand-over is added")
+check(mt.eom_check(conn, MT_HDRINSERT, "X-Sluice-Hits"), "what held is added")
+check(not mt.eom_check(conn, MT_HDRINSERT, "X-Spam-Flag"), "it is no junk")
+check(not mt.eom_check(conn, MT_RCPTDELETE, "<me@example.org>"), "the recipient stays")
+check(not mt.eom_check(conn, MT_BODYCHANGE), "the body stays")
+
+-- refused for good, and for now
+from(conn, "<a@sender.example>")
+rcpt(conn, "<me@example.org>")
+content(conn, "a bank", "bank")
+expect(conn, SMFIR_REPLYCODE, "bank")
+-- An MTA reads %% as %; miltertest shows what was sent.
+check(mt.eom_check(conn, MT_SMTPREPLY, "550", "5.7.1", "100%% no banks here"), "the text of the refusal")
+check(not mt.eom_check(conn, MT_HDRINSERT), "nothing is added to what is refused")
+from(conn, "<a@sender.example>")
+rcpt(conn, "<me@example.org>")
+content(conn, "not yet", "yet")
+expect(conn, SMFIR_REPLYCODE, "yet")
+check(mt.eom_check(conn, MT_SMTPREPLY, "451", "4.7.1", "come back later"), "the text of the postponement")
+
+-- junk says so, for a site's own sorting
+from(conn, "<a@sender.example>")
+rcpt(conn, "<me@example.org>")
+content(conn, "pills", "pills")
+expect(conn, SMFIR_ACCEPT, "pills")
+check(mt.eom_check(conn, MT_HDRINSERT, "X-Spam-Flag", " YES"), "it is junk")
+check(mt.eom_check(conn, MT_HDRINSERT, "X-Spam-Score", " 6.0"), "its score")
+check(mt.eom_check(conn, MT_HDRINSERT, "X-Sluice-Folder", " Junk"), "its folder")
+
+-- held for one: that one is removed, as they were spelt
+from(conn, "<a@sender.example>")
+rcpt(conn, "<Bob@Example.org>")
+rcpt(conn, "<me@example.org>")
+content(conn, "a party", "party")
+expect(conn, SMFIR_ACCEPT, "party")
+check(mt.eom_check(conn, MT_RCPTDELETE, "<Bob@Example.org>"), "bob is removed")
+check(not mt.eom_check(conn, MT_RCPTDELETE, "<me@example.org>"), "the other stays")
+check(not mt.eom_check(conn, MT_QUARANTINE), "nothing is held by the MTA")
+
+-- held for all, and dropped: the MTA has nothing left to do
+from(conn, "<a@sender.example>")
+rcpt(conn, "<bob@example.org>")
+content(conn, "a party", "alone")
+expect(conn, SMFIR_DISCARD, "alone")
+from(conn, "<a@sender.example>")
+rcpt(conn, "<me@example.org>")
+content(conn, "drop it", "drop")
+expect(conn, SMFIR_DISCARD, "drop")
+
+-- forged fields of ours are removed, all of them
+from(conn, "<a@sender.example>")
+rcpt(conn, "<me@example.org>")
+check(mt.data(conn) == nil, "data")
+field(conn, "X-Sluice-Id", "0123456789 AAAA")
+field(conn, "Message-ID", "<forged@sender.example>")
+field(conn, "x-sluice-id", "0123456789 BBBB")
+check(mt.eoh(conn) == nil, "eoh")
+check(mt.eom(conn) == nil, "eom without a body")
+expect(conn, SMFIR_ACCEPT, "forged")
+check(mt.eom_check(conn, MT_HDRDELETE, "X-Sluice-Id"), "the forged field is removed")
+check(mt.eom_check(conn, MT_HDRINSERT, "X-Sluice-Id"), "ours is added")
+mt.disconnect(conn)
+mt.echo("passed")
