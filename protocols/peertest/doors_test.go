@@ -2,6 +2,7 @@ package peertest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -217,15 +218,14 @@ func (m doorsMail) deliverTo(t *testing.T, s *Sluice, to ...string) map[string]s
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(m.text("deliver"), "\r\n", "\n"))
 	out, err := cmd.CombinedOutput()
 	reply := "250 "
-	if exit := (*exec.ExitError)(nil); err != nil {
-		var ok bool
-		if exit, ok = err.(*exec.ExitError); !ok {
-			t.Fatal(err)
-		}
-		switch reply = fmt.Sprintf("550 exit %d %s", exit.ExitCode(), out); exit.ExitCode() {
-		case 75:
-			reply = fmt.Sprintf("451 %s", out)
-		}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == 75:
+		reply = fmt.Sprintf("451 %s", out)
+	case errors.As(err, &exit):
+		reply = fmt.Sprintf("550 exit %d %s", exit.ExitCode(), out)
+	case err != nil:
+		t.Fatal(err)
 	}
 	told := map[string]string{}
 	for _, r := range to {

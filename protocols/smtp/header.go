@@ -88,7 +88,7 @@ func (f *filing) content(d *pipeline.Decision) io.Reader {
 	// RFC 5321, 4.4: whoever makes the final delivery puts the sender into Return-Path, as it was written.
 	head.Write(field("Return-Path", "<"+f.tx.from.Raw+">"))
 	if d != nil {
-		head.Write(field("Delivered-To", deliveredTo(d.Recipient)))
+		head.Write(field("Delivered-To", f.deliveredTo(d.Recipient)))
 	}
 	head.Write(field(pipeline.IDField, f.id))
 	head.Write(f.trace())
@@ -136,11 +136,15 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-func deliveredTo(r pipeline.Recipient) string {
-	if r.Address.Domain == "" {
+func (f *filing) deliveredTo(r pipeline.Recipient) string {
+	a := r.Address
+	switch at := strings.LastIndexByte(a.Raw, '@'); {
+	case a.Domain == "":
 		return r.Account // postmaster
+	case !ascii(a.Domain) && !f.tx.wants.UTF8 && at >= 0:
+		a.Domain = strings.ToLower(a.Raw[at+1:]) // as it was written, in A-labels: the header is ASCII
 	}
-	return r.Address.String()
+	return a.String()
 }
 
 // safeStart returns a header section that can follow ours. A first line that begins with a space would continue our
@@ -178,7 +182,7 @@ func (f *filing) trace() []byte {
 	}
 	fmt.Fprintf(&b, " by %s with %s id %s", word(cmp.Or(f.conn.Hostname(), f.s.cfg.Hostname)), f.protocol(), f.id)
 	if len(f.tx.rcpts) == 1 && len(f.tx.taken) == 1 { // with more it would tell each about the others
-		fmt.Fprintf(&b, " for <%s>", deliveredTo(f.tx.taken[0]))
+		fmt.Fprintf(&b, " for <%s>", f.deliveredTo(f.tx.taken[0]))
 	}
 	b.WriteString("; " + f.received.Format(time.RFC1123Z))
 	return field("Received", b.String())
