@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -113,15 +114,48 @@ func secret(data string) ([]byte, error) {
 	return key, writeFile(path, key, 0o600)
 }
 
+// A disk is what writing a file does to the file system, so that tests can let each of it fail.
+type disk interface {
+	CreateTemp(dir, pattern string) (file, error)
+	Rename(from, to string) error
+	Remove(path string) error
+	SyncFolder(path string) error
+}
+
+type file interface {
+	io.WriteCloser
+	Name() string
+	Chmod(mode fs.FileMode) error
+	Sync() error
+}
+
+type osDisk struct{}
+
+func (osDisk) CreateTemp(dir, pattern string) (file, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, err // not f: a nil *os.File is no nil file
+	}
+	return f, nil
+}
+
+func (osDisk) Rename(from, to string) error { return os.Rename(from, to) }
+func (osDisk) Remove(path string) error     { return os.Remove(path) }
+func (osDisk) SyncFolder(path string) error { return syncFolder(path) }
+
 // writeFile writes a file so that it is there whole or not at all, also after a power cut.
-func writeFile(path string, text []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+func writeFile(path string, text []byte, mode fs.FileMode) error {
+	return writeFileTo(osDisk{}, path, text, mode)
+}
+
+func writeFileTo(d disk, path string, text []byte, mode fs.FileMode) (err error) {
+	f, err := d.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, cause(err))
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(f.Name())
+			_ = d.Remove(f.Name()) // gone already, where only the folder's sync failed
 			err = fmt.Errorf("write %s: %w", path, cause(err))
 		}
 	}()
@@ -129,10 +163,10 @@ func writeFile(path string, text []byte, mode fs.FileMode) (err error) {
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	if err = d.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
+	return d.SyncFolder(filepath.Dir(path))
 }
 
 func syncFolder(path string) error {
