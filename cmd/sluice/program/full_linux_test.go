@@ -155,7 +155,7 @@ func TestFullDisk(t *testing.T) {
 			data := filepath.Join(smallDisk(t, tt.size), "data")
 			ballast := filepath.Join(filepath.Dir(data), "ballast")
 			s := startSite(t, map[string]string{"sluice.yaml": "data: " + data + fmt.Sprintf(fullConfig, free)},
-				"-c", "sluice.yaml", "--listen", "smtp=127.0.0.1:0", "--listen", "lmtp=127.0.0.1:0", "--listen", "pop3=127.0.0.1:0",
+				"-c", "sluice.yaml", "--listen", "smtp=127.0.0.1:0", "--listen", "lmtp=127.0.0.1:0", "--listen", "pop3=127.0.0.1:0", "--listen", "imap=127.0.0.1:0",
 				"--listen", "admin=127.0.0.1:0")
 			s.run(t, "secret", "user", "add", "you@example.org", "--password-stdin", "-c", "sluice.yaml")
 			s.run(t, "secret", "user", "add", "me@example.org", "--password-stdin", "-c", "sluice.yaml")
@@ -280,4 +280,16 @@ func watching(t *testing.T, s *site) {
 		}
 	}
 	_ = c.Close()
+	// What they upload has to wait.
+	c = s.dial(t, "imap")
+	for _, x := range [][2]string{{"", "* OK"}, {"a login me@example.org secret", "a OK"}, {"b append INBOX {5+}\r\nhello", "b NO [UNAVAILABLE] the server has no room"}} {
+		if x[0] != "" {
+			if err := c.PrintfLine("%s", x[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if answer, err := c.ReadLine(); err != nil || !strings.HasPrefix(answer, x[1]) {
+			t.Fatalf("IMAP %s: %s %v", x[0], answer, err)
+		}
+	}
 }
