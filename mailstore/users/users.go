@@ -28,8 +28,9 @@ type Config struct {
 	Domain string `yaml:"domain" example:"example.org"`
 	// Domains are domains of ours besides those of accounts and aliases: mail for unknown users there is refused as such.
 	Domains []string `yaml:"domains" example:"[example.org]"`
-	// Aliases are addresses that lead to accounts or to other aliases.
-	Aliases map[string][]string `yaml:"aliases" example:"{info@example.org: [me@example.org]}"`
+	// Aliases are addresses that lead to accounts or to other aliases, each to one or a list; `"@example.org"` gets what
+	// nobody else in example.org does. `files` lists files like /etc/aliases with more of them, names in `domain:`.
+	Aliases Aliases `yaml:"aliases" example:"{info@example.org: [me@example.org]}"`
 	// Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own.
 	// Empty: the account that was made first.
 	Postmaster string `yaml:"postmaster" example:"me@example.org"`
@@ -39,6 +40,8 @@ type Config struct {
 	Remember time.Duration `yaml:"remember_logins"`
 	// Loose lets aliases and Postmaster lead to accounts that are not there yet: for programs that add them.
 	Loose bool `yaml:"-"`
+	// ReadOnly opens accounts that are there, and changes nothing: for programs that only look.
+	ReadOnly bool `yaml:"-"`
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time `yaml:"-"`
 	// Log gets what nobody can be told; nil is slog.Default.
@@ -81,7 +84,7 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	if err := u.checkConfig(); err != nil {
 		return nil, err
 	}
-	db, err := database.Open(ctx, database.Config{Path: c.Path, Name: "accounts", Migrations: migrations, Wrap: wrap})
+	db, err := database.Open(ctx, database.Config{Path: c.Path, Name: "accounts", Migrations: migrations, ReadOnly: c.ReadOnly, Wrap: wrap})
 	if err != nil {
 		return nil, err
 	}
@@ -115,18 +118,18 @@ func (u *Users) checkConfig() error {
 		u.ours[d] = true
 	}
 	for _, alias := range slices.Sorted(maps.Keys(u.c.Aliases)) {
-		if err := checkAddress(alias); err != nil {
-			errs = append(errs, fmt.Errorf("aliases: %w", err))
+		if err := checkAlias(alias); err != nil {
+			errs = append(errs, &AliasError{alias, err})
 			continue
 		}
 		_, domain, _ := cut(alias)
 		u.ours[domain] = true
 		if len(u.c.Aliases[alias]) == 0 {
-			errs = append(errs, fmt.Errorf("aliases: %s leads to nobody; name an account", alias))
+			errs = append(errs, &AliasError{alias, errors.New(alias + " leads to nobody; name an account")})
 		}
 		if circle := u.circle(alias, nil); circle != nil && slices.Min(circle) == alias {
-			errs = append(errs, fmt.Errorf("aliases: %s leads back to itself: %s", alias,
-				strings.Join(append(circle, alias), " → ")))
+			errs = append(errs, &AliasError{alias, fmt.Errorf("%s leads back to itself: %s", alias,
+				strings.Join(append(circle, alias), " → "))})
 		}
 	}
 	return errors.Join(errs...)
@@ -191,38 +194,9 @@ func checkAddress(address string) error {
 	return CheckAccount(all[len(all)-1])
 }
 
-// CheckAliases returns what Open, unless it is told to be Loose, refuses: an error that names every alias that leads to
-// nobody, and a postmaster who is nobody.
-func (u *Users) CheckAliases(ctx context.Context) error {
-	var errs []error
-	for _, alias := range slices.Sorted(maps.Keys(u.c.Aliases)) {
-		for _, target := range u.c.Aliases[alias] {
-			if _, ok := u.alias(target); ok {
-				continue
-			}
-			account, err := u.account(ctx, target)
-			if err != nil {
-				return err
-			}
-			if account == "" {
-				errs = append(errs, fmt.Errorf("aliases: %s leads to %s, which is neither an account nor an alias; add it with: sluice user add %s",
-					alias, target, target))
-			}
-		}
-	}
-	if p := u.c.Postmaster; p != "" {
-		if accounts, err := u.expand(ctx, p, map[string]bool{}); err != nil {
-			return err
-		} else if len(accounts) == 0 {
-			errs = append(errs, fmt.Errorf("postmaster: %s is neither an account nor an alias; add it with: sluice user add %s", p, p))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Resolve implements mailstore.Directory. The more exact name wins, and of one name the account before the alias: the
-// account user+tag@domain, the alias user+tag@domain, the account user@domain, the alias user@domain. An alias whose
-// accounts are all gone is ErrNoAccount.
+// account user+tag@domain, the alias user+tag@domain, the account user@domain, the alias user@domain; then, for the
+// postmaster, who that is; then the alias @domain. An alias whose accounts are all gone is ErrNoAccount.
 func (u *Users) Resolve(ctx context.Context, local, domain string) ([]string, error) {
 	if domain == "" {
 		if local != "postmaster" {
@@ -248,6 +222,9 @@ func (u *Users) Resolve(ctx context.Context, local, domain string) ([]string, er
 	}
 	if name, _, _ := strings.Cut(local, "+"); name == "postmaster" {
 		return u.postmaster(ctx, address)
+	}
+	if accounts, err := u.catchAll(ctx, domain); err != nil || len(accounts) > 0 {
+		return accounts, err
 	}
 	return nil, fmt.Errorf("%s: %w", address, mailstore.ErrNoAccount)
 }
@@ -289,19 +266,7 @@ func (u *Users) expand(ctx context.Context, address string, seen map[string]bool
 			return nil, nil
 		}
 		seen[name] = true
-		var all []string
-		for _, target := range targets {
-			accounts, err := u.expand(ctx, target, seen)
-			if err != nil {
-				return nil, err
-			}
-			for _, a := range accounts {
-				if !slices.Contains(all, a) {
-					all = append(all, a)
-				}
-			}
-		}
-		return all, nil
+		return u.expandAll(ctx, targets, seen)
 	}
 	return nil, nil
 }

@@ -69,6 +69,8 @@ func TestResolve(t *testing.T) {
 			"me@example.org":           {"you@example.org"}, // the account stands before it
 			"postmaster@other.example": {"me@example.org"},
 			"bücher@bücher.example":    {"me@example.org"},
+			"@rest.example":            {"you@example.org", "root@example.org", "me@example.org"},
+			"known@rest.example":       {"me@example.org"},
 		},
 	}, "me@example.org", "you@example.org", "o'hara=x@localhost")
 
@@ -96,6 +98,13 @@ func TestResolve(t *testing.T) {
 		{"postmaster", "localhost", "you@example.org", nil},
 		{"postmaster", "other.example", "me@example.org", nil},
 		{"postmaster", "elsewhere.example", "", mailstore.ErrForeign},
+
+		{"anybody", "rest.example", "you@example.org me@example.org", nil},
+		{"anybody+x", "rest.example", "you@example.org me@example.org", nil},
+		{"known", "rest.example", "me@example.org", nil},
+		{"known+x", "rest.example", "me@example.org", nil},
+		{"postmaster", "rest.example", "you@example.org", nil},
+		{"../me", "rest.example", "", mailstore.ErrName},
 
 		{"nobody", "example.org", "", mailstore.ErrNoAccount},
 		{"nobody", "localhost", "", mailstore.ErrNoAccount},
@@ -158,6 +167,27 @@ func TestAliasWhoseAccountsAreGone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// A catch-all is for what comes from outside: it makes no target of another alias good.
+func TestCatchAllOfNobody(t *testing.T) {
+	u := openTest(t, Config{Loose: true, Aliases: Aliases{
+		"@x": {"gone@x"}, "to_nobody@y": {"nobody@z"}, "@z": {"me@y"},
+	}}, "me@y")
+	for _, address := range []string{"anybody@x", "to_nobody@y"} {
+		local, domain, _ := strings.Cut(address, "@")
+		if got, err := u.Resolve(t.Context(), local, domain); !errors.Is(err, mailstore.ErrNoAccount) {
+			t.Errorf("%s: %v, %v", address, got, err)
+		}
+	}
+	if got, err := u.Resolve(t.Context(), "nobody", "z"); err != nil || len(got) != 1 || got[0] != "me@y" {
+		t.Errorf("%v, %v", got, err)
+	}
+	err := u.CheckAliases(t.Context())
+	var about *AliasError
+	if !errors.As(err, &about) || strings.Count(err.Error(), "neither an account nor an alias") != 2 {
+		t.Errorf("%v", err)
 	}
 }
 

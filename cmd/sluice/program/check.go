@@ -48,6 +48,13 @@ func (c *checkCommand) Run(p *program) error {
 		if made, err = plan(settings, settings.Pipeline, offlineEnv(p.now, nil)); err == nil {
 			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings(settings, made)...)
 		}
+		if wrong := aliasProblems(p.ctx, settings); len(wrong) > 0 {
+			var more config.Problems
+			if err != nil {
+				more = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)
+			}
+			err = append(more, wrong...).Sorted()
+		}
 	}
 	if err != nil {
 		result.Errors = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)

@@ -35,6 +35,7 @@ type commands struct {
 	Deliver    deliverCommand    `cmd:"" help:"Hand a mail on standard input to the running server."`
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
+	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
 	Reference  referenceCommand  `cmd:"" help:"Print every setting with its default, a JSON Schema, or what rules can name."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
@@ -126,6 +127,9 @@ func (p *program) settings() (*config.Config, error) {
 	}
 	if c.Hostname == "" {
 		c.Hostname = machine()
+	}
+	if err := c.ReadAliases(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

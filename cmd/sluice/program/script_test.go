@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":      serveScript,
-			"stop":       stopScript,
+			"finish":     finishScript,
 			"eventually": eventuallyScript,
 			"password":   passwordScript,
 			"stale":      staleScript,
@@ -124,12 +124,12 @@ func (w *watched) wait(want *regexp.Regexp, until <-chan error) (match string, o
 }
 
 var (
-	readyLine = regexp.MustCompile(`(?m)^.*msg=ready .*$`)
-	openDoor  = regexp.MustCompile(`(smtp|lmtp|milter|imap|imaps|pop3|pop3s|admin)=(\S+)`)
+	readyLine = regexp.MustCompile(`(?m)^.*("msg":"ready"|msg=ready ).*$`)
+	openDoor  = regexp.MustCompile(`\b(smtp|lmtp|milter|imap|imaps|pop3|pop3s|admin)"?[=:]"?([^\s"]+)`)
 )
 
 // serve NAME PROGRAM ARGS… starts a program, waits until it is ready, and sets $smtp, $imap … to where its
-// doors are. What it prints is in NAME.out and, after stop, its log in NAME.log.
+// doors are. What it prints is in NAME.out and, after finish, its log in NAME.log.
 func serveScript(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: serve NAME PROGRAM ARGS…")
@@ -191,11 +191,11 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// [!] stop NAME [-KILL] ends a program, which must end well within 10 s.
-func stopScript(ts *testscript.TestScript, neg bool, args []string) {
+// [!] finish NAME [-KILL] ends a program, which must end well within 10 s.
+func finishScript(ts *testscript.TestScript, neg bool, args []string) {
 	all := ts.Value(serversKey{}).(*servers)
 	if len(args) == 0 || all.running[args[0]] == nil {
-		ts.Fatalf("usage: stop NAME [-KILL]; it must run")
+		ts.Fatalf("usage: finish NAME [-KILL]; it must run")
 	}
 	r := all.running[args[0]]
 	delete(all.running, args[0])

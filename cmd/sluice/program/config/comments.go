@@ -76,7 +76,7 @@ var comments = map[string]string{
 	"sluice/mailstore/state.Config.MaxKeys":                    "MaxKeys is how many keys are kept; beyond it those go first that would expire first. 0 is 1,000,000.",
 	"sluice/mailstore/state.Config.MaxValue":                   "MaxValue is how many octets a value may have; 0 is 65536. A key may have 1024.",
 	"sluice/mailstore/state.Config.Sweep":                      "Sweep is how often expired keys are removed; 0 is one minute.",
-	"sluice/mailstore/users.Config.Aliases":                    "Aliases are addresses that lead to accounts or to other aliases.",
+	"sluice/mailstore/users.Config.Aliases":                    "Aliases are addresses that lead to accounts or to other aliases, each to one or a list; `\"@example.org\"` gets what nobody else in example.org does. `files` lists files like /etc/aliases with more of them, names in `domain:`.",
 	"sluice/mailstore/users.Config.Domain":                     "Domain is the domain of a login name without one.",
 	"sluice/mailstore/users.Config.Domains":                    "Domains are domains of ours besides those of accounts and aliases: mail for unknown users there is refused as such.",
 	"sluice/mailstore/users.Config.Hash":                       "Hash says how passwords are stored.",

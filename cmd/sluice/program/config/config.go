@@ -77,6 +77,9 @@ type Config struct {
 	// header rules that refuse nothing.
 	Pipeline []pipeline.Step `yaml:"-" key:"pipeline"`
 
+	aliasFiles  []string
+	aliasPlaces map[string]Problem // of aliases in files, by name in lower case
+
 	file string
 	dir  string
 	d    *decoder
@@ -626,19 +629,7 @@ func (c *Config) checked() (*Config, error) {
 	if c.Users.Postmaster != "" && !isAddress(c.Users.Postmaster) {
 		d.wrong("postmaster", fmt.Sprintf("%q is no account", c.Users.Postmaster), "write NAME@DOMAIN")
 	}
-	for from, to := range c.Users.Aliases {
-		if !isAddress(from) {
-			d.wrong("aliases."+from, fmt.Sprintf("%q is no address", from), "write NAME@DOMAIN")
-		}
-		if len(to) == 0 {
-			d.wrong("aliases."+from, fmt.Sprintf("the alias %s leads nowhere", from), "name at least one account")
-		}
-		for i, x := range to {
-			if !isAddress(x) {
-				d.wrong(fmt.Sprintf("aliases.%s[%d]", from, i), fmt.Sprintf("%q is no account", x), "write NAME@DOMAIN")
-			}
-		}
-	}
+	c.checkAliases()
 	for _, name := range Doors() {
 		c.checkDoor(name)
 	}

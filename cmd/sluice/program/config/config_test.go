@@ -274,7 +274,7 @@ x.yaml:3:13: "me" is no account; write NAME@DOMAIN
 x.yaml:4:11: the alias info@example.org leads nowhere; name at least one account
      4 | aliases: {info@example.org: [], me: [you@example.org]}
        |           ^
-x.yaml:4:33: "me" is no address; write NAME@DOMAIN
+x.yaml:4:33: "me" is no address; write NAME@DOMAIN, or @DOMAIN for all others there
      4 | aliases: {info@example.org: [], me: [you@example.org]}
        |                                 ^
 x.yaml:5:1: a certificate and its key go together; set both, tls.certificate and tls.key, or neither

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 
+	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/protocols/listen"
 	"sluice/rules"
@@ -115,6 +116,10 @@ func typeSchema(t reflect.Type, comment string) schema {
 	case reflect.TypeFor[Socket]():
 		long := objectSchemaOf(Socket{})
 		return schema{"anyOf": []any{schema{"type": []string{"string", "integer"}}, long}}
+	case reflect.TypeFor[users.Aliases]():
+		return schema{"type": "object", "additionalProperties": schema{
+			"type": []string{"string", "array"}, "items": schema{"type": "string"},
+		}}
 	case reflect.TypeFor[rules.Inline]():
 		return schema{"type": "array", "items": schema{"type": "object"}}
 	}
