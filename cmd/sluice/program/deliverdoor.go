@@ -84,11 +84,11 @@ func (s *service) openDeliver(x protocol) error {
 func letThrough(c *config.Config, run string) error {
 	if c.DeliverGroup == "" {
 		if info, err := os.Stat(c.Data); err == nil && info.Mode().Perm() == 0o710 { // there was one
-			if err := os.Chmod(c.Data, 0o700); err != nil {
+			if err := os.Chmod(c.Data, 0o700); err != nil { //nolint:gosec // it is a folder
 				return fmt.Errorf("close %s: %w", c.Data, cause(err))
 			}
 		}
-		if err := os.Chmod(run, 0o700); err != nil {
+		if err := os.Chmod(run, 0o700); err != nil { //nolint:gosec // it is a folder
 			return fmt.Errorf("close %s: %w", run, cause(err))
 		}
 		return nil
@@ -106,7 +106,7 @@ func letThrough(c *config.Config, run string) error {
 	for _, dir := range []string{c.Data, run} {
 		err := os.Lchown(dir, -1, gid)
 		if err == nil {
-			err = os.Chmod(dir, 0o710)
+			err = os.Chmod(dir, 0o710) //nolint:gosec // it is a folder, and the group passes through
 		}
 		if errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("deliver_group: give %s to the group %s: %w; run serve as a member of it, or as root", dir, c.DeliverGroup, cause(err))
