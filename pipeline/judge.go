@@ -36,8 +36,8 @@ type judgement struct {
 // not asked yet, can give a final verdict with another action, or a stage before it in the plan that is being asked now
 // has not answered.
 //
-// now is the phase whose stages are being asked: what was said by those of later ones is left out. exempt, if set, is why refusals that look neither at header nor at body
-// do not count.
+// now is the phase whose stages are being asked: what was said by those of later ones is left out. exempt, if set, is why
+// refusals that look neither at header nor at body do not count.
 func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
 	j := judgement{key: end, stage: -1}
 	for i := range p.stages {
