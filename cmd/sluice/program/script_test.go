@@ -160,14 +160,18 @@ func environment(ts *testscript.TestScript) []string {
 func start(dir string, env []string, out io.Writer, name string, args ...string) (*running, error) {
 	r := &running{cmd: exec.Command(executable(env, name), args...), log: newWatched(), exited: make(chan error, 1)}
 	r.cmd.Dir, r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = dir, env, out, r.log
+	return r, r.launch()
+}
+
+func (r *running) launch() error {
 	if err := r.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	go func() { // until the program has ended
 		r.exited <- r.cmd.Wait()
 		close(r.exited)
 	}()
-	return r, nil
+	return nil
 }
 
 // executable returns the path of a program: the last PATH of env counts.

@@ -29,6 +29,12 @@ type site struct {
 // startSite writes files into a new folder and runs `sluice serve` there.
 func startSite(t *testing.T, files map[string]string, args ...string) *site {
 	t.Helper()
+	return startSiteWith(t, files, nil, append([]string{"sluice", "serve"}, args...)...)
+}
+
+// startSiteWith hands open sockets to the command that becomes `sluice serve`.
+func startSiteWith(t *testing.T, files map[string]string, sockets []*os.File, command ...string) *site {
+	t.Helper()
 	s := &site{dir: t.TempDir(), door: map[string]string{}}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
@@ -36,8 +42,9 @@ func startSite(t *testing.T, files map[string]string, args ...string) *site {
 		}
 	}
 	s.run(t, "secret", "user", "add", "me@example.org", "--password-stdin")
-	r, err := start(s.dir, os.Environ(), io.Discard, "sluice", append([]string{"serve"}, args...)...)
-	if err != nil {
+	r := &running{cmd: exec.Command(command[0], command[1:]...), log: newWatched(), exited: make(chan error, 1)}
+	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr, r.cmd.ExtraFiles = s.dir, io.Discard, r.log, sockets
+	if err := r.launch(); err != nil {
 		t.Fatal(err)
 	}
 	s.running = r
@@ -69,11 +76,16 @@ func (s *site) run(t *testing.T, stdin string, args ...string) string {
 
 func (s *site) dial(t *testing.T, door string) *textproto.Conn {
 	t.Helper()
+	return s.dialFor(t, door, 30*time.Second)
+}
+
+func (s *site) dialFor(t *testing.T, door string, most time.Duration) *textproto.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", s.door[door])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(most)); err != nil {
 		t.Fatal(err)
 	}
 	c := textproto.NewConn(conn)
