@@ -30,8 +30,27 @@ type Options struct {
 	Memory int64  // octets kept in memory before a file is used, rounded up to 16 KiB; 0 is 1 MiB, less than 0 is none
 	Max    int64  // octets of the whole message; 0 is 64 MiB, less than 0 is no limit
 	Dir    string // where the file is made; "" is the system's folder for temporary files
+	Pool   *Pool  // where memory comes from and goes back to; nil: every message has its own
 
 	open func(dir string) (file, error) // nil is openUnnamed; tests put failing files here
+}
+
+// A Pool hands the memory of messages that have been closed to those that come. Its zero value is empty and ready.
+type Pool struct{ blocks sync.Pool }
+
+func (p *Pool) take() []byte {
+	if p != nil {
+		if b, ok := p.blocks.Get().(*[blockSize]byte); ok {
+			return b[:0]
+		}
+	}
+	return make([]byte, 0, blockSize)
+}
+
+func (p *Pool) put(block []byte) {
+	if p != nil {
+		p.blocks.Put((*[blockSize]byte)(block[:blockSize]))
+	}
 }
 
 // A file is what a Spool needs of an *os.File.
@@ -158,7 +177,7 @@ func (s *Spool) room() []byte {
 	}
 	block := s.scratch
 	if block == nil {
-		block = make([]byte, 0, blockSize)
+		block = s.opts.Pool.take()
 	}
 	s.scratch = nil
 	s.blocks = append(s.blocks, block)
@@ -203,6 +222,9 @@ func (s *Spool) store() error {
 		s.stored += int64(len(b))
 	}
 	s.scratch = s.blocks[0][:0]
+	for _, b := range s.blocks[1:] {
+		s.opts.Pool.put(b)
+	}
 	s.blocks = slices.Delete(s.blocks, 0, len(s.blocks))
 	return nil
 }
@@ -268,6 +290,12 @@ func (s *Spool) Close() error {
 }
 
 func (s *Spool) free() error {
+	for _, b := range s.blocks {
+		s.opts.Pool.put(b)
+	}
+	if s.scratch != nil {
+		s.opts.Pool.put(s.scratch)
+	}
 	s.blocks, s.scratch, s.stored = nil, nil, 0
 	if s.file == nil {
 		return nil

@@ -49,11 +49,12 @@ func check(t *testing.T, s *Spool, want []byte) {
 }
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
+	var pool Pool
 	for _, size := range []int{0, 1, 10_000, blockSize, blockSize + 1, 3 * blockSize, 10*blockSize + 17} {
 		for _, memory := range []int64{-1, 1, 2 * blockSize, 1 << 20} {
 			want := message(size)
 			for _, chunk := range []int{1000, blockSize, 65535} {
-				s := New(Options{Memory: memory, Dir: t.TempDir()})
+				s := New(Options{Memory: memory, Dir: t.TempDir(), Pool: &pool})
 				for rest := want; len(rest) > 0; {
 					n := min(chunk, len(rest))
 					if m, err := s.Write(rest[:n]); m != n || err != nil {
@@ -306,4 +307,31 @@ func BenchmarkReceive(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Messages that share memory never see each other's octets, also while the memory goes round.
+func TestPool(t *testing.T) {
+	var pool Pool
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			want := bytes.Repeat([]byte{byte(i)}, 3*blockSize+i)
+			for n := range 50 {
+				s := New(Options{Memory: int64(n%4) * blockSize, Dir: t.TempDir(), Pool: &pool})
+				if _, err := s.Write(want); err != nil {
+					t.Error(err)
+				}
+				r := s.Reader()
+				if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%d octets, %v", len(got), err)
+				}
+				s.Close()
+				if _, err := r.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+					t.Errorf("read after the end: %v", err)
+				}
+				s.Close() // gives back nothing twice
+			}
+		})
+	}
+	group.Wait()
 }

@@ -294,7 +294,9 @@ func (c *conn) data() gomilter.Response {
 				return c.refuse(*refuse, "")
 			}
 		}
-		c.tx.spool = spool.New(spool.Options{Max: c.server.cfg.Limits.MessageSize, Dir: c.server.cfg.SpoolDir})
+		c.tx.spool = spool.New(spool.Options{
+			Max: c.server.cfg.Limits.MessageSize, Dir: c.server.cfg.SpoolDir, Pool: &c.server.memory,
+		})
 		return gomilter.RespContinue
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"sluice/mailstore"
 	"sluice/pipeline"
+	"sluice/pipeline/spool"
 )
 
 // Config is what the door is given. Plan is required, and Quarantine where the plan can quarantine or refuse.
@@ -82,7 +83,8 @@ func (l Limits) withDefaults() Limits {
 
 // A Server answers MTAs. Make it with [New].
 type Server struct {
-	cfg Config
+	cfg    Config
+	memory spool.Pool // of messages
 
 	ctx    context.Context // of all decisions; ends when Shutdown gives up waiting
 	cancel context.CancelFunc

@@ -476,7 +476,7 @@ func (c *conversation) abort(why string) {
 }
 
 func (c *conversation) spooling() spool.Options {
-	return spool.Options{Max: c.s.cfg.Limits.MessageSize, Dir: c.s.cfg.SpoolDir}
+	return spool.Options{Max: c.s.cfg.Limits.MessageSize, Dir: c.s.cfg.SpoolDir, Pool: &c.s.memory}
 }
 
 // places returns the places of the recipients taken.

@@ -18,6 +18,7 @@ import (
 	"sluice/mailstore"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
+	"sluice/pipeline/spool"
 	"sluice/protocols/listen"
 )
 
@@ -118,8 +119,9 @@ type Config struct {
 
 // A Server is an SMTP or an LMTP door. It may serve any number of listeners.
 type Server struct {
-	cfg  Config
-	door pipeline.Door
+	cfg    Config
+	door   pipeline.Door
+	memory spool.Pool // of messages
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
