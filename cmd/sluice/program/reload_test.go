@@ -149,12 +149,12 @@ func TestReloadDropsNothing(t *testing.T) {
 	}
 	for i := range reloads {
 		s.write(t, "sluice.yaml", fmt.Sprintf(reloadConfig, 100+i%2, i))
-		switch {
-		case i%10 == 3:
+		switch i % 10 {
+		case 3:
 			if out := s.run(t, "", "reload", "-c", "sluice.yaml"); !strings.HasPrefix(out, "reloaded: plan ") {
 				t.Error(out)
 			}
-		case i%10 == 7:
+		case 7:
 			said := strings.Count(s.log.String(), "configuration reloaded")
 			if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
