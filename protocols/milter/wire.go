@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -17,7 +18,8 @@ import (
 )
 
 const (
-	version     = 6       // of the protocol that we speak, if the MTA does
+	version     = 6 // of the protocol that we speak, if the MTA does
+	readAhead   = 8 << 10
 	maxPacket   = 1 << 20 // octets of one packet; the MTA's are at most 64 KiB, but for long header fields
 	codeUnknown = 'U'     // SMFIC_UNKNOWN
 	progress    = 'p'     // SMFIR_PROGRESS
@@ -45,6 +47,7 @@ type wire struct {
 	c      *conn
 	limits Limits
 
+	r       *bufio.Reader
 	in      []byte // what go-milter has not read yet of the packet at hand
 	offered [3]uint32
 	opening bool // the next answer is to the negotiation
@@ -60,7 +63,7 @@ type wire struct {
 }
 
 func newWire(nc net.Conn, c *conn, l Limits) *wire {
-	return &wire{Conn: nc, c: c, limits: l, closed: make(chan struct{})}
+	return &wire{Conn: nc, r: bufio.NewReaderSize(nc, readAhead), c: c, limits: l, closed: make(chan struct{})}
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -85,29 +88,45 @@ func (w *wire) next() error {
 	if !w.enter(w.c.transferring()) {
 		return io.EOF
 	}
-	if err := w.wait(w.limits.Idle); err != nil {
+	if w.r.Buffered() == 0 {
+		if err := w.wait(w.limits.Idle); err != nil {
+			return err
+		}
+		if _, err := w.r.Peek(1); err != nil {
+			return err
+		}
+	}
+	size, err := w.size()
+	if err != nil {
 		return err
-	}
-	var head [4]byte
-	if _, err := io.ReadFull(w.Conn, head[:1]); err != nil {
-		return err
-	}
-	if err := w.wait(w.limits.Packet); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(w.Conn, head[1:]); err != nil {
-		return fmt.Errorf("read a packet: %w", err)
-	}
-	size := binary.BigEndian.Uint32(head[:])
-	if size == 0 || size > maxPacket {
-		return fmt.Errorf("a packet of %d octets", size)
 	}
 	packet := make([]byte, 4+size)
-	copy(packet, head[:])
-	if _, err := io.ReadFull(w.Conn, packet[4:]); err != nil {
+	if _, err := io.ReadFull(w.r, packet); err != nil {
 		return fmt.Errorf("read a packet of %d octets: %w", size, err)
 	}
 	return w.sort(packet)
+}
+
+// size returns how many octets the packet that has begun to come has behind its head. All of it must come in time.
+func (w *wire) size() (int, error) {
+	timed := w.r.Buffered() < 4
+	if timed {
+		if err := w.wait(w.limits.Packet); err != nil {
+			return 0, err
+		}
+	}
+	head, err := w.r.Peek(4)
+	if err != nil {
+		return 0, fmt.Errorf("read a packet: %w", err)
+	}
+	size := binary.BigEndian.Uint32(head)
+	if size == 0 || size > maxPacket {
+		return 0, fmt.Errorf("a packet of %d octets", size)
+	}
+	if !timed && w.r.Buffered() < 4+int(size) {
+		err = w.wait(w.limits.Packet)
+	}
+	return int(size), err
 }
 
 // wait bounds what is read from now on.
