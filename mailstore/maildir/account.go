@@ -71,6 +71,7 @@ func (s *Store) Account(ctx context.Context, name string) (mailstore.Account, er
 	s.mu.Lock()
 	s.idle = slices.DeleteFunc(s.idle, func(x *mailbox) bool { return x == b })
 	s.mu.Unlock()
+	a.furnish(ctx)
 	return &session{account: a}, nil
 }
 

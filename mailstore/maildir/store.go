@@ -40,6 +40,8 @@ type Config struct {
 	Exists func(ctx context.Context, account string) (bool, error)
 	// Quota returns how many octets the mail of an account may take; 0, and a nil func, mean no limit.
 	Quota func(ctx context.Context, account string) (int64, error)
+	// Furnish names folders that are made and subscribed when an account is opened for the first time.
+	Furnish []string
 	// Hostname becomes part of file names; empty: the machine's.
 	Hostname string
 	// Now is the clock for file names, dates and UIDVALIDITY; nil: time.Now. What concerns the ages of files always uses

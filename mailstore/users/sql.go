@@ -13,16 +13,19 @@ var migrations = []string{
 	);
 	CREATE INDEX accounts_domain ON accounts (domain);
 	CREATE INDEX accounts_number ON accounts (number)`,
+	`ALTER TABLE accounts ADD COLUMN login BIGINT NOT NULL DEFAULT 1`,
 }
 
 const (
 	selectDomain   = `SELECT name FROM accounts WHERE domain = $1 LIMIT 1`
 	selectFirst    = `SELECT name FROM accounts ORDER BY number, name LIMIT 1`
-	selectPassword = `SELECT password FROM accounts WHERE name = $1`
+	selectPassword = `SELECT password FROM accounts WHERE name = $1 AND login <> 0`
 	// It differs after another connection has committed. (SQLite; elsewhere: a row that a trigger counts in.)
 	selectVersion  = `PRAGMA data_version`
 	selectQuota    = `SELECT quota FROM accounts WHERE name = $1`
-	selectAccounts = `SELECT name, quota, created FROM accounts ORDER BY domain, name`
+	selectAccounts = `SELECT name, quota, login, created FROM accounts ORDER BY domain, name`
+	updateQuota    = `UPDATE accounts SET quota = $2 WHERE name = $1`
+	updateLogin    = `UPDATE accounts SET login = $2 WHERE name = $1`
 	insertAccount  = `INSERT INTO accounts (name, domain, number, password, created)
 		VALUES ($1, $2, (SELECT coalesce(max(number), 0) + 1 FROM accounts), $3, $4)`
 	updatePassword = `UPDATE accounts SET password = $2 WHERE name = $1`

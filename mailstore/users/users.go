@@ -419,14 +419,15 @@ func (u *Users) change(ctx context.Context, account, statement string, args ...a
 		if n, err := r.RowsAffected(); err != nil || n > 0 {
 			return err
 		}
-		return fmt.Errorf("%s: %w; sluice user list shows all", account, mailstore.ErrNoAccount)
+		return errNone(account)
 	})
 }
 
 // An Account is what is known of an account.
 type Account struct {
 	Name    string
-	Quota   int64 // octets; 0: as much as there is room for
+	Quota   int64 // octets; 0: the standard one, below 0: as much as there is room for
+	NoLogin bool  // its mail is kept, and nobody can log in
 	Created time.Time
 }
 
@@ -440,10 +441,11 @@ func (u *Users) List(ctx context.Context) ([]Account, error) {
 	var all []Account
 	for rows.Next() {
 		var a Account
-		var created int64
-		if err := rows.Scan(&a.Name, &a.Quota, &created); err != nil {
+		var login, created int64
+		if err := rows.Scan(&a.Name, &a.Quota, &login, &created); err != nil {
 			return nil, u.db.Explain(err)
 		}
+		a.NoLogin = login == 0
 		a.Created = time.UnixMicro(created)
 		all = append(all, a)
 	}
@@ -456,7 +458,7 @@ func (u *Users) Exists(ctx context.Context, account string) (bool, error) {
 	return name != "", err
 }
 
-// Quota returns how many octets of mail an account may keep; 0: as much as there is room for. Errors:
+// Quota returns how many octets of mail an account may keep; 0: the standard, below 0: as much as there is room for. Errors:
 // mailstore.ErrNoAccount.
 func (u *Users) Quota(ctx context.Context, account string) (octets int64, err error) {
 	r, err := u.known.get(ctx, account)

@@ -717,3 +717,74 @@ func FuzzCheckAccount(f *testing.F) {
 		}
 	})
 }
+
+func TestSettings(t *testing.T) {
+	u := openTest(t, Config{Remember: time.Hour}, "me@x", "you@x")
+	other := mustOpen(t, Config{Path: u.c.Path, Hash: cheap})
+	ctx := t.Context()
+	login := func() error { _, err := u.Authenticate(ctx, "me@x", "pw of me@x"); return err }
+	if err := login(); err != nil {
+		t.Fatal(err)
+	}
+	quota, off, on := int64(1<<30), false, true
+	if err := other.Set(ctx, "me@x", Settings{Quota: &quota, Login: &off}); err != nil {
+		t.Fatal(err)
+	}
+	// A login that was right a moment ago is wrong now.
+	if err := login(); !errors.Is(err, mailstore.ErrPassword) {
+		t.Errorf("a login that is switched off: %v", err)
+	}
+	if n, err := u.Quota(ctx, "me@x"); n != quota || err != nil {
+		t.Errorf("quota %d, %v", n, err)
+	}
+	if got, err := u.Resolve(ctx, "me", "x"); err != nil || len(got) != 1 {
+		t.Errorf("its mail: %v, %v", got, err)
+	}
+	if a, err := u.Account(ctx, "me@x"); err != nil || a.Quota != quota || !a.NoLogin {
+		t.Errorf("%+v, %v", a, err)
+	}
+	quota = -1
+	if err := u.Set(ctx, "me@x", Settings{Quota: &quota}); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := u.Account(ctx, "me@x"); err != nil || a.Quota != -1 || !a.NoLogin {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if err := u.Set(ctx, "me@x", Settings{Login: &on}); err != nil || login() != nil {
+		t.Errorf("%v, %v", err, login())
+	}
+	if a, err := u.Account(ctx, "you@x"); err != nil || a.Quota != 0 || a.NoLogin {
+		t.Errorf("somebody else: %+v, %v", a, err)
+	}
+	for _, err := range []error{u.Set(ctx, "no@x", Settings{Login: &on}), func() error { _, err := u.Account(ctx, "no@x"); return err }()} {
+		if !errors.Is(err, mailstore.ErrNoAccount) {
+			t.Errorf("an account that is not there: %v", err)
+		}
+	}
+}
+
+// Settings are all changed or none.
+func TestSetThatFails(t *testing.T) {
+	u := openTest(t, Config{}, "me@x")
+	var faults databasetest.Faults
+	v, err := open(t.Context(), Config{Path: u.c.Path, Hash: cheap}, faults.Wrap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	quota, off := int64(1), false
+	for n := 1; ; n++ {
+		faults.FailAt(n)
+		err := v.Set(t.Context(), "me@x", Settings{Quota: &quota, Login: &off})
+		a, _ := u.Account(t.Context(), "me@x")
+		if (a.Quota == 1) != a.NoLogin || err != nil && a.NoLogin {
+			t.Fatalf("call %d fails: %v, and then %+v", n, err, a)
+		}
+		if err == nil {
+			if n < 4 {
+				t.Errorf("only %d calls", n)
+			}
+			break
+		}
+	}
+}

@@ -26,7 +26,7 @@ const nobody = 65534
 func startReader(t *testing.T, subjects ...string) reader {
 	t.Helper()
 	s := StartSluice(t, SluiceConfig{
-		YAML:     "domains: [example.org]\npipeline:\n  - rules: {files: [rules.yaml]}\n",
+		YAML:     "domains: [example.org]\nfolders: []\npipeline:\n  - rules: {files: [rules.yaml]}\n",
 		Files:    map[string]string{"rules.yaml": "rules:\n  - name: marked\n    when: has(\"X-Marked\")\n    score: 1\n"},
 		Accounts: []string{"me@example.org", "you@example.org"},
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"sluice/cmd/sluice/program/config"
@@ -45,16 +44,14 @@ type aliasCheck struct {
 
 func (c *aliasCheck) Run(p *program) error {
 	if c.Address == "" {
-		settings, err := p.settings()
-		if err != nil {
+		return p.withUsers(func(_ *users.Users, settings *config.Config) error {
+			if wrong := aliasProblems(p.ctx, settings); len(wrong) > 0 {
+				return wrong
+			}
+			n := len(settings.Users.Aliases)
+			_, err := fmt.Fprintf(p.stdout, "%d %s, all lead to accounts\n", n, plural(n, "alias", "aliases"))
 			return err
-		}
-		if wrong := aliasProblems(p.ctx, settings); len(wrong) > 0 {
-			return wrong
-		}
-		n := len(settings.Users.Aliases)
-		_, err = fmt.Fprintf(p.stdout, "%d %s, all lead to accounts\n", n, plural(n, "alias", "aliases"))
-		return err
+		})
 	}
 	return p.withUsers(func(u *users.Users, _ *config.Config) error {
 		a, err := mime.ParseAddress(c.Address)
@@ -101,14 +98,12 @@ func aliasProblems(ctx context.Context, c *config.Config) config.Problems {
 	return all.Sorted()
 }
 
-// dangling finds aliases that lead to no account. Before the first account is made none could.
+// dangling finds aliases that lead to no account. Before the first account is made none could; and where the accounts
+// cannot be read, that is nothing about the configuration.
 func dangling(ctx context.Context, c users.Config) error {
 	u, err := users.Open(ctx, c)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return nil //nolint:nilerr // as above
 	}
 	all, err := u.List(ctx)
 	if err == nil && len(all) > 0 {

@@ -203,6 +203,7 @@ func (s *service) needsRestart(c *config.Config, sockets config.Listen) (names [
 		was, now any
 	}{
 		{"data", s.started.Data, c.Data},
+		{"folders", s.started.Folders, c.Folders},
 		{"deliver_group", s.started.DeliverGroup, c.DeliverGroup},
 		{"limits.disk_free", s.started.Limits.DiskFree, c.Limits.DiskFree},
 		{"limits.disk_inodes", s.started.Limits.DiskInodes, c.Limits.DiskInodes},

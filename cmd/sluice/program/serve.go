@@ -199,16 +199,20 @@ func openStore(c *config.Config, exists func(context.Context, string) (bool, err
 	return maildir.Open(maildir.Config{
 		Root: filepath.Join(c.Data, "mail"), Users: filepath.Join(c.Data, "users"),
 		Exists: exists, Quota: quota,
+		Furnish:  c.Folders,
 		Hostname: c.Hostname, Now: now, Log: log, Limits: c.Limits.Accounts,
 	})
 }
 
-// quota is how much an account may keep: its own quota, else the standard one.
+// quota is how much an account may keep, 0 for as much as there is room for: its own quota, else the standard one.
 func quota(own func(context.Context, string) (int64, error), standard func() int64) func(context.Context, string) (int64, error) {
 	return func(ctx context.Context, account string) (int64, error) {
 		most, err := own(ctx, account)
 		if err != nil || most > 0 {
 			return most, err
+		}
+		if most < 0 {
+			return 0, nil // as much as there is room for
 		}
 		return standard(), nil
 	}

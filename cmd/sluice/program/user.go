@@ -19,6 +19,8 @@ type userCommands struct {
 	Add    userAdd    `cmd:"" help:"Make an account."`
 	Passwd userPasswd `cmd:"" help:"Change the password of an account."`
 	List   userList   `cmd:"" help:"List the accounts."`
+	Set    userSet    `cmd:"" help:"Change settings of an account: quota=1GiB, quota=none, quota=default, login=no."`
+	Show   userShow   `cmd:"" help:"Show the settings of an account."`
 	Del    userDel    `cmd:"" help:"Remove an account; its mail stays unless --purge is given."`
 }
 

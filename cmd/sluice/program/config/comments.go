@@ -8,6 +8,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program/config.Config.Data":             "Data is the folder for everything that Sluice keeps, made with mode 0700. Default: sluice-data.",
 	"sluice/cmd/sluice/program/config.Config.DeliverGroup":     "DeliverGroup is the group whose members may use `sluice deliver` besides root and whoever runs the server: its socket DATA/run/deliver.sock is theirs, and DATA and DATA/run let them through. Default: nobody else.",
 	"sluice/cmd/sluice/program/config.Config.DeliverUsers":     "DeliverUsers are users, by name or number, who are believed when their `sluice deliver` says with --client-ip and --helo who brought the mail; root and whoever runs the server always are.",
+	"sluice/cmd/sluice/program/config.Config.Folders":          "Folders are made and subscribed when somebody logs in for the first time. Those that their owner removes stay away.",
 	"sluice/cmd/sluice/program/config.Config.Hostname":         "Hostname is the name of this machine in greetings and trace fields. Default: what the system says.",
 	"sluice/cmd/sluice/program/config.Config.Journal":          "Journal keeps the records of decisions.",
 	"sluice/cmd/sluice/program/config.Config.Limits":           "Limits bound what a client, a message and the program may use.",

@@ -50,6 +50,8 @@ type Config struct {
 	// Listen names the sockets of each door. With it only the doors named here open; without it the loopback doors
 	// smtp 2525, lmtp 2424, milter 8891, imap 1143, imaps 1993, pop3 1110 and pop3s 1995 do.
 	Listen Listen `yaml:"listen"`
+	// Folders are made and subscribed when somebody logs in for the first time. Those that their owner removes stay away.
+	Folders []string `yaml:"folders"`
 	// DeliverGroup is the group whose members may use `sluice deliver` besides root and whoever runs the server: its socket
 	// DATA/run/deliver.sock is theirs, and DATA and DATA/run let them through. Default: nobody else.
 	DeliverGroup string `yaml:"deliver_group"`
@@ -465,6 +467,7 @@ func Default() *Config {
 		Data:    "sluice-data",
 		Users:   accounts,
 		Trusted: loopback,
+		Folders: []string{"Drafts", "Sent", "Junk", "Trash", "Archive"},
 		Limits: Limits{
 			Sockets:        listen.DefaultLimits(),
 			MessageSize:    50 << 20,
@@ -630,6 +633,11 @@ func (c *Config) checked() (*Config, error) {
 		d.wrong("postmaster", fmt.Sprintf("%q is no account", c.Users.Postmaster), "write NAME@DOMAIN")
 	}
 	c.checkAliases()
+	for i, name := range c.Folders {
+		if err := maildir.CheckFolder(name); err != nil || name == "" {
+			d.wrong(fmt.Sprintf("folders[%d]", i), fmt.Sprintf("%q is no name for a folder", name), "write for example Drafts or Lists/go")
+		}
+	}
 	for _, name := range Doors() {
 		c.checkDoor(name)
 	}
