@@ -109,7 +109,7 @@ func TestMacrosOfEveryStageCount(t *testing.T) {
 	d := open(t, nil)
 	m := d.dial()
 	m.talk(`
-C: O 6 0x1ff 0x1fffff
+C: O 6 0x1ff 0x1fff7f
 S: O 6 0x19 0x100100
 C: D C|j|mx.example.org|{daemon_name}|smtpd|v|Postfix 3.7.11
 C: C unknown|4|192.0.2.7
@@ -158,8 +158,8 @@ C: A
 func TestNegotiation(t *testing.T) {
 	for _, x := range []struct{ name, dialogue string }{
 		{"version 2 is answered with 2, and without leading spaces", "C: O 2 0x3f 0x7f\nS: O 2 0x19 0x0\n"},
-		{"no more than version 6", "C: O 7 0xffff 0xffffffff\nS: O 6 0x19 0x100100\n"},
-		{"an MTA that lets nobody remove recipients is left", "C: O 6 0x11 0x1fffff\nS: EOF\n"},
+		{"no more than version 6", "C: O 7 0xffff 0xffffff7f\nS: O 6 0x19 0x100100\n"},
+		{"an MTA that lets nobody remove recipients is left", "C: O 6 0x11 0x1fff7f\nS: EOF\n"},
 		{"a short packet", "C: O 6 0x1ff\nS: EOF\n"},
 	} {
 		t.Run(x.name, func(t *testing.T) { open(t, nil).dial().talk(x.dialogue) })
@@ -473,7 +473,7 @@ func TestEventsOutOfOrder(t *testing.T) {
 		{"MAIL after MAIL", "C: M <>\nS: c\nC: R <x@example.org>\nS: c\n" + message + "S: i 0 X-Sluice-Id| t2 *\nS: a\n"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			open(t, nil).dial().talk("C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 0x100100\n" + x.dialogue)
+			open(t, nil).dial().talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\n" + x.dialogue)
 		})
 	}
 }
@@ -492,7 +492,7 @@ func TestBrokenPackets(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			d := open(t, func(c *Config) { c.Limits.Packet = 50 * time.Millisecond })
 			m := d.dial()
-			m.talk("C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 0x100100\n")
+			m.talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\n")
 			if _, err := m.Write([]byte(x.bytes)); err != nil {
 				t.Fatal(err)
 			}
@@ -570,6 +570,42 @@ S: a
 	}
 }
 
+// An MTA that can sends the header without waiting for us. What refuses a field is the answer to what follows it.
+func TestHeaderFieldsWithoutAnswers(t *testing.T) {
+	d := open(t, func(c *Config) { c.Limits = Limits{HeaderFields: 2} })
+	const mail = "C: M <>\nS: c\nC: R <me@example.org>\nS: c\n"
+	d.dial().talk(`
+C: O 6 0x1ff 0x1fffff
+S: O 6 0x19 0x100180
+C: C mail.example|4|192.0.2.7
+S: c
+C: H mail.example
+S: c
+` + mail + `
+C: L A| 1
+C: L B| 2
+C: L C| 3
+C: L D| 4
+C: N
+S: y 552 5.3.4 too many header fields
+C: A
+` + mail + `
+C: L Subject| hello
+C: L B| 2
+C: N
+S: c
+C: E
+S: i 0 *
+S: a
+`)
+	if r := d.journal.Records(); len(r) != 2 || r[0].End != "refused" {
+		t.Errorf("%d records, the first ends %q", len(r), r[0].End)
+	}
+	if got := d.last().Message.Subject(); got != "hello" {
+		t.Errorf("the message that was asked about has the subject %q", got)
+	}
+}
+
 func TestProgressWhileADecisionTakesLong(t *testing.T) {
 	heard := make(chan struct{})
 	slow := pipelinetest.Step("slow", pipelinetest.Stage{
@@ -600,7 +636,7 @@ func TestProgressWhileADecisionTakesLong(t *testing.T) {
 // Postfix takes a refused recipient of mail that did not come by SMTP for a fault of ours and keeps the mail for ever.
 func TestMailFromNoSMTPClientIsRefusedAtItsEnd(t *testing.T) {
 	const local = `
-C: O 6 0x1ff 0x1fffff
+C: O 6 0x1ff 0x1fff7f
 S: O 6 0x19 0x100100
 C: D C|j|mx.example.org|v|Postfix 3.7.11
 C: C localhost|4|127.0.0.1
@@ -650,7 +686,7 @@ func TestWhoTheClientIs(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := open(t, nil)
-			d.dial().talk("C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 0x100100\nC: D C|j|mx" + x.macros + "\nC: C " + x.connect +
+			d.dial().talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\nC: D C|j|mx" + x.macros + "\nC: C " + x.connect +
 				"\nS: c\n" + message + "S: i 0 *\nS: a\n")
 			if !x.want.Addr.IsValid() {
 				x.want.Addr = netip.MustParseAddr("192.0.2.7")
@@ -662,7 +698,7 @@ func TestWhoTheClientIs(t *testing.T) {
 	}
 	t.Run("a unix socket", func(t *testing.T) {
 		d := open(t, nil)
-		d.dial().talk("C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 0x100100\nC: C localhost|L|/x\nS: c\n" + message + "S: i 0 *\nS: a\n")
+		d.dial().talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\nC: C localhost|L|/x\nS: c\n" + message + "S: i 0 *\nS: a\n")
 		r, _ := d.journal.Last()
 		if r.Client != (pipeline.Client{}) {
 			t.Errorf("%+v, want none", r.Client)

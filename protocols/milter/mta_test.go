@@ -189,7 +189,7 @@ func (d *door) dial() *mta {
 
 // postfix is how the dialogues begin: what Postfix 3.7 offers, and a client.
 const postfix = `
-C: O 6 0x1ff 0x1fffff
+C: O 6 0x1ff 0x1fff7f
 S: O 6 0x19 0x100100
 C: C mail.example|4|192.0.2.7
 S: c

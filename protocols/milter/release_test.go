@@ -44,7 +44,7 @@ func TestReleasedMailIsNotJudgedAgain(t *testing.T) {
 				}
 			}, says("no", pipeline.Content, reject("no")))
 			var b strings.Builder
-			fmt.Fprintf(&b, "C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 0x100100\nC: C mail.example|4|%s\nS: c\nC: H mail.example\nS: c\nC: M <a@sender.example>\nS: c\n", tt.client)
+			fmt.Fprintf(&b, "C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\nC: C mail.example|4|%s\nS: c\nC: H mail.example\nS: c\nC: M <a@sender.example>\nS: c\n", tt.client)
 			for r := range strings.FieldsSeq(tt.rcpts) {
 				fmt.Fprintf(&b, "C: R <%s>\nS: c\n", r)
 			}

@@ -29,7 +29,7 @@ const (
 	// What we do to mail. An MTA that does not allow all of it cannot carry out our decisions.
 	actions = gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptRemoveRcpt
 	// go-milter closes the session at an unknown command.
-	protocol = gomilter.OptNoUnknown | optHeaderLeadingSpace
+	protocol = gomilter.OptNoUnknown | optHeaderLeadingSpace | gomilter.OptNoHeaderReply
 )
 
 // A wire is an MTA's connection as go-milter's server sees it: whole packets, one by one. On their way it
@@ -52,6 +52,7 @@ type wire struct {
 	offered [3]uint32
 	opening bool // the next answer is to the negotiation
 	leading bool // header values come, and are to be given, with their leading space
+	silent  bool // header fields get no answer: the MTA need not wait for each; what refuses one refuses what follows it
 	broken  error
 
 	closed    chan struct{}
@@ -167,7 +168,11 @@ func (w *wire) sort(packet []byte) error {
 		if !ok {
 			return errors.New("a header packet without a value")
 		}
-		return w.respond(w.c.header(string(name), bytes.TrimSuffix(value, []byte{0})))
+		r := w.c.header(string(name), bytes.TrimSuffix(value, []byte{0}))
+		if w.silent {
+			return nil
+		}
+		return w.respond(r)
 	case gomilter.CodeData:
 		return w.respond(w.c.data())
 	case codeUnknown:
@@ -196,6 +201,7 @@ func (w *wire) negotiate(data []byte) error {
 	}
 	w.opening = true
 	w.leading = w.offered[2]&uint32(optHeaderLeadingSpace) != 0
+	w.silent = w.offered[2]&uint32(gomilter.OptNoHeaderReply) != 0
 	return nil
 }
 
