@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -189,7 +190,7 @@ type countedStore struct {
 }
 
 func (s countedStore) Deliver(ctx context.Context, items []mailstore.Item) ([]mailstore.Placed, error) {
-	var octets int64
+	var octets atomic.Int64
 	counted := make([]mailstore.Item, len(items))
 	for i, x := range items {
 		x.Content = &countedReader{x.Content, &octets}
@@ -205,27 +206,27 @@ func (s countedStore) Deliver(ctx context.Context, items []mailstore.Item) ([]ma
 	default:
 		s.m.deliverSeconds.Observe(time.Since(began).Seconds())
 		s.m.delivered.Add(float64(len(items)))
-		s.m.deliveredBytes.Add(float64(octets))
+		s.m.deliveredBytes.Add(float64(octets.Load()))
 	}
 	return placed, err
 }
 
-// A countedReader adds what is read to n. A store reads its items one after the other.
+// A countedReader adds what is read to n. A store may read several items at once.
 type countedReader struct {
 	io.Reader
-	n *int64
+	n *atomic.Int64
 }
 
 func (r *countedReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	*r.n += int64(n)
+	r.n.Add(int64(n))
 	return n, err
 }
 
 // WriteTo lets what is below write in its own way.
 func (r *countedReader) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.Copy(w, r.Reader)
-	*r.n += n
+	r.n.Add(n)
 	return n, err
 }
 

@@ -32,7 +32,7 @@ func field(name, value string) []byte {
 	}, strings.ToValidUTF8(value, "?"))
 	value = strings.TrimSpace(value)
 	if most := maxField - len(name) - len(": "); len(value) > most {
-		value = strings.ToValidUTF8(value[:most], "")
+		value = strings.TrimSpace(strings.ToValidUTF8(value[:most], "")) // no line of spaces alone: RFC 5322, 3.2.2
 	}
 	var b bytes.Buffer
 	b.WriteString(name + ":")

@@ -33,6 +33,7 @@ func FuzzField(f *testing.F) {
 	f.Add("a\r\n\r\nb")
 	f.Add(strings.Repeat("ü ", 1000))
 	f.Add(strings.Repeat(" ", 1000) + "x")
+	f.Add("x" + strings.Repeat(" ", 1000) + "x")
 	f.Fuzz(func(t *testing.T, value string) {
 		b := field("X-Test", value)
 		m, err := mime.Parse(bytes.NewReader(b), int64(len(b)), mime.Limits{})
