@@ -24,17 +24,19 @@ func TestReadme(t *testing.T) {
 	}
 	// What the output of some of them shows, by how they begin.
 	shows := map[string]string{
-		"curl -sS -u 'me@localhost":                         "It works.",
-		"sluice user list":                                  "you@localhost",
-		"sluice explain hello@example.org":                  "outcome    delivered to INBOX",
-		"sluice check -c examples/first/sluice.yaml --to":   "would be   quarantined",
-		"sluice check -c examples/first/sluice.yaml --from": "would be   refused: 550 5.7.1 this did not come from the bank",
-		"sluice -c examples/alone.yaml reference --rules":   "dnsbl.zen.listed",
-		"sluice reference dnsbl":                            "#lists: {zen: {zone: zen.spamhaus.org}}",
-		"sluice quarantine list":                            "Claim your prize!!!",
-		"sluice quarantine show":                            "You only have to click.",
-		"sluice quarantine release":                         "delivered to me@localhost",
-		"sluice explain $ID":                                "released from quarantine",
+		"curl -sS -u 'me@localhost":                                   "It works.",
+		"sluice user list":                                            "you@localhost",
+		"sluice explain hello@example.org":                            "outcome    delivered to INBOX",
+		"sluice check -c examples/first/sluice.yaml --to":             "would be   quarantined",
+		"sluice check -c examples/first/sluice.yaml --from":           "would be   refused: 550 5.7.1 this did not come from the bank",
+		"sluice -c examples/standalone/sluice.yaml reference --rules": "dnsbl.zen.listed",
+		"sluice reference dnsbl":                                      "#lists: {zen: {zone: zen.spamhaus.org}}",
+		"sluice user show":                                            "quota    1GiB",
+		"sluice alias check":                                          "me@localhost",
+		"sluice quarantine list":                                      "Claim your prize!!!",
+		"sluice quarantine show":                                      "You only have to click.",
+		"sluice quarantine release":                                   "delivered to me@localhost",
+		"sluice explain $ID":                                          "released from quarantine",
 	}
 	var server *running
 	stop := func() {

@@ -23,6 +23,7 @@ import (
 //go:generate go run ./internal/fieldcomments/generate ../../../.. comments.go
 //go:generate sh -c "go run ../.. reference --schema >../../../../examples/sluice.schema.json"
 //go:generate sh -c "go run ../.. reference >../../../../examples/reference.yaml"
+//go:generate sh -c "go run ../../../../examples/own-stage reference --schema >../../../../examples/own-stage/sluice.schema.json"
 
 // SchemaName is the file that configurations name as their schema.
 const SchemaName = "sluice.schema.json"
