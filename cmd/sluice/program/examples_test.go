@@ -173,7 +173,9 @@ func TestExampleOwnStage(t *testing.T) {
 
 // systemd's own programs find nothing wrong with the unit, and little that it could do.
 func TestExampleSystemd(t *testing.T) {
-	need(t, "systemd-analyze")
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze is not here") // nor need it be: it is no peer
+	}
 	sluice, err := exec.LookPath("sluice")
 	if err != nil {
 		t.Fatal(err)
