@@ -77,6 +77,8 @@ type Env struct {
 	Log   *slog.Logger
 	Now   func() time.Time
 	NewID func() string // ids of transactions: at most 40 of [0-9A-Za-z], sortable by time
+	// Hostname is what we call ourselves, "mx.example.org"; never "".
+	Hostname string
 	// Resolver asks the DNS.
 	Resolver Resolver
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
@@ -144,7 +146,11 @@ const (
 // A Resolver asks the DNS. Its errors are *net.DNSError: IsNotFound says that the name or the type does not exist;
 // IsTimeout and IsTemporary say that the question stays open.
 type Resolver interface {
+	// LookupAddr asks for both A and AAAA; the answer of one is enough.
 	LookupAddr(ctx context.Context, name string) ([]netip.Addr, error)
+	LookupA(ctx context.Context, name string) ([]netip.Addr, error)
+	LookupAAAA(ctx context.Context, name string) ([]netip.Addr, error)
+	// LookupTXT gives each record as one string.
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 	LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error)
 	LookupMX(ctx context.Context, name string) ([]*net.MX, error)

@@ -36,6 +36,7 @@ func Env(t testing.TB) pipeline.Env {
 			n++
 			return "t" + strconv.Itoa(n)
 		},
+		Hostname: "mx.example.org",
 		Resolver: &Resolver{},
 		Dial: func(_ context.Context, network, address string) (net.Conn, error) {
 			return nil, fmt.Errorf("dial %s %s: no network in this test", network, address)
@@ -114,6 +115,28 @@ func look[T any](r *Resolver, table map[string][]T, name string) ([]T, error) {
 // LookupAddr answers from Addr.
 func (r *Resolver) LookupAddr(_ context.Context, name string) ([]netip.Addr, error) {
 	return look(r, r.Addr, name)
+}
+
+// LookupA answers with the IPv4 ones in Addr.
+func (r *Resolver) LookupA(_ context.Context, name string) ([]netip.Addr, error) {
+	return r.family(name, netip.Addr.Is4)
+}
+
+// LookupAAAA answers with the IPv6 ones in Addr.
+func (r *Resolver) LookupAAAA(_ context.Context, name string) ([]netip.Addr, error) {
+	return r.family(name, netip.Addr.Is6)
+}
+
+func (r *Resolver) family(name string, is func(netip.Addr) bool) ([]netip.Addr, error) {
+	all, err := look(r, r.Addr, name)
+	if err != nil {
+		return nil, err
+	}
+	of := slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return !is(a) })
+	if len(of) == 0 {
+		return nil, &net.DNSError{Err: "no such record", Name: name, IsNotFound: true}
+	}
+	return of, nil
 }
 
 // LookupTXT answers from TXT.

@@ -268,6 +268,10 @@ func (r countedResolver) LookupA(ctx context.Context, name string) ([]netip.Addr
 	return looked(r.m, "a", func() ([]netip.Addr, error) { return r.below.LookupA(ctx, name) })
 }
 
+func (r countedResolver) LookupAAAA(ctx context.Context, name string) ([]netip.Addr, error) {
+	return looked(r.m, "aaaa", func() ([]netip.Addr, error) { return r.below.LookupAAAA(ctx, name) })
+}
+
 func (r countedResolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return looked(r.m, "txt", func() ([]string, error) { return r.below.LookupTXT(ctx, name) })
 }

@@ -179,15 +179,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 func (l list) ask(ctx context.Context, r pipeline.Resolver, prefix string) (Listed, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	look := r.LookupAddr
-	// RFC 5782, 2.1: a listing is an A record. A resolver that can ask for those alone asks half as many questions, which
-	// lists count.
-	if r, ok := r.(interface {
-		LookupA(ctx context.Context, name string) ([]netip.Addr, error)
-	}); ok {
-		look = r.LookupA
-	}
-	got, err := look(ctx, prefix+l.zone)
+	got, err := r.LookupA(ctx, prefix+l.zone) // RFC 5782, 2.1: a listing is an A record
 	var dns *net.DNSError
 	if errors.As(err, &dns) && dns.IsNotFound {
 		return Listed{}, nil

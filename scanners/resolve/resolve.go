@@ -148,7 +148,7 @@ func (r *Resolver) LookupAddr(ctx context.Context, name string) ([]netip.Addr, e
 	}
 	six := make(chan reply, 1)
 	go func() { // ends with the look-up, which we wait for
-		addrs, err := r.lookupAAAA(ctx, name)
+		addrs, err := r.LookupAAAA(ctx, name)
 		six <- reply{addrs, err}
 	}()
 	addrs, err := r.LookupA(ctx, name)
@@ -170,7 +170,8 @@ func (r *Resolver) LookupA(ctx context.Context, name string) ([]netip.Addr, erro
 	})
 }
 
-func (r *Resolver) lookupAAAA(ctx context.Context, name string) ([]netip.Addr, error) {
+// LookupAAAA returns the IPv6 addresses of a name.
+func (r *Resolver) LookupAAAA(ctx context.Context, name string) ([]netip.Addr, error) {
 	return lookup(ctx, r, name, dns.TypeAAAA, func(rr *dns.AAAA) (netip.Addr, bool) { return netip.AddrFromSlice(rr.AAAA) })
 }
 

@@ -45,7 +45,7 @@ func (c *checkCommand) Run(p *program) error {
 	settings, err := p.settings()
 	var made *pipeline.Plan
 	if err == nil {
-		if made, err = plan(settings, settings.Pipeline, offlineEnv(p.now, nil)); err == nil {
+		if made, err = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
 			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings(settings, made)...)
 		}
 		if wrong := aliasProblems(p.ctx, settings); len(wrong) > 0 {
@@ -123,7 +123,7 @@ func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Re
 		steps[i].OnError = &skip
 	}
 	var last lastRecord
-	plan, err := plan(settings, steps, offlineEnv(p.now, &last))
+	plan, err := plan(settings, steps, offlineEnv(settings.Hostname, p.now, &last))
 	if err != nil {
 		return nil, err
 	}

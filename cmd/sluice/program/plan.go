@@ -107,6 +107,12 @@ type offline struct{}
 func (offline) LookupAddr(_ context.Context, name string) ([]netip.Addr, error) {
 	return nil, unasked(name)
 }
+func (offline) LookupA(_ context.Context, name string) ([]netip.Addr, error) {
+	return nil, unasked(name)
+}
+func (offline) LookupAAAA(_ context.Context, name string) ([]netip.Addr, error) {
+	return nil, unasked(name)
+}
 func (offline) LookupTXT(_ context.Context, name string) ([]string, error) { return nil, unasked(name) }
 func (offline) LookupPTR(_ context.Context, a netip.Addr) ([]string, error) {
 	return nil, unasked(a.String())
@@ -141,9 +147,9 @@ func (l *lastRecord) Record(_ context.Context, r *pipeline.Record, _ bool) error
 	return nil
 }
 
-func offlineEnv(now func() time.Time, journal pipeline.Recorder) pipeline.Env {
+func offlineEnv(hostname string, now func() time.Time, journal pipeline.Recorder) pipeline.Env {
 	return pipeline.Env{
-		Log: slog.New(slog.DiscardHandler), Now: now,
+		Log: slog.New(slog.DiscardHandler), Now: now, Hostname: hostname,
 		Resolver: offline{}, Dial: offline{}.dial, State: offline{}, Journal: journal,
 	}
 }

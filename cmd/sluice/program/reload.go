@@ -115,7 +115,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	var planErr, believeErr error
 	made.believed, believeErr = deliverUsers(c)
 	made.plan, planErr = plan(c, c.Pipeline, pipeline.Env{
-		Log: s.log, Now: s.program.now, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
+		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records,
 	})
 	if err := errors.Join(planErr, certificateErr, usersErr, believeErr); err != nil {
