@@ -252,6 +252,8 @@ func looked[T any](m *Metrics, kind string, look func() (T, error)) (T, error) {
 	switch {
 	case errors.As(err, &e) && e.IsNotFound:
 		result = "not found"
+	case errors.As(err, &e) && e.IsTimeout:
+		result = "timeout"
 	case err != nil:
 		result = "error"
 	}
@@ -291,6 +293,13 @@ type Sources struct {
 	Journal     func() Journal
 	Held        func(ctx context.Context) (int, error) // rows in quarantine that wait for somebody
 	Space       func() (octets, inodes int64, low, known bool)
+	Resolver    func() Answers
+}
+
+// Answers is how the resolver does: since it was made, which a reload may have done.
+type Answers struct {
+	Cached, Stale, Asked, Failed uint64 // answers from memory, those past their time, questions to servers, those left open
+	Entries, Octets              int    // in memory now
 }
 
 // Journal is how the journal does.
@@ -339,6 +348,15 @@ func (w *watch) Collect(out chan<- prometheus.Metric) {
 		emit(counter, "journal_written_total", "Records that were written.", float64(j.Written))
 		emit(counter, "journal_dropped_total", "Records that were lost because the disk did not take them.", float64(j.Dropped))
 		emit(counter, "journal_errors_total", "Attempts to write that failed.", float64(j.Failed))
+	}
+	if w.s.Resolver != nil {
+		a := w.s.Resolver()
+		emit(counter, "dns_cached_total", "Questions to the DNS that were answered from memory.", float64(a.Cached))
+		emit(counter, "dns_stale_total", "Answers past their time that served because nobody gave a fresh one.", float64(a.Stale))
+		emit(counter, "dns_asked_total", "Questions that were put to name servers.", float64(a.Asked))
+		emit(counter, "dns_failed_total", "Questions that name servers left open.", float64(a.Failed))
+		emit(gauge, "dns_cache_entries", "Answers in memory.", float64(a.Entries))
+		emit(gauge, "dns_cache_bytes", "Memory that they take.", float64(a.Octets))
 	}
 	if w.s.Held != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)

@@ -12,19 +12,24 @@ import (
 	"github.com/miekg/dns"
 )
 
-// What Err of a *net.DNSError says.
-const (
-	errNoSuchName = "no such name"      // NXDOMAIN
-	errNoRecords  = "no such record"    // the name has others
-	errTimeout    = "no answer in time" //
+// Why there is no answer, for errors.Is. The first two are answers themselves; after the others the question stays open.
+var (
+	ErrNoSuchName    = errors.New("no such name")      // NXDOMAIN
+	ErrNoRecords     = errors.New("no such record")    // the name has records of other types
+	ErrTimeout       = errors.New("no answer in time") //
+	ErrServerFailure = errors.New("server failure")    // SERVFAIL: DNSSEC that does not validate is one, too
+	ErrRefused       = errors.New("refused by the server")
 )
 
 // An answer is what is known about a question. It is shared and must not be changed.
 type answer struct {
-	missing string // why there are no records: errNoSuchName, errNoRecords
-	records []dns.RR
-	ttl     time.Duration // 0: not to be kept
-	size    int
+	missing   error // why there are no records: ErrNoSuchName, ErrNoRecords
+	records   []dns.RR
+	authentic bool
+	stale     bool
+	failure   *net.DNSError // instead of all this: nobody could answer
+	ttl       time.Duration // 0: not to be kept
+	size      int
 }
 
 // A call is a question under way, for everybody who asks it meanwhile.
@@ -42,8 +47,9 @@ func (r *Resolver) ask(ctx context.Context, q question) (answer, *net.DNSError) 
 	// RFC 8020: a name that does not exist has no records of any type.
 	for _, known := range []question{q, {q.name, dns.TypeNone}} {
 		if a, ok := r.cache.get(known, r.now()); ok {
+			r.stats.Cached++
 			r.mu.Unlock()
-			return a, nil
+			return a, a.failure
 		}
 	}
 	c := r.calls[q]
@@ -55,8 +61,34 @@ func (r *Resolver) ask(ctx context.Context, q question) (answer, *net.DNSError) 
 		go r.run(own, q, c) // ends with the call: time is bounded by timeout, attempts and servers
 	}
 	c.waiting++
+	var late <-chan time.Time
+	if r.config.StaleFor > 0 {
+		if _, ok := r.pastAnswer(q); ok {
+			late = time.After(staleAfter)
+		}
+	}
 	r.mu.Unlock()
+	if late == nil {
+		return r.wait(ctx, q, c)
+	}
+	select {
+	case <-c.done:
+		return c.answer, c.err
+	case <-ctx.Done():
+		return r.wait(ctx, q, c)
+	case <-late: // the call goes on, for those who ask next
+		r.mu.Lock()
+		a, ok := r.takeStale(q)
+		r.mu.Unlock()
+		if ok {
+			return a, nil
+		}
+		return r.wait(ctx, q, c)
+	}
+}
 
+// wait waits for a call; the last who gives up ends it.
+func (r *Resolver) wait(ctx context.Context, q question, c *call) (answer, *net.DNSError) {
 	select {
 	case <-c.done:
 		return c.answer, c.err
@@ -77,7 +109,7 @@ func (r *Resolver) ask(ctx context.Context, q question) (answer, *net.DNSError) 
 func ended(ctx context.Context) *net.DNSError {
 	err := ctx.Err()
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &net.DNSError{Err: errTimeout, IsTimeout: true, IsTemporary: true, UnwrapErr: err}
+		return &net.DNSError{Err: ErrTimeout.Error(), IsTimeout: true, IsTemporary: true, UnwrapErr: errors.Join(ErrTimeout, err)}
 	}
 	return &net.DNSError{Err: "given up", IsTemporary: true, UnwrapErr: err}
 }
@@ -89,15 +121,53 @@ func (r *Resolver) run(ctx context.Context, q question, c *call) {
 	if r.calls[q] == c {
 		delete(r.calls, q)
 	}
-	if c.err == nil {
+	r.stats.Asked++
+	switch {
+	case c.err == nil:
 		key := q
-		if c.answer.missing == errNoSuchName {
+		if c.answer.missing == ErrNoSuchName { //nolint:errorlint // ours, as read left it
 			key.qtype = dns.TypeNone
+			// What the name had while it existed must not outlive it.
+			r.cache.drop(q)
+		} else {
+			r.cache.drop(question{q.name, dns.TypeNone})
 		}
 		r.cache.put(key, c.answer, r.now())
+	case ctx.Err() != nil: // nobody waits any more: that says nothing about the question
+	default:
+		r.stats.Failed++
+		if a, ok := r.takeStale(q); ok {
+			c.answer, c.err = a, nil
+		} else {
+			r.cache.put(q, answer{failure: c.err, ttl: r.config.CacheFailureFor}, r.now())
+		}
 	}
 	r.mu.Unlock()
 	close(c.done)
+}
+
+// pastAnswer returns what was known of a question until lately, and under which key. mu is held.
+func (r *Resolver) pastAnswer(q question) (question, bool) {
+	for _, known := range []question{q, {q.name, dns.TypeNone}} {
+		if _, ok := r.cache.past(known, r.now()); ok {
+			return known, true
+		}
+	}
+	return question{}, false
+}
+
+// takeStale returns what was known of a question until lately. RFC 8767, 5: it then serves for a while without asking
+// again. mu is held.
+func (r *Resolver) takeStale(q question) (answer, bool) {
+	known, ok := r.pastAnswer(q)
+	if !ok {
+		return answer{}, false
+	}
+	r.stats.Stale++
+	a, _ := r.cache.past(known, r.now())
+	a.stale, a.ttl = true, r.config.CacheFailureFor
+	r.cache.serve(known, a, r.now())
+	return a, true
 }
 
 // follow asks and goes along CNAME records that the server has not gone along itself.
@@ -109,19 +179,24 @@ func (r *Resolver) follow(ctx context.Context, q question) (answer, *net.DNSErro
 		if err != nil {
 			return answer{}, err
 		}
-		a, next, links := read(m, name, q.qtype)
-		if chain += links; chain > maxChain {
-			return answer{}, &net.DNSError{Err: fmt.Sprintf("more than %d aliases in a row", maxChain), Server: from, IsTemporary: true}
+		a, next, links := r.read(m, name, q.qtype)
+		if chain += links; chain > r.config.Aliases {
+			return answer{}, &net.DNSError{Err: fmt.Sprintf("more than %d aliases in a row", r.config.Aliases), Server: from, IsTemporary: true}
 		}
-		a.ttl = min(a.ttl, r.config.CacheFor)
+		a.authentic = m.AuthenticatedData && r.config.TrustAD
 		if whole.size > 0 {
 			a.ttl = min(a.ttl, whole.ttl)
+			a.authentic = a.authentic && whole.authentic
 		}
 		a.size += whole.size
 		if next == "" {
-			if chain > 0 && a.missing == errNoSuchName {
-				a.missing = errNoRecords // it is the alias' target that does not exist
+			if chain > 0 && a.missing == ErrNoSuchName { //nolint:errorlint // ours, as read left it
+				a.missing = ErrNoRecords // it is the alias' target that does not exist
 			}
+			if a.ttl = min(a.ttl, r.config.CacheFor); a.missing != nil {
+				a.ttl = min(a.ttl, r.config.CacheNothingFor)
+			}
+			a.ttl = max(a.ttl, r.config.CacheAtLeast)
 			return a, nil
 		}
 		whole, name = a, next
@@ -130,10 +205,10 @@ func (r *Resolver) follow(ctx context.Context, q question) (answer, *net.DNSErro
 
 // read takes from a message what answers a question. next is the name to ask for where an alias leads out of it, links
 // how many aliases there were.
-func read(m *dns.Msg, name string, qtype uint16) (a answer, next string, links int) {
+func (r *Resolver) read(m *dns.Msg, name string, qtype uint16) (a answer, next string, links int) {
 	a.size = m.Len()
 	ttl := uint32(1<<31 - 1)
-	for ; links <= maxChain; links++ {
+	for ; links <= r.config.Aliases; links++ {
 		target := ""
 		for _, rr := range m.Answer {
 			h := rr.Header()
@@ -162,12 +237,12 @@ func read(m *dns.Msg, name string, qtype uint16) (a answer, next string, links i
 		a.ttl = time.Duration(ttl) * time.Second
 		return a, name, links
 	}
-	a.missing = errNoRecords
+	a.missing = ErrNoRecords
 	if m.Rcode == dns.RcodeNameError {
-		a.missing = errNoSuchName
+		a.missing = ErrNoSuchName
 	}
 	if known {
-		a.ttl = min(time.Duration(min(ttl, soa))*time.Second, negativeFor)
+		a.ttl = time.Duration(min(ttl, soa)) * time.Second
 	}
 	return a, "", links
 }
@@ -244,22 +319,27 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (*dns.M
 	fail := func(text string) *net.DNSError {
 		return &net.DNSError{Err: text, Server: s.address, IsTemporary: true}
 	}
+	says := func(err error) *net.DNSError {
+		e := fail(err.Error())
+		e.UnwrapErr = err
+		return e
+	}
 	switch {
 	case err != nil:
 		e := fail(err.Error())
 		var ne net.Error
 		if errors.As(err, &ne) && ne.Timeout() {
-			e.Err, e.IsTimeout = errTimeout, true
+			e.Err, e.IsTimeout, e.UnwrapErr = ErrTimeout.Error(), true, ErrTimeout
 		}
 		return nil, e
 	case m.Rcode == dns.RcodeServerFailure:
-		return nil, fail("server failure")
+		return nil, says(ErrServerFailure)
 	case m.Rcode == dns.RcodeRefused:
-		return nil, fail("refused by the server")
+		return nil, says(ErrRefused)
 	case m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError:
 		return nil, fail("server says " + dns.RcodeToString[m.Rcode])
-	case len(m.Answer) > maxRecords:
-		return nil, fail(fmt.Sprintf("more than %d records", maxRecords))
+	case len(m.Answer) > r.config.Records:
+		return nil, fail(fmt.Sprintf("more than %d records", r.config.Records))
 	}
 	return m, nil
 }
@@ -278,7 +358,8 @@ func (r *Resolver) transfer(ctx context.Context, network, address string, q ques
 	defer stop()
 
 	ask := new(dns.Msg)
-	ask.SetQuestion(q.name, q.qtype) // with a random id
+	ask.SetQuestion(q.name, q.qtype)         // with a random id
+	ask.AuthenticatedData = r.config.TrustAD // RFC 6840, 5.7: tell us, without the signatures
 	if edns {
 		ask.SetEdns0(udpSize, false)
 	}

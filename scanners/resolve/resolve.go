@@ -31,23 +31,40 @@ type Config struct {
 	CacheSize int `yaml:"cache_size"`
 	// CacheFor is how long an answer is kept at most, whatever its TTL says.
 	CacheFor time.Duration `yaml:"cache_for"`
+	// CacheAtLeast is how long an answer is kept at least, whatever its TTL says; 0s keeps none longer than it allows.
+	CacheAtLeast time.Duration `yaml:"cache_at_least"`
+	// CacheNothingFor is how long "there is none" is kept at most; the zone's own word counts below that.
+	CacheNothingFor time.Duration `yaml:"cache_nothing_for"`
+	// CacheFailureFor is how long a question that nobody could answer is not asked again (RFC 9520); at most 5m.
+	CacheFailureFor time.Duration `yaml:"cache_failure_for"`
+	// StaleFor is how long after its time an answer still serves where nobody gives a fresh one (RFC 8767). 0s: never.
+	StaleFor time.Duration `yaml:"stale_for"`
+	// TrustAD says that the servers validate DNSSEC and that nobody is between them and us: their word that an answer is
+	// authentic is then passed on, else none is.
+	TrustAD bool `yaml:"trust_ad"`
+	// Records is how many records an answer may have at most; a question that leads to more stays open.
+	Records int `yaml:"records"`
+	// Aliases is how many CNAME records may follow each other; a question that leads to more stays open.
+	Aliases int `yaml:"aliases"`
 	// Concurrent is how many questions may be under way at once; others wait.
 	Concurrent int `yaml:"concurrent"`
 }
 
 // DefaultConfig returns what New takes for fields that are zero.
 func DefaultConfig() Config {
-	return Config{Timeout: 3 * time.Second, Attempts: 2, CacheSize: 16 << 20, CacheFor: time.Hour, Concurrent: 500}
+	return Config{
+		Timeout: 3 * time.Second, Attempts: 2, CacheSize: 16 << 20, CacheFor: time.Hour, CacheNothingFor: 3 * time.Hour,
+		CacheFailureFor: 2 * time.Second, Records: 500, Aliases: 8, Concurrent: 500,
+	}
 }
 
 // Limits on what one question may lead to.
 const (
-	maxChain      = 8                // CNAME records in a row
-	maxRecords    = 500              // in an answer
-	maxStrays     = 20               // packets on our port that do not answer our question
-	negativeFor   = 3 * time.Hour    // RFC 2308, 5: how long "there is none" is believed at most
-	deadFor       = 10 * time.Second // a server that did not answer is asked last
-	udpSize       = 1232             // RFC 9715, 3.1: what does not need fragments
+	maxStrays     = 20                      // packets on our port that do not answer our question
+	maxFailureFor = 5 * time.Minute         // RFC 9520, 3.2: how long a failure may be kept
+	staleAfter    = 1800 * time.Millisecond // RFC 8767, 5: how long to wait for a fresh answer where there is an old one
+	deadFor       = 10 * time.Second        // a server that did not answer is asked last
+	udpSize       = 1232                    // RFC 9715, 3.1: what does not need fragments
 	resolvConf    = "/etc/resolv.conf"
 	entryOverhead = 300 // octets of the cache that an empty answer costs
 )
@@ -57,7 +74,8 @@ const (
 //
 // Names may be given with U-labels and with or without the trailing dot, and are always absolute; names in answers have
 // no trailing dot. All errors are *net.DNSError. IsNotFound: the name or the type does not exist. IsTemporary: the
-// question stays open, as nobody answered (IsTimeout too), or a server failed or refused, which Err tells apart.
+// question stays open, as nobody answered (IsTimeout too), or a server failed or refused. errors.Is tells them apart:
+// ErrNoSuchName, ErrNoRecords, ErrTimeout, ErrServerFailure, ErrRefused.
 type Resolver struct {
 	config  Config
 	servers []*server
@@ -68,6 +86,22 @@ type Resolver struct {
 	mu    sync.Mutex
 	calls map[question]*call
 	cache cache
+	stats Stats
+}
+
+// Stats counts what a Resolver did since it was made.
+type Stats struct {
+	Cached, Stale, Asked, Failed uint64 // answers from the cache, those past their time, questions to servers, those left open
+	Entries, Octets              int    // in the cache now
+}
+
+// Stats returns what was counted so far.
+func (r *Resolver) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats
+	s.Entries, s.Octets = len(r.cache.entries), r.cache.size
+	return s
 }
 
 type server struct {
@@ -89,9 +123,14 @@ func New(c Config, now func() time.Time, dial func(ctx context.Context, network,
 	c.Attempts = cmp.Or(c.Attempts, d.Attempts)
 	c.CacheSize = cmp.Or(c.CacheSize, d.CacheSize)
 	c.CacheFor = cmp.Or(c.CacheFor, d.CacheFor)
+	c.CacheNothingFor = cmp.Or(c.CacheNothingFor, d.CacheNothingFor)
+	c.CacheFailureFor = min(cmp.Or(c.CacheFailureFor, d.CacheFailureFor), maxFailureFor)
+	c.Records = cmp.Or(c.Records, d.Records)
+	c.Aliases = cmp.Or(c.Aliases, d.Aliases)
 	c.Concurrent = cmp.Or(c.Concurrent, d.Concurrent)
-	if c.Timeout < 0 || c.Attempts < 0 || c.CacheFor < 0 || c.Concurrent < 0 {
-		return nil, errors.New("timeout, attempts, cache_for and concurrent of the resolver must not be negative")
+	if min(c.Timeout, c.CacheFor, c.CacheAtLeast, c.CacheNothingFor, c.CacheFailureFor, c.StaleFor) < 0 ||
+		min(c.Attempts, c.Records, c.Aliases, c.Concurrent) < 0 {
+		return nil, errors.New("of the resolver's settings only cache_size may be negative")
 	}
 	if len(c.Servers) == 0 {
 		var err error
@@ -100,7 +139,7 @@ func New(c Config, now func() time.Time, dial func(ctx context.Context, network,
 		}
 	}
 	r := &Resolver{config: c, now: now, dial: dial, slots: make(chan struct{}, c.Concurrent), calls: map[question]*call{}}
-	r.cache.most = c.CacheSize
+	r.cache.most, r.cache.stale = c.CacheSize, c.StaleFor
 	if r.now == nil {
 		r.now = time.Now
 	}
@@ -156,7 +195,7 @@ func (r *Resolver) LookupAddr(ctx context.Context, name string) ([]netip.Addr, e
 	if addrs = append(addrs, other.addrs...); len(addrs) > 0 {
 		return addrs, nil
 	}
-	if d := (*net.DNSError)(nil); errors.As(err, &d) && d.IsNotFound && d.Err != errNoSuchName {
+	if errors.Is(err, ErrNoRecords) {
 		return nil, other.err // no A record says nothing about AAAA
 	}
 	return nil, err
@@ -204,23 +243,39 @@ func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 	return list, err
 }
 
-// lookup asks and turns records into values.
-func lookup[R dns.RR, T any](ctx context.Context, r *Resolver, name string, qtype uint16, value func(R) (T, bool)) ([]T, error) {
+// An Answer is what the DNS says about a name and a type. Its records are shared and must not be changed.
+type Answer struct {
+	Records   []dns.RR
+	Authentic bool // the server vouches for it by DNSSEC, and is trusted to (Config.TrustAD)
+	Stale     bool // its time is over, but nobody gave a fresh one (Config.StaleFor)
+}
+
+// Lookup returns the records of one type; there is at least one.
+func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answer, error) {
 	fqdn, ok := absolute(name)
 	if !ok {
-		return nil, &net.DNSError{Err: "not a domain name", Name: name, IsNotFound: true}
+		return Answer{}, &net.DNSError{UnwrapErr: ErrNoSuchName, Err: "not a domain name", Name: name, IsNotFound: true}
 	}
 	a, err := r.ask(ctx, question{fqdn, qtype})
-	if err == nil && a.missing != "" {
-		err = &net.DNSError{Err: a.missing, IsNotFound: true}
+	if err == nil && a.missing != nil {
+		err = &net.DNSError{UnwrapErr: a.missing, Err: a.missing.Error(), IsNotFound: true}
 	}
 	if err != nil {
 		e := *err // shared with others who ask
 		e.Name = name
-		return nil, &e
+		return Answer{}, &e
+	}
+	return Answer{Records: a.records, Authentic: a.authentic, Stale: a.stale}, nil
+}
+
+// lookup asks and turns records into values.
+func lookup[R dns.RR, T any](ctx context.Context, r *Resolver, name string, qtype uint16, value func(R) (T, bool)) ([]T, error) {
+	a, err := r.Lookup(ctx, name, qtype)
+	if err != nil {
+		return nil, err
 	}
 	var list []T
-	for _, rr := range a.records {
+	for _, rr := range a.Records {
 		if rr, ok := rr.(R); ok {
 			if v, ok := value(rr); ok {
 				list = append(list, v)

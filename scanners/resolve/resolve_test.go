@@ -42,6 +42,8 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 func (z *zone) answer(q *dns.Msg) *dns.Msg {
 	name, kind := strings.ToLower(q.Question[0].Name), dns.TypeToString[q.Question[0].Qtype]
 	m := new(dns.Msg).SetReply(q)
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	exists := false
 	for key := range z.records {
 		exists = exists || strings.HasPrefix(key, name+" ")
@@ -454,6 +456,8 @@ func TestCache(t *testing.T) {
 	asks("never.example", 1)
 	asks("never.example", 1)
 	asks("bad.example", 1)
+	asks("bad.example", 0) // RFC 9520: failures are kept, shortly
+	now.advance(2 * time.Second)
 	asks("bad.example", 1)
 	asks("long.example", 1)
 	now.advance(time.Hour - time.Second)

@@ -49,7 +49,8 @@ type service struct {
 type setup struct {
 	config       *config.Config
 	certificates certificates
-	resolver     admin.Resolver
+	asking       *resolve.Resolver
+	resolver     admin.Resolver // asking, counted
 	users        *users.Users    // nil in the first: the house has opened them
 	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
@@ -104,13 +105,13 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	}
 	made.certificates, certificateErr = s.certificates(c)
 	if before != nil && reflect.DeepEqual(before.config.Resolver, c.Resolver) {
-		made.resolver = before.resolver // with all that it remembers
+		made.asking, made.resolver = before.asking, before.resolver // with all that it remembers
 	} else {
 		asking, err := resolve.New(c.Resolver, s.program.now, nil)
 		if err != nil {
 			return nil, err
 		}
-		made.resolver = s.house.metrics.Resolver(asking)
+		made.asking, made.resolver = asking, s.house.metrics.Resolver(asking)
 	}
 	var planErr, believeErr error
 	made.believed, believeErr = deliverUsers(c)

@@ -21,6 +21,7 @@ import (
 	"sluice/pipeline"
 	"sluice/protocols/admin"
 	"sluice/protocols/listen"
+	"sluice/scanners/resolve"
 )
 
 type serveCommand struct {
@@ -107,7 +108,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	if err != nil {
 		return err
 	}
-	s.house.watch(s.counters, s.logins)
+	s.house.watch(s.counters, s.logins, func() resolve.Stats { return s.now.Load().asking.Stats() })
 	s.watching = admin.New(admin.Config{
 		Metrics: s.house.metrics, Checks: s.house.checks(c, &s.doors), Log: s.log, Now: p.now,
 	})

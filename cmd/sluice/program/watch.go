@@ -14,6 +14,7 @@ import (
 	"sluice/mailstore/space"
 	"sluice/protocols/admin"
 	"sluice/protocols/listen"
+	"sluice/scanners/resolve"
 )
 
 // spaceGuard watches the file systems that mail is written to: parts of the data folder may be mounted.
@@ -28,7 +29,7 @@ func spaceGuard(c *config.Config, log *slog.Logger, now func() time.Time) *space
 }
 
 // watch lets the metrics ask what counts itself.
-func (h *house) watch(connections map[string]*listen.Counter, logins *listen.Logins) {
+func (h *house) watch(connections map[string]*listen.Counter, logins *listen.Logins, resolver func() resolve.Stats) {
 	records, held, room := h.journal, h.quarantine, h.space
 	h.metrics.Watch(admin.Sources{
 		Connections: connections,
@@ -39,7 +40,8 @@ func (h *house) watch(connections map[string]*listen.Counter, logins *listen.Log
 				Pending: s.Pending, PendingBytes: s.PendingBytes, Written: s.Written, Dropped: s.Dropped, Failed: s.Failed,
 			}
 		},
-		Held: held.Count,
+		Held:     held.Count,
+		Resolver: func() admin.Answers { return admin.Answers(resolver()) },
 		Space: func() (octets, inodes int64, low, known bool) {
 			free, low, known := room.Now()
 			return free.Octets, free.Inodes, low, known
