@@ -41,8 +41,8 @@ type Config struct {
 	MaxPending int `yaml:"max_pending"`
 	// MaxPendingBytes is how many octets of memory they may take; 0 is 64 MiB.
 	MaxPendingBytes int `yaml:"max_pending_bytes"`
-	// Keep is how long records are kept; 0 is 90 days, negative for ever.
-	Keep time.Duration `yaml:"keep"`
+	// Keep is how long records are kept; 0 is 90 days, less than 0, such as -1s, for ever.
+	Keep time.Duration `yaml:"keep,negative"`
 	// Log gets what nobody can be told; nil is slog.Default.
 	Log *slog.Logger `yaml:"-"`
 	// Now is the clock; nil is time.Now.

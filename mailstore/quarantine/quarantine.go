@@ -38,8 +38,8 @@ var (
 type Config struct {
 	// Dir is the folder, DATA/quarantine. It is made if need be; its parent must exist.
 	Dir string `yaml:"-"`
-	// Keep is how long mail is held; 0 is 30 days, negative for ever.
-	Keep time.Duration `yaml:"keep"`
+	// Keep is how long mail is held; 0 is 30 days, less than 0, such as -1s, for ever.
+	Keep time.Duration `yaml:"keep,negative"`
 	// Log gets what nobody can be told; nil is slog.Default.
 	Log *slog.Logger `yaml:"-"`
 	// Now is the clock; nil is time.Now.

@@ -36,8 +36,9 @@ type Config struct {
 	Postmaster string `yaml:"postmaster" example:"me@example.org"`
 	// Hash says how passwords are stored.
 	Hash HashConfig `yaml:"passwords"`
-	// Remember is how long a login that was right is right again without hashing; 0 is 10 minutes, negative not at all.
-	Remember time.Duration `yaml:"remember_logins"`
+	// Remember is how long a login that was right is right again without hashing; 0 is 10 minutes, less than 0, such as
+	// -1s, not at all.
+	Remember time.Duration `yaml:"remember_logins,negative"`
 	// Loose lets aliases and Postmaster lead to accounts that are not there yet: for programs that add them.
 	Loose bool `yaml:"-"`
 	// ReadOnly opens accounts that are there, and changes nothing: for programs that only look.

@@ -431,6 +431,17 @@ func TestRememberedLogins(t *testing.T) {
 	login("newer", nil, 1)
 }
 
+func TestNoLoginIsRemembered(t *testing.T) {
+	u := openTest(t, Config{Remember: -time.Second}, "me@x")
+	count := counted(u)
+	for range 2 {
+		count()
+		if _, err := u.Authenticate(t.Context(), "me@x", "pw of me@x"); err != nil || count() != 64 {
+			t.Errorf("not hashed again: %v", err)
+		}
+	}
+}
+
 func TestRememberedLoginsAreBounded(t *testing.T) {
 	v := newVerified(time.Minute, 3)
 	now := time.Unix(1000, 0)

@@ -743,11 +743,11 @@ func (c *Config) checkLimits() {
 func (c *Config) checkNegative() {
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
-		collect(v, func(name string, f reflect.Value) {
+		collect(v, func(name, options string, f reflect.Value) {
 			switch {
 			case f.Kind() == reflect.Struct:
 				walk(join(path, name), f)
-			case f.CanInt() && f.Int() < 0 && name != "cache_size": // below zero: no cache
+			case f.CanInt() && f.Int() < 0 && options != negative && name != "cache_size": // below zero: no cache
 				c.d.wrong(join(path, name), fmt.Sprintf("%s is below zero", join(path, name)), "leave the key out for its default")
 			}
 		})

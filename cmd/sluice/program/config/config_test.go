@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -480,6 +481,34 @@ func TestParseDuration(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}
+
+// Where a comment says what less than 0 means, it can be written; nowhere else.
+func TestNegativeTimes(t *testing.T) {
+	c, err := Parse("x.yaml", "quarantine: {keep: -1s}\njournal: {keep: -1d}\nremember_logins: -1s\nresolver: {cache_size: -1}\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Quarantine.Store.Keep != -time.Second || c.Journal.Keep != -24*time.Hour || c.Users.Remember != -time.Second || c.Resolver.CacheSize != -1 {
+		t.Errorf("read %v, %v, %v, %v", c.Quarantine.Store.Keep, c.Journal.Keep, c.Users.Remember, c.Resolver.CacheSize)
+	}
+	for text, want := range map[string]string{
+		"journal: {keep: -1}":              `journal.keep wants a time such as 30s, 5m or 30d, not -1; write -1s for seconds`,
+		"journal: {keep: --1s}":            `journal.keep wants a time such as 30s, 5m or 30d, not "--1s"`,
+		"journal: {keep: -0s}":             `records would be kept for no time at all`,
+		"journal: {keep: -1s, flush: -1s}": `journal.flush wants a time such as 30s, 5m or 30d, not "-1s"`,
+		"limits: {shutdown: -1s}":          `limits.shutdown wants a time such as 30s, 5m or 30d, not "-1s"`,
+	} {
+		if _, err := Parse("x.yaml", text, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	keep := Schema(nil).(schema)["properties"].(schema)["journal"].(schema)["properties"].(schema)["keep"].(schema)["pattern"].(string)
+	for text, ok := range map[string]bool{"-1s": true, "30d": true, "1d12h": true, "-": false, "--1s": false} {
+		if matched, err := regexp.MatchString(keep, text); err != nil || matched != ok {
+			t.Errorf("the schema says %v of journal.keep: %s, %v", matched, text, err)
 		}
 	}
 }

@@ -38,6 +38,7 @@ type decoder struct {
 	anchors  map[string]ast.Node
 	nodes    int
 	depth    int
+	below0   bool // the time that is decoded now may be negative
 }
 
 type place struct{ line, column int }
@@ -371,10 +372,17 @@ func (d *decoder) plain(path string, where place, n ast.Node, v reflect.Value) {
 			mistake("a time such as 30s, 5m or 30d")
 			return
 		}
-		x, err := ParseDuration(text)
+		magnitude, minus := text, false
+		if d.below0 {
+			magnitude, minus = strings.CutPrefix(text, "-")
+		}
+		x, err := ParseDuration(magnitude)
 		if err != nil {
 			mistake("a time such as 30s, 5m or 30d")
 			return
+		}
+		if minus {
+			x = -x
 		}
 		v.SetInt(int64(x))
 		return
@@ -436,7 +444,7 @@ func (d *decoder) plain(path string, where place, n ast.Node, v reflect.Value) {
 func remedyFor(v reflect.Value, n ast.Node) string {
 	text, isScalar := scalar(n)
 	switch {
-	case v.Type() == durationType && isScalar && strings.Trim(text, "0123456789") == "":
+	case v.Type() == durationType && isScalar && strings.Trim(strings.TrimPrefix(text, "-"), "0123456789") == "":
 		return fmt.Sprintf("write %ss for seconds", text)
 	case v.Kind() == reflect.String && isScalar:
 		return fmt.Sprintf("put it in quotes: %q", text)
@@ -491,10 +499,10 @@ func (d *decoder) structure(path string, n ast.Node, v reflect.Value) {
 
 // entries fills the fields of a struct.
 func (d *decoder) entries(path string, entries []entry, v reflect.Value) {
-	fields := map[string]reflect.Value{}
+	fields, below0 := map[string]reflect.Value{}, map[string]bool{}
 	var names []string
-	collect(v, func(name string, f reflect.Value) {
-		fields[name] = f
+	collect(v, func(name, options string, f reflect.Value) {
+		fields[name], below0[name] = f, options == negative
 		names = append(names, name)
 	})
 	for _, e := range entries {
@@ -503,9 +511,15 @@ func (d *decoder) entries(path string, entries []entry, v reflect.Value) {
 			d.unknown(path, e, names)
 			continue
 		}
+		d.below0 = below0[e.key]
 		d.entry(path, e, f)
+		d.below0 = false
 	}
 }
+
+// negative is what stands behind the key in the tag of a time that may be less than 0: `yaml:"keep,negative"`. Its
+// comment says what that means.
+const negative = "negative"
 
 func (d *decoder) entry(path string, e entry, v reflect.Value) {
 	sub := join(path, e.key)
@@ -537,8 +551,8 @@ func (d *decoder) unknown(path string, e entry, names []string) {
 	}
 }
 
-// collect calls f for every field that has a key.
-func collect(v reflect.Value, f func(name string, field reflect.Value)) {
+// collect calls f for every field that has a key, with what stands behind the key in its tag.
+func collect(v reflect.Value, f func(name, options string, field reflect.Value)) {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
@@ -547,7 +561,7 @@ func collect(v reflect.Value, f func(name string, field reflect.Value)) {
 		switch {
 		case !v.Type().Field(i).IsExported() || name == "-":
 		case name != "":
-			f(name, v.Field(i))
+			f(name, options, v.Field(i))
 		case options == "inline" || v.Type().Field(i).Anonymous:
 			collect(v.Field(i), f)
 		}
@@ -564,7 +578,7 @@ func Keys(config any) []string {
 		return nil
 	}
 	var names []string
-	collect(v, func(name string, _ reflect.Value) { names = append(names, name) })
+	collect(v, func(name, _ string, _ reflect.Value) { names = append(names, name) })
 	return names
 }
 
@@ -681,7 +695,7 @@ func last(path string) string {
 }
 
 // ParseDuration reads a time as configurations write it: as [time.ParseDuration] does, and in days and weeks:
-// "30d", "1w", "1d12h". No setting is a negative time.
+// "30d", "1w", "1d12h". A negative time is none.
 func ParseDuration(s string) (time.Duration, error) {
 	const day = 24 * time.Hour
 	bad := fmt.Errorf("%q is no time; write for example 30s, 5m or 30d", s)

@@ -41,6 +41,7 @@ type setting struct {
 	example string        // YAML, for what has no default
 	value   reflect.Value // the default
 	shared  bool          // the default is what the key of the same name says for all doors
+	below0  bool          // a time that may be negative
 }
 
 // settings lists the keys of a struct. The source of a site's own stages is not here to be read when Sluice is made: they
@@ -53,7 +54,7 @@ func settings(v, bare reflect.Value) []setting {
 		switch {
 		case !f.IsExported() || key == "-":
 		case key != "":
-			s := setting{key: key, value: v.Field(i), example: f.Tag.Get("example")}
+			s := setting{key: key, value: v.Field(i), example: f.Tag.Get("example"), below0: options == negative}
 			s.comment = cmp.Or(Comment(v.Type(), f.Name), f.Tag.Get("doc"))
 			s.shared = bare.Field(i).IsZero() && !v.Field(i).IsZero()
 			if rest, ok := strings.CutPrefix(s.comment, f.Name+" "); ok {
@@ -291,7 +292,7 @@ func (r *reference) kind(k pipeline.Kind, off bool) {
 
 // fieldOf returns the field that has a key.
 func fieldOf(v reflect.Value, key string) (found reflect.Value) {
-	collect(v, func(name string, f reflect.Value) {
+	collect(v, func(name, _ string, f reflect.Value) {
 		if name == key {
 			found = f
 		}

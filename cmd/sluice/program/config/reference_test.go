@@ -97,7 +97,7 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 	var walk func(v reflect.Value)
 	walk = func(v reflect.Value) {
-		collect(v, func(name string, f reflect.Value) {
+		collect(v, func(name, _ string, f reflect.Value) {
 			if !strings.Contains(text, name+":") {
 				t.Errorf("%s is missing", name)
 			}

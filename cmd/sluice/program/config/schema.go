@@ -61,6 +61,9 @@ func objectSchema(v, bare reflect.Value) schema {
 			x = objectSchema(s.value, fieldOf(bare, s.key))
 		} else {
 			x = typeSchema(t, s.comment)
+			if s.below0 {
+				x["pattern"] = "^-?" + durationPattern[1:]
+			}
 			if text := yamlOf(s.value, s.comment); text != "" && !s.shared {
 				x["default"] = defaultOf(s, text)
 			}
