@@ -50,6 +50,9 @@ func (t *text) record(r *pipeline.Record, files []found) {
 		t.line(1, "%-10s %s", "greeting", r.Greeting)
 	}
 	t.line(1, "%-10s <%s>", "from", r.Sender.Raw)
+	if said := asked(r.Asked); said != "" {
+		t.line(1, "%-10s %s", "asked for", said)
+	}
 	if r.MessageID != "" {
 		t.line(1, "%-10s <%s>", "message", r.MessageID)
 	}
@@ -70,6 +73,25 @@ func (t *text) record(r *pipeline.Record, files []found) {
 	for i := range r.Recipients {
 		t.recipient(&r.Recipients[i], files)
 	}
+}
+
+// asked says what the sender asked for with MAIL, as it did.
+func asked(a pipeline.Asked) string {
+	var all []string
+	if a.UTF8 {
+		all = append(all, "SMTPUTF8")
+	}
+	return strings.Join(append(all, given("BODY", a.Body, "RET", a.Return, "ENVID", a.EnvelopeID)...), " ")
+}
+
+// given returns the parameters that have a value, of pairs: "RET=HDRS".
+func given(pairs ...string) (all []string) {
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			all = append(all, pairs[i]+"="+pairs[i+1])
+		}
+	}
+	return all
 }
 
 func end(r *pipeline.Record) string {
@@ -255,6 +277,9 @@ func (t *text) recipient(x *pipeline.RecipientRecord, files []found) {
 	t.line(2, "%s", x.Address.Raw)
 	if x.Account != "" && x.Account != x.Address.String() {
 		t.line(3, "%-10s %s", "account", x.Account)
+	}
+	if said := given("NOTIFY", x.Notify, "ORCPT", x.ORCPT); len(said) > 0 {
+		t.line(3, "%-10s %s", "asked for", strings.Join(said, " "))
 	}
 	if t.hypothetical {
 		t.line(3, "%-10s %s", "would be", outcome(x, true))
