@@ -260,7 +260,7 @@ func (s *Session) notAsked(st *planStage, r *rcpt) string {
 		return "client logged in"
 	case st.reads.Strangers && s.client.Trusted:
 		return "client is trusted"
-	case st.reads.Input&InputClient != 0 && !step.Kind.Pure && !s.client.Known():
+	case st.reads.Input&InputClient != 0 && !st.reads.AnyClient && !step.Kind.Pure && !s.client.Known():
 		return "client unknown"
 	}
 	return ""

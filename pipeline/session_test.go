@@ -169,6 +169,7 @@ func TestNoAnswer(t *testing.T) {
 	reads := pipeline.Reads{Input: pipeline.InputClient}
 	waits := pipeline.Reads{Input: pipeline.InputClient, Waits: true}
 	strangers := pipeline.Reads{Input: pipeline.InputClient, Strangers: true}
+	anybody := pipeline.Reads{Input: pipeline.InputClient, AnyClient: true}
 	for _, tt := range []struct {
 		name   string
 		stage  pipeline.Stage
@@ -185,6 +186,7 @@ func TestNoAnswer(t *testing.T) {
 		{"trusted", stage(strangers, always(verdict(pipeline.Reject, 0, "x"))), pipeline.Client{Addr: netip.MustParseAddr("127.0.0.1"), Trusted: true}, "client is trusted", false},
 		{"logged in", stage(strangers, always(verdict(pipeline.Reject, 0, "x"))), pipeline.Client{Addr: netip.MustParseAddr("192.0.2.1"), Login: "me"}, "client logged in", false},
 		{"unknown", stage(strangers, always(verdict(pipeline.Reject, 0, "x"))), pipeline.Client{Name: "unknown"}, "client unknown", false},
+		{"unknown, and asked", stage(anybody, func(context.Context, V) (R, error) { return R{}, errors.New("asked") }), pipeline.Client{Name: "unknown"}, "asked", true},
 	} {
 		for _, policy := range []pipeline.OnError{pipeline.Skip, pipeline.Postpone, pipeline.Refuse} {
 			t.Run(tt.name+"/"+policy.String(), func(t *testing.T) {

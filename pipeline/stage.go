@@ -33,6 +33,8 @@ type Reads struct {
 	Waits bool
 	// Strangers: it reads the client, and is only asked about clients who are neither trusted nor logged in.
 	Strangers bool
+	// AnyClient: it reads the client, and is asked also where the client is unknown; View.Client is zero then.
+	AnyClient bool
 }
 
 // A Final is a final verdict that a stage can give, and its place in the stage's step.

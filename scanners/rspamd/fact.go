@@ -1,0 +1,30 @@
+package rspamd
+
+// A Fact is what rules see of rspamd's reply.
+type Fact struct {
+	// Scanned is whether rspamd was asked; where it is false, the mail being too large, all else is unknown.
+	Scanned bool `json:"scanned" expr:"scanned"`
+	// Skipped is whether rspamd was told by its own settings not to scan this mail.
+	Skipped bool `json:"skipped" expr:"skipped"`
+	// Score is the sum of its symbols, Required what it refuses from; unknown where it refuses from nothing.
+	Score    float64 `json:"score" expr:"score"`
+	Required float64 `json:"required" expr:"required"`
+	// Action is what it recommends: "no action", "greylist", "add header", "rewrite subject", "soft reject", "reject".
+	Action string `json:"action" expr:"action"`
+	// Symbols are the tests that held, those that weigh most first.
+	Symbols []Symbol `json:"symbols" expr:"symbols"`
+	// Text is what it would have the sender told; Subject the subject that it would write.
+	Text    string `json:"text" expr:"text"`
+	Subject string `json:"subject" expr:"subject"`
+	// MessageID is the Message-ID that it found, without angle brackets: "undef" where there is none.
+	MessageID string `json:"message_id" expr:"message_id"`
+	// Time is how many seconds it says that it took.
+	Time float64 `json:"time" expr:"time"`
+}
+
+// A Symbol is one test of rspamd that held.
+type Symbol struct {
+	Name    string   `json:"name" expr:"name"`
+	Score   float64  `json:"score" expr:"score"`
+	Options []string `json:"options" expr:"options"` // what it saw
+}
