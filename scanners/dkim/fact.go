@@ -1,0 +1,97 @@
+package dkim
+
+import (
+	"strings"
+
+	"sluice/scanners/dkim/signature"
+)
+
+// Fact is what rules see.
+type Fact struct {
+	Pass    bool     `json:"pass" expr:"pass"`       // a signature is valid and covers the whole mail: its result is "pass"
+	Domains []string `json:"domains" expr:"domains"` // d= of those, each once
+	// Signatures are those that were looked at, from the top.
+	Signatures []Signature `json:"signatures" expr:"signatures"`
+	Found      int         `json:"found" expr:"found"`                 // how many the mail has
+	NotLooked  []string    `json:"not_looked_at" expr:"not_looked_at"` // d= of the others, at most 50
+	FromFields int         `json:"from_fields" expr:"from_fields"`     // how many From fields the mail has
+}
+
+// Signature is what rules see of one signature.
+type Signature struct {
+	Domain    string `json:"domain" expr:"domain"`       // d=, lower case, A-labels
+	Selector  string `json:"selector" expr:"selector"`   // s=
+	Identity  string `json:"identity" expr:"identity"`   // i=, or "@" and d=
+	Algorithm string `json:"algorithm" expr:"algorithm"` // a=: "rsa-sha256", "ed25519-sha256"
+	// Result is "pass", "fail", "neutral" (fails, and its key is in testing), "policy" (not accepted: a weak key, part of
+	// the body, From not signed, from the future), "permerror" or "temperror".
+	Result string `json:"result" expr:"result"`
+	Reason string `json:"reason" expr:"reason"` // why it is not "pass"
+
+	// Of the key.
+	Bits    int    `json:"bits" expr:"bits"`         // 0 where there is none
+	WeakKey bool   `json:"weak_key" expr:"weak_key"` // RSA of less than 2048 bits
+	Testing bool   `json:"testing" expr:"testing"`   // t=y
+	Strict  bool   `json:"strict" expr:"strict"`     // t=s
+	Key     string `json:"key" expr:"key"`           // the record, at most 500 octets
+
+	// What is signed.
+	Canonical   string `json:"canonical" expr:"canonical"`       // c=: "relaxed/simple"
+	CoversBody  bool   `json:"covers_body" expr:"covers_body"`   // the whole of it, as far as the signature fits it
+	BodyPartial bool   `json:"body_partial" expr:"body_partial"` // l= leaves some of it out
+	BodySigned  int64  `json:"body_signed" expr:"body_signed"`   // l=, octets; -1: all
+	// Headers is h=, in lower case, at most 50 names.
+	Headers []string `json:"headers" expr:"headers"`
+	// Of the fields that readers and their programs go by: Oversigned has those of which none can be added unnoticed,
+	// Addable the others, and Unsigned those that stand in the mail and are not signed, or not all of them.
+	Oversigned []string `json:"oversigned" expr:"oversigned"`
+	Addable    []string `json:"addable" expr:"addable"`
+	Unsigned   []string `json:"unsigned" expr:"unsigned"`
+
+	// Times in seconds; -1 where the signature does not say.
+	Signed  int64 `json:"signed" expr:"signed"`   // t=, since 1970
+	Age     int64 `json:"age" expr:"age"`         // since t=; 0 for one from the future
+	Expires int64 `json:"expires" expr:"expires"` // x=, since 1970
+	Expired bool  `json:"expired" expr:"expired"`
+}
+
+const (
+	mostHeaders   = 50
+	mostNotLooked = 50
+	mostKey       = 500
+	mostText      = 300
+)
+
+// shown are the fields that readers and their programs go by.
+var shown = [...]string{
+	"from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id", "mime-version", "content-type", "content-transfer-encoding",
+}
+
+// covers fills in what h= says about the fields that the mail has.
+func (s *Signature) covers(names []string, h *signature.Header) {
+	signed := make(map[string]int, len(names))
+	for _, name := range names {
+		signed[name]++
+		if len(s.Headers) < mostHeaders {
+			s.Headers = append(s.Headers, clip(name, 60))
+		}
+	}
+	for _, name := range shown {
+		switch there := h.Count(name); {
+		case signed[name] > there:
+			s.Oversigned = append(s.Oversigned, name)
+			continue
+		case signed[name] < there:
+			s.Unsigned = append(s.Unsigned, name)
+		}
+		s.Addable = append(s.Addable, name)
+	}
+}
+
+// clip makes foreign text fit for a fact: at most n octets of valid UTF-8.
+func clip(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
