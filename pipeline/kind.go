@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -40,8 +41,11 @@ func (o *OnError) UnmarshalText(text []byte) error {
 
 // A Kind makes stages of one kind from its section of the configuration.
 type Kind struct {
-	Name    string // what the configuration calls it: [a-z][a-z0-9_]*
-	Doc     string // one sentence for the reference
+	Name string // what the configuration calls it: [a-z][a-z0-9_]*
+	Doc  string // one sentence for the reference
+	// Step is what rules call its steps where the configuration gives no name; "" is Name. It is set where the rule
+	// language has another meaning for the kind's name.
+	Step    string
 	OnError OnError
 	// Pure says that its stages are functions of what they read: asked again with the same View they say the same. What
 	// other stages found is recalled from a record; a pure stage is asked again.
@@ -59,6 +63,9 @@ type Kind struct {
 	// New makes the stages, mostly one, from the struct that Config returned.
 	New func(config any, env Env) ([]Stage, error)
 }
+
+// StepName is the name of a step of this kind that the configuration gives none.
+func (k Kind) StepName() string { return cmp.Or(k.Step, k.Name) }
 
 // A Step is one entry of the configured list of stages.
 type Step struct {

@@ -96,7 +96,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 	)
 	for i, st := range steps {
 		if st.Name == "" {
-			st.Name = st.Kind.Name
+			st.Name = st.Kind.StepName()
 		}
 		fail := func(err error) {
 			where := st.Name
@@ -222,6 +222,15 @@ func (p *Plan) Text() string { return p.text }
 
 // Warnings are things about the plan that an administrator should know, one sentence each.
 func (p *Plan) Warnings() []string { return p.warnings }
+
+// Awaited reports whether a door that can let its peer go on at a phase before the recipients or at [Data] should keep it
+// waiting all the same: a refusal is spoken there, or a stage asked by then waits for something outside, and waits of
+// several phases would add up for whoever waits at the next one.
+func (p *Plan) Awaited(now Phase) bool {
+	return p.options.SpeakEarliest || slices.ContainsFunc(p.stages, func(s planStage) bool {
+		return s.phase <= now && s.reads.Waits
+	})
+}
 
 // Steps names the steps in order.
 func (p *Plan) Steps() []string {

@@ -79,7 +79,7 @@ func (p *program) describeRules(kinds []pipeline.Kind, all bool) error {
 	for _, s := range steps {
 		b := pipeline.Before{Name: s.Name, Kind: s.Kind.Name}
 		if b.Name == "" {
-			b.Name = s.Kind.Name
+			b.Name = s.Kind.StepName()
 		}
 		if s.Kind.Fact != nil {
 			b.Fact = s.Kind.Fact(s.Config)

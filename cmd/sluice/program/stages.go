@@ -4,12 +4,16 @@ import (
 	"sluice/pipeline"
 	"sluice/rules"
 	"sluice/scanners/dnsbl"
+	"sluice/scanners/helo"
+	"sluice/scanners/rdns"
 )
 
 // Stages returns the kinds of stages that come with Sluice. This list is the registry: there is no other.
 func Stages() []pipeline.Kind {
 	return []pipeline.Kind{
 		dnsbl.Kind(),
+		helo.Kind(),
+		rdns.Kind(),
 		rules.Kind(),
 	}
 }

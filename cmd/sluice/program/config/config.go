@@ -770,7 +770,7 @@ func isAddress(s string) bool {
 
 // common are the settings that every step takes.
 type common struct {
-	// Name is what rules and records call the step. Default: its kind.
+	// Name is what rules and records call the step. Default: its kind, but where that is a word of the rule language.
 	Name string `yaml:"name"`
 	// OnError says what an unanswered question becomes: skip, postpone or refuse. Default: the kind's own.
 	OnError *pipeline.OnError `yaml:"on_error"`
@@ -802,7 +802,7 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 		if !ok {
 			continue
 		}
-		name, where := cmp.Or(step.Name, step.Kind.Name), d.where(path+".name")
+		name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
 		if first, ok := names[name]; ok {
 			remedy := fmt.Sprintf("the first is in line %d; give this one a name: {name: %s_2, …}", first.line, name)
 			d.at(where, fmt.Sprintf("a second step is called %q", name), remedy)

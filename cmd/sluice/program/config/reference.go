@@ -166,7 +166,7 @@ func ReferenceKind(k pipeline.Kind) string {
 	r.line("")
 	r.comment(6, "What every step takes:")
 	onError := k.OnError
-	for _, s := range settingsOf(common{Name: k.Name, OnError: &onError, Timeout: 10 * time.Second}) {
+	for _, s := range settingsOf(common{Name: k.StepName(), OnError: &onError, Timeout: 10 * time.Second}) {
 		r.setting(6, s, reflect.Value{}, true)
 	}
 	return r.String()

@@ -1,0 +1,152 @@
+// Package helo looks at the name by which a client greets (RFC 5321, 4.1.1.1).
+package helo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"sluice/pipeline"
+	"sluice/scanners/orgdomain"
+)
+
+// Kind is the kind of stage the configuration calls helo. Without an answer of the DNS mail goes on: what the greeting
+// says by itself is known all the same, and RFC 5321, 4.1.4 does not want mail refused for a name that cannot be verified.
+func Kind() pipeline.Kind {
+	return pipeline.Kind{
+		Name:    "helo",
+		Step:    "greeting", // helo is the greeting itself
+		Doc:     "Looks at the name by which the client greets: its form, whether it is ours, whether it leads to the client.",
+		OnError: pipeline.Skip,
+		Config:  func() any { return &Config{} },
+		Fact:    func(any) any { return Fact{} },
+		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
+			s := stage{resolver: env.Resolver}
+			for _, name := range append([]string{env.Hostname}, config.(*Config).Ours...) {
+				c, ok := orgdomain.Canonical(name)
+				if !ok {
+					return nil, fmt.Errorf("ours: %q is no domain name", name)
+				}
+				s.ours = append(s.ours, c)
+			}
+			return []pipeline.Stage{s}, nil
+		},
+	}
+}
+
+// Config is the section of a helo step.
+type Config struct {
+	// Ours are names that nobody outside can have, besides `hostname`: other names of this machine, the domains it serves.
+	Ours []string `yaml:"ours" example:"[example.org]"`
+}
+
+// Fact is what rules see.
+type Fact struct {
+	Name    string `json:"name" expr:"name"`       // in lower case, without a trailing dot
+	Valid   bool   `json:"valid" expr:"valid"`     // it is a domain name of two labels and more, or an address literal
+	Literal bool   `json:"literal" expr:"literal"` // [192.0.2.1], [IPv6:2001:db8::1]
+	Bare    bool   `json:"bare" expr:"bare"`       // an address without brackets
+	Ours    bool   `json:"ours" expr:"ours"`       // it says that it is us
+	// Resolves: the name has an address or takes mail. Of a literal it is true, of what is not valid false.
+	Resolves bool `json:"resolves" expr:"resolves"`
+	// Matches: the name, or the literal, leads to the client's address.
+	Matches bool `json:"matches" expr:"matches"`
+}
+
+type stage struct {
+	resolver pipeline.Resolver
+	ours     []string
+}
+
+// Reads implements pipeline.Stage.
+func (s stage) Reads() pipeline.Reads {
+	return pipeline.Reads{Input: pipeline.InputClient | pipeline.InputGreeting, Waits: true, Strangers: true}
+}
+
+// Check looks at the name, and asks the DNS where it leads. Without an answer only that is unknown.
+func (s stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
+	client := v.Client.Addr.Unmap().WithZone("")
+	f := Fact{Name: strings.ToLower(strings.TrimSuffix(v.Greeting, "."))}
+	if a, ok := literal(f.Name); ok {
+		f.Valid, f.Literal, f.Resolves, f.Matches = true, true, true, a == client
+		return pipeline.Result{Fact: f}, nil
+	}
+	if a, err := netip.ParseAddr(f.Name); err == nil {
+		f.Bare, f.Matches = true, a.Unmap() == client
+		return pipeline.Result{Fact: f}, nil
+	}
+	f.Valid = valid(f.Name)
+	if name, ok := orgdomain.Canonical(f.Name); ok {
+		f.Ours = slices.Contains(s.ours, name)
+	}
+	if !f.Valid {
+		return pipeline.Result{Fact: f}, nil
+	}
+	resolves, matches, err := s.look(ctx, f.Name, client)
+	f.Resolves, f.Matches = resolves, matches
+	r := pipeline.Result{Fact: f}
+	if err != nil {
+		r.Missing = map[string]error{}
+		if !matches {
+			r.Missing["matches"] = err
+		}
+		if !resolves {
+			r.Missing["resolves"] = err
+		}
+	}
+	return r, nil
+}
+
+// look asks for addresses and MX records at once. err is what could not be found out.
+func (s stage) look(ctx context.Context, name string, client netip.Addr) (resolves, matches bool, err error) {
+	var addrs []netip.Addr
+	var mx []*net.MX
+	var addrErr, mxErr error
+	var wg sync.WaitGroup // both have ended when look returns
+	wg.Go(func() { addrs, addrErr = s.resolver.LookupAddr(ctx, name) })
+	wg.Go(func() { mx, mxErr = s.resolver.LookupMX(ctx, name) })
+	wg.Wait()
+	if notFound(addrErr) {
+		addrErr = nil
+	}
+	if notFound(mxErr) || len(addrs) > 0 { // then it does not matter
+		mxErr = nil
+	}
+	takes := slices.ContainsFunc(mx, func(m *net.MX) bool { return m.Host != "." }) // RFC 7505: "." takes no mail
+	return len(addrs) > 0 || takes, slices.Contains(addrs, client), errors.Join(addrErr, mxErr)
+}
+
+func notFound(err error) bool {
+	var d *net.DNSError
+	return errors.As(err, &d) && d.IsNotFound
+}
+
+// literal reads an address literal (RFC 5321, 4.1.3).
+func literal(s string) (netip.Addr, bool) {
+	s, ok := strings.CutPrefix(s, "[")
+	if !ok || !strings.HasSuffix(s, "]") {
+		return netip.Addr{}, false
+	}
+	s, six := strings.CutPrefix(strings.TrimSuffix(s, "]"), "ipv6:")
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err == nil && a.Zone() == "" && six == a.Is6()
+}
+
+// valid reports whether a name is a fully qualified host name: letters, digits and hyphens, and no number as last label.
+func valid(name string) bool {
+	c, ok := orgdomain.Canonical(name)
+	if !ok || !strings.Contains(c, ".") {
+		return false
+	}
+	for label := range strings.SplitSeq(c, ".") {
+		if strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return strings.Trim(c[strings.LastIndexByte(c, '.')+1:], "0123456789") != ""
+}
