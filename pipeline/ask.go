@@ -10,10 +10,17 @@ import (
 	"time"
 )
 
-var (
-	errNotAsked    = errors.New("not asked")
-	errNotRecorded = errors.New("not in the record")
-)
+// ErrNotAsked says of a Finding that there is no fact because the step was not asked, and not because it failed: its
+// errors wrap it, or are it.
+var ErrNotAsked = errors.New("not asked")
+
+// A notAskedError is why a step was not asked.
+type notAskedError string
+
+func (e notAskedError) Error() string        { return string(e) }
+func (e notAskedError) Is(target error) bool { return target == ErrNotAsked }
+
+var errNotRecorded = errors.New("not in the record")
 
 // States of an answer, as records name them.
 const (
@@ -392,7 +399,7 @@ func (s *Session) view(c call, now Phase) View {
 	}
 	v.Facts = make(Facts, len(st.reads.Facts))
 	for _, name := range st.reads.Facts {
-		v.Facts[name] = Finding{Unknown: errNotAsked}
+		v.Facts[name] = Finding{Unknown: ErrNotAsked}
 	}
 	// A step without facts is known, that is its rules are, when all of its stages that are read have answered.
 	silent := map[string]error{}
@@ -406,7 +413,7 @@ func (s *Session) view(c call, now Phase) View {
 		f := v.Facts[step.Name]
 		why := a.err
 		if a.state == stateNotAsked {
-			why = errors.New(a.why)
+			why = notAskedError(a.why)
 		}
 		switch {
 		case why != nil && silent[step.Name] == nil:
@@ -414,6 +421,7 @@ func (s *Session) view(c call, now Phase) View {
 			if f.Fact == nil {
 				f.Unknown = why
 			}
+			f.Missing = leftOpen(f.Missing, why)
 		case why != nil:
 		case a.result.Fact != nil:
 			f = Finding{Fact: a.result.Fact, Missing: a.result.Missing}
@@ -433,4 +441,16 @@ func (s *Session) view(c call, now Phase) View {
 		}
 	}
 	return v
+}
+
+// leftOpen returns the fields that an earlier stage of a step left to a later one, which failed or was not asked.
+func leftOpen(missing map[string]error, why error) map[string]error {
+	if missing == nil {
+		return nil
+	}
+	out := make(map[string]error, len(missing))
+	for name := range missing {
+		out[name] = why
+	}
+	return out
 }

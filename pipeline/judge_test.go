@@ -32,7 +32,7 @@ func says(at int, a Action) *answer {
 func can(at int, a Action) []Final { return []Final{{at, a}} }
 
 func TestJudge(t *testing.T) {
-	nothing, broken := &answer{state: stateAnswered}, &answer{state: stateError, err: errNotAsked}
+	nothing, broken := &answer{state: stateAnswered}, &answer{state: stateError, err: ErrNotAsked}
 	sample := testPlan(testStage{0, Connect, Skip, nil}, testStage{1, Content, Postpone, nil},
 		testStage{2, Connect, Skip, can(3, Reject)}, testStage{2, Content, Skip, can(4, Reject)})
 	friends := testPlan(testStage{0, Connect, Skip, can(20, Reject)}, testStage{0, Content, Skip, can(12, Keep)})

@@ -48,7 +48,10 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		switch {
 		case x.refused:
 			rr.Disposition = Refused
-			if !x.reply.Permanent() {
+			switch {
+			case x.repeated:
+				rr.Disposition = Repeated
+			case !x.reply.Permanent():
 				rr.Disposition = Postponed
 			}
 			if x.early != nil {
@@ -151,11 +154,11 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 		return out
 	case a.err != nil:
 		out.State, out.Why, out.OnError = stateError, a.err.Error(), &policy
-		sr.Unknown = out.Why
+		sr.leftOpen(out.Why)
 		return out
 	case a.state == stateNotAsked:
 		out.State, out.Why = stateNotAsked, a.why
-		sr.Unknown = a.why
+		sr.leftOpen(out.Why)
 		return out
 	}
 	out.State = a.state
@@ -172,7 +175,7 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 		if err != nil {
 			sr.Unknown = "cannot be written down: " + err.Error()
 		} else {
-			sr.Fact = raw
+			sr.Fact, sr.Missing = raw, nil // it takes the place of what an earlier stage of the step has found
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.result.Missing)) {
@@ -184,6 +187,14 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 	sr.Hits = append(sr.Hits, a.result.Hits...)
 	sr.Undecided = append(sr.Undecided, a.result.Undecided...)
 	return out
+}
+
+// leftOpen notes that a stage has no answer: neither has what an earlier one of the step left to it.
+func (sr *StepRecord) leftOpen(why string) {
+	sr.Unknown = why
+	for name := range sr.Missing {
+		sr.Missing[name] = why
+	}
 }
 
 // needed reports whether what a stage said, or would have said, counts for a recipient: nothing does that stands in a

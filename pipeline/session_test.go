@@ -761,3 +761,70 @@ func BenchmarkEightEmptyStages(b *testing.B) {
 		s.Close()
 	}
 }
+
+// A step of two stages: what the first leaves open the second finds, or says why it could not.
+func TestTwoStagesOfAStep(t *testing.T) {
+	type F struct {
+		Domain string `json:"domain" expr:"domain"`
+		Result string `json:"result" expr:"result"`
+	}
+	for _, tt := range []struct {
+		name            string
+		err             error
+		missing, record string
+	}{
+		{"found", nil, "", `{"domain":"a.example","result":"pass"}`},
+		{"failed", errors.New("no answer"), "no answer", `{"domain":"a.example"}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			first := stage(pipeline.Reads{Input: pipeline.InputHeader}, always(R{
+				Fact: F{Domain: "a.example"}, Missing: map[string]error{"result": errors.New("not found yet")},
+			}))
+			second := stage(pipeline.Reads{Facts: []string{"two"}}, func(_ context.Context, v V) (R, error) {
+				f := v.Facts.Of("two").Fact.(F)
+				f.Result = "pass"
+				return R{Fact: f}, tt.err
+			})
+			two := pipelinetest.Step("two", first, second)
+			two.Kind.Fact = func(any) any { return F{} }
+			var seen pipeline.Finding
+			reader := stage(pipeline.Reads{Facts: []string{"two"}}, func(_ context.Context, v V) (R, error) {
+				seen = v.Facts.Of("two")
+				return R{}, nil
+			})
+			p, j := plan(t, two, pipelinetest.Step("reader", reader))
+			got := run(t, p, j, pipelinetest.Mail{}).Record.Steps[0]
+			missing := ""
+			if e := seen.Missing["result"]; e != nil {
+				missing = e.Error()
+			}
+			if f := seen.Fact.(F); f.Domain != "a.example" || missing != tt.missing {
+				t.Errorf("seen %+v", seen)
+			}
+			if string(got.Fact) != tt.record || got.Missing["result"] != tt.missing || got.Unknown != "" {
+				t.Errorf("recorded %s, %+v", got.Fact, got)
+			}
+		})
+	}
+}
+
+// A step that was not asked did not fail.
+func TestNotAskedIsNotFailed(t *testing.T) {
+	for _, tt := range []struct {
+		trusted, notAsked bool
+	}{{false, false}, {true, true}} {
+		asked := stage(pipeline.Reads{Input: pipeline.InputClient, Strangers: true}, func(context.Context, V) (R, error) {
+			return R{}, errors.New("no answer")
+		})
+		var seen pipeline.Finding
+		reader := stage(pipeline.Reads{Facts: []string{"asked"}}, func(_ context.Context, v V) (R, error) {
+			seen = v.Facts.Of("asked")
+			return R{}, nil
+		})
+		p, j := plan(t, pipelinetest.Step("asked", asked), pipelinetest.Step("reader", reader))
+		run(t, p, j, pipelinetest.Mail{Client: pipeline.Client{Addr: netip.MustParseAddr("192.0.2.1"), Trusted: tt.trusted}})
+		if seen.Unknown == nil || errors.Is(seen.Unknown, pipeline.ErrNotAsked) != tt.notAsked {
+			t.Errorf("trusted %t: %v", tt.trusted, seen.Unknown)
+		}
+	}
+}

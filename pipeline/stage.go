@@ -61,7 +61,7 @@ type Facts map[string]Finding
 // A Finding is what one step found out.
 type Finding struct {
 	Fact    any              // of the type that the step's kind declares; nil where Unknown is set
-	Unknown error            // why there is no fact
+	Unknown error            // why there is no fact; it is ErrNotAsked where the step did not fail
 	Missing map[string]error // top-level fields of Fact that are unknown, each with its reason
 }
 
@@ -70,7 +70,7 @@ func (f Facts) Of(step string) Finding {
 	if x, ok := f[step]; ok {
 		return x
 	}
-	return Finding{Unknown: errNotAsked}
+	return Finding{Unknown: ErrNotAsked}
 }
 
 // A Result is what a stage has to say. The zero Result says nothing.

@@ -1,11 +1,13 @@
 package pipelinetest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +17,9 @@ import (
 
 // Conform tests what every kind of stage promises: its defaults work and are fresh each time, what it declares does not
 // change, it survives hostile mail in bounded time, it says only what it declared, its facts go through JSON unharmed,
-// and it gives up when told to. configure, if not nil, completes the default configuration where that does not suffice.
-func Conform(t *testing.T, k pipeline.Kind, configure func(config any)) {
+// and it gives up when told to. configure, if not nil, completes the default configuration where that does not suffice;
+// before are the steps that a stage of this kind wants before it.
+func Conform(t *testing.T, k pipeline.Kind, configure func(config any), before ...pipeline.Step) {
 	t.Helper()
 	config := func() any {
 		c := k.Config()
@@ -32,7 +35,15 @@ func Conform(t *testing.T, k pipeline.Kind, configure func(config any)) {
 		if k.Fact != nil {
 			self.Fact = k.Fact(config())
 		}
-		env.Before = []pipeline.Before{self}
+		env.Before = nil
+		for _, b := range before {
+			x := pipeline.Before{Name: cmp.Or(b.Name, b.Kind.Name), Kind: b.Kind.Name}
+			if b.Kind.Fact != nil {
+				x.Fact = b.Kind.Fact(b.Config)
+			}
+			env.Before = append(env.Before, x)
+		}
+		env.Before = append(env.Before, self)
 		s, err := k.New(config(), env)
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +118,7 @@ func Conform(t *testing.T, k pipeline.Kind, configure func(config any)) {
 	t.Run("in a plan", func(t *testing.T) {
 		env, journal := Env(t), &Journal{}
 		env.Journal = journal
-		p, err := pipeline.NewPlan([]pipeline.Step{{Kind: k, Config: config()}}, env, pipeline.Options{})
+		p, err := pipeline.NewPlan(append(slices.Clone(before), pipeline.Step{Kind: k, Config: config()}), env, pipeline.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
