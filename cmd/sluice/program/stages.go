@@ -6,6 +6,7 @@ import (
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/helo"
 	"sluice/scanners/rdns"
+	"sluice/scanners/spf"
 )
 
 // Stages returns the kinds of stages that come with Sluice. This list is the registry: there is no other.
@@ -14,6 +15,7 @@ func Stages() []pipeline.Kind {
 		dnsbl.Kind(),
 		helo.Kind(),
 		rdns.Kind(),
+		spf.Kind(),
 		rules.Kind(),
 	}
 }
