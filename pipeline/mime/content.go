@@ -2,6 +2,7 @@ package mime
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -161,9 +162,48 @@ func (r *reading) content(p *Part, most int, html bool) string {
 type files struct {
 	list []Attachment
 	odd  anomalies
+	to   func(i int) io.Writer // where the content goes that is not to be hashed; nil: it is
 }
 
-func (m *Message) readFiles() (f files) {
+// A sink takes the content of one file.
+type sink struct {
+	hash hash.Hash // nil where the content goes elsewhere
+	to   io.Writer
+	n    int64
+}
+
+// sink returns one for the i-th file.
+func newSink(to func(i int) io.Writer, i int) *sink {
+	if to == nil {
+		h := sha256.New()
+		return &sink{hash: h, to: h}
+	}
+	if w := to(i); w != nil {
+		return &sink{to: w}
+	}
+	return &sink{to: io.Discard}
+}
+
+// Write implements io.Writer.
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.to.Write(p)
+	s.n += int64(n)
+	return n, err
+}
+
+// sum returns the SHA-256 of what was written, in hex.
+func (s *sink) sum() string {
+	if s.hash == nil {
+		return ""
+	}
+	return hex.EncodeToString(s.hash.Sum(nil))
+}
+
+func (m *Message) readFiles() files { return m.walkFiles(nil) }
+
+// walkFiles lists the files, and hashes them; or with to it hands their content to what to returns for each of them.
+func (m *Message) walkFiles(to func(i int) io.Writer) (f files) {
+	f.to = to
 	// Files in messages inside messages are hashed with each message around them. Depth alone does not bound that well.
 	left := 4 * m.size
 	m.tree().root.All(func(p *Part) {
@@ -184,13 +224,13 @@ func (m *Message) readFiles() (f files) {
 			return
 		}
 		src, wrong := p.decode()
-		h := sha256.New()
-		n, err := io.Copy(h, src)
+		s := newSink(to, len(f.list))
+		_, err := io.Copy(s, src)
 		f.odd.unreadable(p.Path, err)
 		if kind := wrong(); kind != "" {
 			f.odd.add(kind, p.Path, p.Encoding)
 		}
-		a.Size, a.SHA256 = n, sum(h)
+		a.Size, a.SHA256 = s.n, s.sum()
 		f.list = append(f.list, a)
 		if p.isTNEF() {
 			f.inTNEF(p, 2*m.limits.Parts)
@@ -199,15 +239,20 @@ func (m *Message) readFiles() (f files) {
 	return f
 }
 
-func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
-
 // inText lists the uuencoded files in a text, and notes those in yEnc.
 func (f *files) inText(p *Part, most int) {
 	src, _ := p.decode()
-	h, n := sha256.New(), int64(0)
+	var s *sink // of the file we are in
+	var failed error
+	begin := func() {
+		if s == nil && len(f.list) < most {
+			s = newSink(f.to, len(f.list))
+		}
+	}
 	err := uuFiles(src, func(data []byte) {
-		h.Write(data)
-		n += int64(len(data))
+		if begin(); s != nil && failed == nil {
+			_, failed = s.Write(data)
+		}
 	}, func(u uuFile) {
 		name := validUTF8(u.name)
 		switch {
@@ -221,21 +266,20 @@ func (f *files) inText(p *Part, most int) {
 		if what := oddName(name); what != "" {
 			f.odd.add(KindBadName, p.Path, what)
 		}
-		if len(f.list) < most {
-			f.list = append(f.list, Attachment{Name: name, Type: "application/octet-stream", Size: n, SHA256: sum(h)})
+		if begin(); s != nil {
+			f.list = append(f.list, Attachment{Name: name, Type: "application/octet-stream", Size: s.n, SHA256: s.sum()})
 		} else {
 			f.odd.add(KindManyFiles, p.Path, fmt.Sprintf("more than %d", most))
 		}
-		h.Reset()
-		n = 0
+		s = nil
 	})
-	f.odd.unreadable(p.Path, err)
+	f.odd.unreadable(p.Path, cmp.Or(err, failed))
 }
 
 // inTNEF lists the files in Outlook's envelope.
 func (f *files) inTNEF(p *Part, most int) {
 	src, _ := p.decode()
-	t := &tnefReader{in: bufio.NewReader(src), most: max(most-len(f.list), 0)}
+	t := &tnefReader{in: bufio.NewReader(src), most: max(most-len(f.list), 0), to: f.to, before: len(f.list)}
 	f.odd.add(KindTNEF, p.Path, "")
 	if err := t.read(); err != nil {
 		f.odd.add(KindBadTNEF, p.Path, err.Error())

@@ -4,7 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -64,6 +67,7 @@ func everything(t testing.TB, raw []byte, l Limits) *Message {
 	for _, a := range m.Attachments() {
 		valid(t, a.Name)
 	}
+	copied(t, m)
 	odd := m.Anomalies()
 	if len(odd) > maxAnomalies+1 {
 		t.Fatalf("%d anomalies", len(odd))
@@ -89,6 +93,30 @@ func everything(t testing.TB, raw []byte, l Limits) *Message {
 		t.Fatalf("%d parts", parts)
 	}
 	return m
+}
+
+// copied checks that CopyAttachments gives what Attachments has hashed.
+func copied(t testing.TB, m *Message) {
+	t.Helper()
+	var got []hash.Hash
+	m.CopyAttachments(func(i int) io.Writer {
+		for len(got) <= i {
+			got = append(got, nil)
+		}
+		if got[i] != nil {
+			t.Fatalf("attachment %d is copied twice", i)
+		}
+		got[i] = sha256.New()
+		return got[i]
+	})
+	for i, a := range m.Attachments() {
+		switch {
+		case a.SHA256 == "" && i < len(got) && got[i] != nil:
+			t.Fatalf("attachment %d has no hash and is copied", i)
+		case a.SHA256 != "" && (i >= len(got) || got[i] == nil || hex.EncodeToString(got[i].Sum(nil)) != a.SHA256):
+			t.Fatalf("attachment %d is %s and other content is copied", i, a.SHA256)
+		}
+	}
 }
 
 func valid(t testing.TB, list ...string) {

@@ -165,6 +165,10 @@ func (m *Message) HTML() string { return m.text().html }
 // inside other content follow it: uuencoded ones in text, and those in Outlook's TNEF.
 func (m *Message) Attachments() []Attachment { return clone(m.file().list) }
 
+// CopyAttachments writes the decoded content of Attachments, one after the other and in their order, to what to returns for
+// the i-th of them; nil leaves it out. Files that a limit kept from being hashed are not offered.
+func (m *Message) CopyAttachments(to func(i int) io.Writer) { m.walkFiles(to) }
+
 // Links lists the distinct URLs of the text and the HTML, in order, at most 1000. They are absolute: http, https, ftp.
 func (m *Message) Links() []string { return clone(m.link()) }
 

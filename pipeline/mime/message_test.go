@@ -419,6 +419,19 @@ x
 		{"", "message/rfc822", 17, sum("Subject: inside\r\n")},
 		{"Müll.exe", "application/octet-stream", 1, sum("x")},
 	})
+	var files []*strings.Builder
+	m.CopyAttachments(func(i int) io.Writer {
+		files = append(files, &strings.Builder{})
+		if i == 2 {
+			return nil
+		}
+		return files[i]
+	})
+	var contents []string
+	for _, f := range files {
+		contents = append(contents, f.String())
+	}
+	equal(t, "contents", contents, []string{"%PDF-", "png", "", "shown", "Subject: inside\r\n", "x"})
 	equal(t, "text", m.Text(), "see the files\nshown")
 	equal(t, "anomalies", odd(m), []Anomaly{{KindTwoNames, "2", "ignored.pdf"}})
 }

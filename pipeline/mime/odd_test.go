@@ -3,6 +3,7 @@ package mime
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -470,9 +471,8 @@ func TestProperDate(t *testing.T) {
 }
 
 func sum256(s string) string {
-	h := sha256.New()
-	h.Write([]byte(s))
-	return sum(h)
+	h := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(h[:])
 }
 
 func FuzzDate(f *testing.F) {

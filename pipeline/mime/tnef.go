@@ -2,7 +2,6 @@ package mime
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,7 +34,14 @@ type tnefReader struct {
 	files    []Attachment
 	short    string // name of the file we are in
 	long     string
+	found    bool // its content has been
+
+	to     func(i int) io.Writer // where content goes that is not to be hashed
+	before int                   // files of the message before these
 }
+
+// sink returns one for the file we are in.
+func (t *tnefReader) sink() *sink { return newSink(t.to, t.before+len(t.files)-1) }
 
 var (
 	errNotTNEF   = errors.New("it is not TNEF")
@@ -77,16 +83,16 @@ func (t *tnefReader) attribute(id uint32, length int64) error {
 			return errManyFiles
 		}
 		t.files = append(t.files, Attachment{Type: "application/octet-stream"})
-		t.short, t.long = "", ""
+		t.short, t.long, t.found = "", "", false
 		return t.skip(length)
 	case tnefData:
-		if len(t.files) == 0 {
+		if len(t.files) == 0 || t.found { // of two contents the first counts
 			return t.skip(length)
 		}
-		h := sha256.New()
-		n, err := io.CopyN(h, t.in, length)
+		s := t.sink()
+		_, err := io.CopyN(s, t.in, length)
 		f := &t.files[len(t.files)-1]
-		f.Size, f.SHA256 = n, sum(h)
+		f.Size, f.SHA256, t.found = s.n, s.sum(), true
 		if err != nil {
 			return fmt.Errorf("data of %q: %w", f.Name, io.ErrUnexpectedEOF)
 		}
@@ -163,13 +169,15 @@ func (t *tnefReader) properties(raw []byte, f *Attachment) {
 			if !ok {
 				return
 			}
-			if id == mapiData && f.SHA256 == "" {
+			if id == mapiData && !t.found {
 				if kind == 0x0d { // an object has the name of its interface before it
 					value = value[min(len(value), 16):]
 				}
-				h := sha256.New()
-				h.Write(value)
-				f.Size, f.SHA256 = int64(len(value)), sum(h)
+				s := t.sink()
+				if _, err := s.Write(value); err != nil {
+					return
+				}
+				f.Size, f.SHA256, t.found = s.n, s.sum(), true
 				continue
 			}
 			var text string
