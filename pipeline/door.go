@@ -21,6 +21,7 @@ const (
 	Held        Disposition = "quarantined" //
 	Refused     Disposition = "refused"     // for good; the sender keeps it
 	Postponed   Disposition = "postponed"   // for now; the sender keeps it
+	Repeated    Disposition = "repeated"    // nothing: an earlier attempt at the same delivery has served this recipient
 	NotFinished Disposition = ""            // the transaction ended before
 )
 

@@ -42,6 +42,7 @@ type transaction struct {
 	phase     Phase   // how far it came
 	decisions []Decision
 	base      *Record // a resumed transaction's record
+	once      bool    // recipients cannot be refused one by one
 }
 
 // A rcpt is one recipient of a transaction.
@@ -52,6 +53,7 @@ type rcpt struct {
 	at       Phase      // when that was
 	refused  bool       // at RCPT: by a verdict or by the door
 	byDoor   bool
+	repeated bool // not refused: served before
 	reply    Reply
 	note     string
 	recalled *RecipientRecord
@@ -181,8 +183,16 @@ func (s *Session) SetAsked(a Asked) {
 	}
 }
 
+// AnswerOnce says that recipients of this transaction cannot be refused one by one.
+func (s *Session) AnswerOnce() {
+	if s.tx != nil {
+		s.tx.once = true
+	}
+}
+
 // Rcpt takes a recipient. A reply that is not nil refuses this recipient, who then is no longer part of the transaction
-// but of its record. At LMTP and deliver nobody is refused here: what was decided is among Content's decisions.
+// but of its record. At LMTP and deliver, and after AnswerOnce, nobody is refused here: what was decided is among
+// Content's decisions.
 func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
 	t := s.tx
 	if t == nil {
@@ -206,7 +216,7 @@ func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
 		s.ask(ctx, Rcpt, []*rcpt{x}, func() bool { return false })
 		s.note(x, Rcpt)
 	}
-	if !x.settled() || !x.early.verdict.Action.Refuses() || s.door == LMTP || s.door == Deliver {
+	if !x.settled() || !x.early.verdict.Action.Refuses() || s.door == LMTP || s.door == Deliver || t.once {
 		return nil
 	}
 	x.refused, x.reply = true, x.early.verdict.Reply
@@ -234,6 +244,14 @@ func (s *Session) Refuse(r Recipient, reply Reply, why string) {
 		return
 	}
 	s.tx.seen = append(s.tx.seen, &rcpt{Recipient: r, refused: true, byDoor: true, reply: reply, note: why})
+}
+
+// Repeat notes a recipient that an earlier attempt at the same delivery has served, for the record: nothing is asked
+// about it.
+func (s *Session) Repeat(r Recipient, reply Reply, why string) {
+	if s.tx != nil {
+		s.tx.seen = append(s.tx.seen, &rcpt{Recipient: r, refused: true, byDoor: true, repeated: true, reply: reply, note: why})
+	}
 }
 
 // Data says that all recipients are known. A reply that is not nil refuses the message for all (SpeakEarliest).
