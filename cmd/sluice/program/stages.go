@@ -3,6 +3,7 @@ package program
 import (
 	"sluice/pipeline"
 	"sluice/rules"
+	"sluice/scanners/clamav"
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/helo"
 	"sluice/scanners/rdns"
@@ -12,6 +13,7 @@ import (
 // Stages returns the kinds of stages that come with Sluice. This list is the registry: there is no other.
 func Stages() []pipeline.Kind {
 	return []pipeline.Kind{
+		clamav.Kind(),
 		dnsbl.Kind(),
 		helo.Kind(),
 		rdns.Kind(),
