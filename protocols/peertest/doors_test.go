@@ -109,7 +109,7 @@ type way struct {
 // openWays opens a Sluice for each door, all configured alike.
 func openWays(t *testing.T) []way {
 	t.Helper()
-	d := DNS(t, "66.2.0.192.zen.lists.example. A 127.0.0.2",
+	d := DNS(t, "2.0.0.127.zen.lists.example. A 127.0.0.2", "66.2.0.192.zen.lists.example. A 127.0.0.2",
 		"7.2.0.192.in-addr.arpa. PTR client.example.", "client.example. A 192.0.2.7",
 		"9.2.0.192.in-addr.arpa. PTR friend.example.", "friend.example. A 192.0.2.9",
 		"66.2.0.192.in-addr.arpa. PTR listed.example.", "listed.example. A 192.0.2.66",

@@ -43,7 +43,7 @@ func startSite(t *testing.T) site {
 	t.Helper()
 	Need(t, "postfix", "swaks", "curl", "python3")
 	dir := TempDir(t)
-	d := DNS(t, "2.2.0.192.zen.lists.example. A 127.0.0.2")
+	d := DNS(t, "2.0.0.127.zen.lists.example. A 127.0.0.2", "2.2.0.192.zen.lists.example. A 127.0.0.2")
 	s := StartSluice(t, SluiceConfig{
 		Dir: dir,
 		YAML: fmt.Sprintf(`domains: [example.org]

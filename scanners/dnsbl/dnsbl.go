@@ -5,16 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"sluice/pipeline"
+	"sluice/scanners/dnslist"
 )
 
 // Kind is the kind of stage the configuration calls dnsbl. A list that does not answer is skipped: mail must not wait
@@ -26,14 +24,14 @@ func Kind() pipeline.Kind {
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{} },
 		Fact: func(config any) any {
-			f := pipeline.Named[Listed]{}
+			f := pipeline.Named[dnslist.Listed]{}
 			for name := range config.(*Config).Lists {
-				f[name] = Listed{}
+				f[name] = dnslist.Listed{}
 			}
 			return f
 		},
 		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
-			s, err := newStage(*config.(*Config), env.Resolver)
+			s, err := newStage(*config.(*Config), env)
 			if err != nil {
 				return nil, err
 			}
@@ -44,107 +42,34 @@ func Kind() pipeline.Kind {
 
 // Config is the section of one dnsbl step.
 type Config struct {
-	// Lists are the lists to ask, by the name that rules use: dnsbl.zen.listed.
-	Lists map[string]List `yaml:"lists" example:"{zen: {zone: zen.spamhaus.org}}"`
-}
-
-// A List is one DNS list.
-type List struct {
-	// Zone is the zone of the list: zen.spamhaus.org.
-	Zone string `yaml:"zone"`
-	// Codes are the answers that count as a listing, single addresses or networks. Without it all of 127.0.0.0/8 do, but
-	// for 127.255.255.0/24, which lists answer to say that they refuse to.
-	Codes []string `yaml:"codes"`
-	// Timeout is how long to wait for this list. Default: 5s.
-	Timeout time.Duration `yaml:"timeout"`
-}
-
-// Listed is what rules see of one list.
-type Listed struct {
-	Listed bool     `json:"listed" expr:"listed"` // whether the client is on it
-	Codes  []string `json:"codes" expr:"codes"`   // what the list answered: "127.0.0.2"
+	// Lists are the lists to ask, of those to refuse and of those to trust, by the name that rules use: dnsbl.zen.listed.
+	Lists map[string]dnslist.Config `yaml:"lists" example:"{zen: {zone: zen.spamhaus.org}}"`
 }
 
 type stage struct {
-	resolver pipeline.Resolver
-	names    []string // sorted
-	lists    map[string]list
+	names []string // sorted
+	lists map[string]*dnslist.List
 }
 
-type list struct {
-	zone    string
-	codes   []netip.Prefix
-	timeout time.Duration
-}
-
-var (
-	listName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	answers  = netip.MustParsePrefix("127.0.0.0/8")
-	// refusals are what lists answer to resolvers they do not serve, and to queries they do not understand.
-	refusals = netip.MustParsePrefix("127.255.255.0/24")
-)
-
-// zoneError returns what is wrong with a zone, nil if nothing.
-func zoneError(zone string) error {
-	if zone == "" {
-		return errors.New("zone: is missing; write for example `zone: zen.spamhaus.org`")
-	}
-	if len(zone) > 180 {
-		return fmt.Errorf("zone: %q is too long to have an address put before it", zone)
-	}
-	for label := range strings.SplitSeq(zone, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return fmt.Errorf("zone: %q is no domain name", zone)
-		}
-	}
-	return nil
-}
-
-func newStage(c Config, r pipeline.Resolver) (*stage, error) {
-	s := &stage{resolver: r, lists: map[string]list{}}
+func newStage(c Config, env pipeline.Env) (*stage, error) {
+	s := &stage{lists: map[string]*dnslist.List{}}
 	var wrong []error
 	if len(c.Lists) == 0 {
 		wrong = append(wrong, errors.New("lists: there is none; write for example `lists: {zen: {zone: zen.spamhaus.org}}`"))
 	}
 	for name, l := range c.Lists {
-		fail := func(err error) { wrong = append(wrong, fmt.Errorf("lists: %s: %w", name, err)) }
-		if !listName.MatchString(name) {
-			fail(errors.New("rules cannot use this name: write lower-case letters, digits and _, a letter first"))
+		if !dnslist.Name.MatchString(name) {
+			wrong = append(wrong, fmt.Errorf("lists: %s: rules cannot use this name: write lower-case letters, digits and _, a letter first", name))
 		}
-		x := list{zone: strings.TrimSuffix(l.Zone, "."), timeout: l.Timeout}
-		if err := zoneError(x.zone); err != nil {
-			fail(err)
+		list, err := dnslist.New(l, dnslist.Addresses(), env)
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("lists: %s: %w", name, err))
 		}
-		if x.timeout < 0 {
-			fail(fmt.Errorf("timeout: %s is no time to wait", x.timeout))
-		}
-		if x.timeout == 0 {
-			x.timeout = 5 * time.Second
-		}
-		for _, code := range l.Codes {
-			p, err := parseCode(code)
-			if err != nil {
-				fail(err)
-			}
-			x.codes = append(x.codes, p)
-		}
-		s.names = append(s.names, name)
-		s.lists[name] = x
+		s.names, s.lists[name] = append(s.names, name), list
 	}
 	slices.Sort(s.names)
 	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return s, errors.Join(wrong...)
-}
-
-func parseCode(code string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(code)
-	if a, e := netip.ParseAddr(code); e == nil {
-		p, err = netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	if err != nil || !p.Addr().Is4() || !answers.Contains(p.Addr()) || p.Bits() < answers.Bits() {
-		return netip.Prefix{}, fmt.Errorf("codes: %q is no answer of a list: write an address or a network in 127.0.0.0/8", code)
-	}
-	return p, nil
 }
 
 // Reads implements pipeline.Stage.
@@ -155,14 +80,14 @@ func (s *stage) Reads() pipeline.Reads {
 // Check asks all lists at once. A list that does not answer leaves its own field unknown; if none answers that is an
 // error of the stage.
 func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
-	prefix := reversed(v.Client.Addr)
-	found, failed := make([]Listed, len(s.names)), make([]error, len(s.names))
+	client := reversed(v.Client.Addr)
+	found, failed := make([]dnslist.Listed, len(s.names)), make([]error, len(s.names))
 	var wg sync.WaitGroup // all have ended when Check returns
 	for i, name := range s.names {
-		wg.Go(func() { found[i], failed[i] = s.lists[name].ask(ctx, s.resolver, prefix) })
+		wg.Go(func() { found[i], failed[i] = s.lists[name].Ask(ctx, client) })
 	}
 	wg.Wait()
-	fact, missing := pipeline.Named[Listed]{}, map[string]error{}
+	fact, missing := pipeline.Named[dnslist.Listed]{}, map[string]error{}
 	for i, name := range s.names {
 		fact[name] = found[i]
 		if failed[i] != nil {
@@ -176,39 +101,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	return pipeline.Result{Fact: fact, Missing: missing}, nil
 }
 
-func (l list) ask(ctx context.Context, r pipeline.Resolver, prefix string) (Listed, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
-	defer cancel()
-	got, err := r.LookupA(ctx, prefix+l.zone) // RFC 5782, 2.1: a listing is an A record
-	var dns *net.DNSError
-	if errors.As(err, &dns) && dns.IsNotFound {
-		return Listed{}, nil
-	}
-	if err != nil {
-		return Listed{}, fmt.Errorf("look up in %s: %w", l.zone, err)
-	}
-	out := Listed{}
-	for _, a := range got {
-		switch {
-		case a.Is6():
-			continue
-		case !answers.Contains(a):
-			return Listed{}, fmt.Errorf("look up in %s: the answer %s is outside 127.0.0.0/8: this is no list, or not any more", l.zone, a)
-		case refusals.Contains(a) && len(l.codes) == 0:
-			return Listed{}, fmt.Errorf("look up in %s: the list refuses to answer us (%s)", l.zone, a)
-		case len(l.codes) == 0 || slices.ContainsFunc(l.codes, func(p netip.Prefix) bool { return p.Contains(a) }):
-			out.Listed = true
-		case refusals.Contains(a):
-			return Listed{}, fmt.Errorf("look up in %s: the list refuses to answer us (%s)", l.zone, a)
-		}
-		out.Codes = append(out.Codes, a.String())
-	}
-	slices.Sort(out.Codes)
-	return out, nil
-}
-
-// reversed is the address as lists are asked for it, with a dot at its end: octets of IPv4, nibbles of IPv6
-// (RFC 5782, 2.1 and 2.4).
+// reversed is the address as lists are asked for it: octets of IPv4, nibbles of IPv6 (RFC 5782, 2.1 and 2.4).
 func reversed(a netip.Addr) string {
 	var b strings.Builder
 	a = a.Unmap()
@@ -216,10 +109,10 @@ func reversed(a netip.Addr) string {
 		for _, x := range slices.Backward(a.AsSlice()) {
 			b.WriteString(strconv.Itoa(int(x)) + ".")
 		}
-		return b.String()
+	} else {
+		for _, x := range slices.Backward(a.AsSlice()) {
+			fmt.Fprintf(&b, "%x.%x.", x&15, x>>4)
+		}
 	}
-	for _, x := range slices.Backward(a.AsSlice()) {
-		fmt.Fprintf(&b, "%x.%x.", x&15, x>>4)
-	}
-	return b.String()
+	return strings.TrimSuffix(b.String(), ".")
 }

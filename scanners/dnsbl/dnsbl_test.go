@@ -8,89 +8,76 @@ import (
 
 	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
+	"sluice/scanners/dnslist"
 )
+
+type lists = map[string]dnslist.Config
 
 func TestConform(t *testing.T) {
 	pipelinetest.Conform(t, Kind(), func(c any) {
-		c.(*Config).Lists = map[string]List{"zen": {Zone: "zen.example"}}
+		c.(*Config).Lists = lists{"zen": {Zone: "zen.example"}}
 	})
 }
 
-func addrs(s ...string) (out []netip.Addr) {
-	for _, x := range s {
-		out = append(out, netip.MustParseAddr(x))
-	}
-	return out
-}
-
-func TestCheck(t *testing.T) {
-	const four, six = "1.2.0.192.", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2."
-	for _, tt := range []struct {
-		name    string
-		client  string
-		list    List
-		addr    map[string][]netip.Addr
-		fail    map[string]string
-		want    Listed
-		missing string
-	}{
-		{"listed", "192.0.2.1", List{Zone: "zen.example"}, map[string][]netip.Addr{four + "zen.example": addrs("127.0.0.4", "127.0.0.2")}, nil,
-			Listed{true, []string{"127.0.0.2", "127.0.0.4"}}, ""},
-		{"not listed", "192.0.2.1", List{Zone: "zen.example."}, nil, nil, Listed{}, ""},
-		{"IPv6", "2001:db8::1", List{Zone: "zen.example"}, map[string][]netip.Addr{six + "zen.example": addrs("127.0.0.2")}, nil,
-			Listed{true, []string{"127.0.0.2"}}, ""},
-		{"IPv4 in IPv6", "::ffff:192.0.2.1", List{Zone: "zen.example"}, map[string][]netip.Addr{four + "zen.example": addrs("127.0.0.2")}, nil,
-			Listed{true, []string{"127.0.0.2"}}, ""},
-		{"a code that counts", "192.0.2.1", List{Zone: "zen.example", Codes: []string{"127.0.0.10/31"}}, map[string][]netip.Addr{four + "zen.example": addrs("127.0.0.11")}, nil,
-			Listed{true, []string{"127.0.0.11"}}, ""},
-		{"a code that does not count", "192.0.2.1", List{Zone: "zen.example", Codes: []string{"127.0.0.10"}}, map[string][]netip.Addr{four + "zen.example": addrs("127.0.0.2")}, nil,
-			Listed{false, []string{"127.0.0.2"}}, ""},
-		{"refused is not listed", "192.0.2.1", List{Zone: "zen.example"}, map[string][]netip.Addr{four + "zen.example": addrs("127.255.255.254")}, nil,
-			Listed{}, "look up in zen.example: the list refuses to answer us (127.255.255.254)"},
-		{"a parked domain lists nobody", "192.0.2.1", List{Zone: "zen.example"}, map[string][]netip.Addr{four + "zen.example": addrs("198.51.100.7")}, nil,
-			Listed{}, "look up in zen.example: the answer 198.51.100.7 is outside 127.0.0.0/8: this is no list, or not any more"},
-		{"no answer", "192.0.2.1", List{Zone: "zen.example"}, nil, map[string]string{four + "zen.example": "timeout"},
-			Listed{}, "look up in zen.example: lookup " + four + "zen.example: timeout"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := &pipelinetest.Resolver{Addr: tt.addr, Fail: tt.fail}
-			s, err := newStage(Config{Lists: map[string]List{"zen": tt.list, "other": {Zone: "other.example"}}}, r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var v pipeline.View
-			v.Client.Addr = netip.MustParseAddr(tt.client)
-			got, err := s.Check(t.Context(), v)
-			if err != nil {
-				t.Fatal(err)
-			}
-			fact := got.Fact.(pipeline.Named[Listed])
-			if !reflect.DeepEqual(fact["zen"], tt.want) || fact["other"].Listed {
-				t.Errorf("%+v, want %+v", fact, tt.want)
-			}
-			why := ""
-			if e := got.Missing["zen"]; e != nil {
-				why = e.Error()
-			}
-			if why != tt.missing || got.Missing["other"] != nil {
-				t.Errorf("unknown: %v, want %q", got.Missing, tt.missing)
-			}
-		})
-	}
-}
-
-// Where no list answers the stage has no answer.
-func TestNobodyAnswers(t *testing.T) {
-	r := &pipelinetest.Resolver{Fail: map[string]string{"1.2.0.192.a.example": "timeout", "1.2.0.192.b.example": "server misbehaving"}}
-	s, err := newStage(Config{Lists: map[string]List{"a": {Zone: "a.example"}, "b": {Zone: "b.example"}}}, r)
+func ask(t *testing.T, r pipeline.Resolver, l lists, client string) (pipeline.Result, error) {
+	t.Helper()
+	env := pipelinetest.Env(t)
+	env.Resolver = r
+	s, err := newStage(Config{Lists: l}, env)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var v pipeline.View
-	v.Client.Addr = netip.MustParseAddr("192.0.2.1")
-	_, err = s.Check(t.Context(), v)
-	if err == nil || !strings.HasPrefix(err.Error(), "a: look up in a.example: ") || !strings.Contains(err.Error(), "\nb: look up") {
-		t.Errorf("%v", err)
+	v.Client.Addr = netip.MustParseAddr(client)
+	return s.Check(t.Context(), v)
+}
+
+func TestCheck(t *testing.T) {
+	listed := []netip.Addr{netip.MustParseAddr("127.0.0.2")}
+	r := &pipelinetest.Resolver{
+		Addr: map[string][]netip.Addr{
+			"1.2.0.192.zen.example": listed,
+			"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.zen.example": listed,
+		},
+		Fail: map[string]string{"1.2.0.192.dead.example": "timeout", "9.2.0.192.zen.example": "server misbehaving"},
+	}
+	two := lists{"zen": {Zone: "zen.example", NoTestPoints: true}, "dead": {Zone: "dead.example", NoTestPoints: true}}
+	for client, want := range map[string]bool{"192.0.2.1": true, "::ffff:192.0.2.1": true, "2001:db8::1": true, "192.0.2.2": false, "2001:db8::2": false} {
+		got, err := ask(t, r, two, client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fact := got.Fact.(pipeline.Named[dnslist.Listed])
+		if fact["zen"].Listed != want || got.Missing["zen"] != nil {
+			t.Errorf("%s: %+v, unknown %v", client, fact, got.Missing)
+		}
+		// One dead list leaves its own field unknown.
+		if dead := strings.HasSuffix(client, "192.0.2.1"); (got.Missing["dead"] != nil) != dead {
+			t.Errorf("%s: unknown %v", client, got.Missing)
+		}
+	}
+	// Where no list answers the stage has no answer.
+	_, err := ask(t, r, lists{"dead": two["dead"]}, "192.0.2.1")
+	if err == nil || err.Error() != "dead: look up in dead.example: lookup 1.2.0.192.dead.example: timeout" {
+		t.Error(err)
+	}
+}
+
+func TestReversed(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "1.2.0.192", "::ffff:192.0.2.1": "1.2.0.192",
+		"2001:db8::a1": "1.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2",
+	} {
+		if got := reversed(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: %s", addr, got)
+		}
+	}
+}
+
+func TestFact(t *testing.T) {
+	typ, err := pipeline.FactType(Kind().Fact(&Config{Lists: lists{"zen": {}, "sbl": {}}}))
+	if err != nil || typ.NumField() != 2 || typ.Field(1).Type != reflect.TypeFor[dnslist.Listed]() {
+		t.Errorf("%v, %v", typ, err)
 	}
 }
 
@@ -100,11 +87,10 @@ func TestConfig(t *testing.T) {
 		want   string
 	}{
 		{Config{}, "lists: there is none; write for example `lists: {zen: {zone: zen.spamhaus.org}}`"},
-		{Config{Lists: map[string]List{"Zen-PBL": {Zone: "x"}}}, "lists: Zen-PBL: rules cannot use this name: write lower-case letters, digits and _, a letter first"},
-		{Config{Lists: map[string]List{"a": {}, "b": {Zone: "b..x"}}}, "lists: a: zone: is missing; write for example `zone: zen.spamhaus.org`\nlists: b: zone: \"b..x\" is no domain name"},
-		{Config{Lists: map[string]List{"a": {Zone: "x", Codes: []string{"10.0.0.1"}}}}, `lists: a: codes: "10.0.0.1" is no answer of a list: write an address or a network in 127.0.0.0/8`},
+		{Config{Lists: lists{"Zen-PBL": {Zone: "x"}}}, "lists: Zen-PBL: rules cannot use this name: write lower-case letters, digits and _, a letter first"},
+		{Config{Lists: lists{"a": {}, "b": {Zone: "b..x"}}}, "lists: a: zone: is missing; write for example `zone: zen.spamhaus.org`\nlists: b: zone: \"b..x\" is no domain name"},
 	} {
-		_, err := newStage(tt.config, &pipelinetest.Resolver{})
+		_, err := newStage(tt.config, pipelinetest.Env(t))
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%v\nwant %s", err, tt.want)
 		}

@@ -6,6 +6,7 @@ import (
 	"sluice/scanners/clamav"
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/helo"
+	"sluice/scanners/links"
 	"sluice/scanners/rdns"
 	"sluice/scanners/spf"
 )
@@ -16,6 +17,7 @@ func Stages() []pipeline.Kind {
 		clamav.Kind(),
 		dnsbl.Kind(),
 		helo.Kind(),
+		links.Kind(),
 		rdns.Kind(),
 		spf.Kind(),
 		rules.Kind(),

@@ -1,0 +1,315 @@
+// Package dnslist asks one DNS list (RFC 5782) and finds out whether its answers mean anything.
+package dnslist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/pipeline"
+	"sluice/scanners/breaker"
+)
+
+// Config is one DNS list.
+type Config struct {
+	// Zone is the zone of the list: zen.spamhaus.org.
+	Zone string `yaml:"zone"`
+	// Codes are the answers that count as a listing: addresses, networks, or & and bits of the last octet (&8). Without them
+	// all of 127.0.0.0/8 does, but for 127.255.255.0/24, which lists answer to say that they refuse to.
+	Codes []string `yaml:"codes" example:"[127.0.0.2, 127.0.0.10/31]"`
+	// Answers gives answers names that rules can ask for ("pbl" in dnsbl.zen.names), written as in codes.
+	Answers map[string][]string `yaml:"answers" example:"{pbl: [127.0.0.10/31], sbl: [127.0.0.2]}"`
+	// Refused are answers by which the list says that it does not serve us, besides 127.255.255.0/24; written as in codes.
+	Refused []string `yaml:"refused" example:"[127.0.0.1]"`
+	// Timeout is how long to wait for this list. Default: 5s.
+	Timeout time.Duration `yaml:"timeout"`
+	// NoTestPoints says that the list lacks the entries by which it can be seen to work (RFC 5782, 5): 127.0.0.2 listed and
+	// 127.0.0.1 not, TEST listed and INVALID not. A list that has not got them right is switched off, unless this is set.
+	NoTestPoints bool `yaml:"no_test_points"`
+	// TestEvery is how often they are looked at. Default: 1h.
+	TestEvery time.Duration `yaml:"test_every"`
+}
+
+// Listed is what a list says of one name.
+type Listed struct {
+	Listed bool     `json:"listed" expr:"listed"` // whether it is on it
+	Codes  []string `json:"codes" expr:"codes"`   // what the list answered: "127.0.0.2"
+	Names  []string `json:"names" expr:"names"`   // what the configuration calls these answers
+}
+
+// A Probe says by which names a list can be tested.
+type Probe struct{ Listed, Unlisted string }
+
+// Addresses and Names are the test points of lists of addresses and of lists of names (RFC 5782, 5).
+func Addresses() Probe { return Probe{"2.0.0.127", "1.0.0.127"} }
+
+// Names are the test points of lists of domains.
+func Names() Probe { return Probe{"test", "invalid"} }
+
+// A List is one DNS list. It is safe for concurrent use.
+type List struct {
+	zone    string
+	codes   []code
+	refused []code
+	answers map[string][]code
+	names   []string // of answers, sorted
+	timeout time.Duration
+	every   time.Duration // 0: not tested
+	probe   Probe
+
+	resolver pipeline.Resolver
+	now      func() time.Time
+	log      *slog.Logger
+	breaker  *breaker.Breaker
+
+	mu   sync.Mutex
+	due  time.Time // when it is to be tested again
+	seen bool      // whether it was ever tested
+	off  error     // why its answers mean nothing
+}
+
+var (
+	// Name is what rules can call a list.
+	Name = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+	answers = netip.MustParsePrefix("127.0.0.0/8")
+	// refusals are what lists answer to resolvers they do not serve, and to queries they do not understand.
+	refusals = netip.MustParsePrefix("127.255.255.0/24")
+)
+
+const (
+	maxCodes = 50          // of one answer that are kept
+	retest   = time.Minute // when a test could not be made, or failed
+)
+
+// New returns the list that c describes; all that is wrong with c is in the error.
+func New(c Config, p Probe, env pipeline.Env) (*List, error) {
+	l := &List{
+		zone: strings.TrimSuffix(c.Zone, "."), answers: map[string][]code{}, timeout: c.Timeout, every: c.TestEvery, probe: p,
+		resolver: env.Resolver, now: env.Now, log: env.Log, breaker: breaker.New(breaker.Config{}, env.Now),
+	}
+	wrong := []error{zoneError(l.zone)}
+	if l.timeout < 0 {
+		wrong = append(wrong, fmt.Errorf("timeout: %s is no time to wait", l.timeout))
+	}
+	if l.every < 0 {
+		wrong = append(wrong, fmt.Errorf("test_every: %s is no time to wait", l.every))
+	}
+	if l.timeout == 0 {
+		l.timeout = 5 * time.Second
+	}
+	if l.every == 0 {
+		l.every = time.Hour
+	}
+	if c.NoTestPoints {
+		l.every = 0
+	}
+	var err error
+	l.codes, err = parseCodes(c.Codes)
+	wrong = append(wrong, err)
+	l.refused, err = parseCodes(c.Refused)
+	wrong = append(wrong, err)
+	l.names = slices.Sorted(maps.Keys(c.Answers))
+	for _, name := range l.names {
+		if l.answers[name], err = parseCodes(c.Answers[name]); err != nil {
+			wrong = append(wrong, fmt.Errorf("answers: %s: %w", name, err))
+		}
+	}
+	return l, errors.Join(wrong...)
+}
+
+// zoneError returns what is wrong with a zone, nil if nothing.
+func zoneError(zone string) error {
+	if zone == "" {
+		return errors.New("zone: is missing; write for example `zone: zen.spamhaus.org`")
+	}
+	if len(zone) > 180 {
+		return fmt.Errorf("zone: %q is too long to have a name put before it", zone)
+	}
+	for label := range strings.SplitSeq(zone, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return fmt.Errorf("zone: %q is no domain name", zone)
+		}
+	}
+	return nil
+}
+
+// A code is answers that mean the same: a network, or those with some of these bits in the last octet.
+type code struct {
+	network netip.Prefix
+	bits    byte
+}
+
+func (c code) matches(a netip.Addr) bool {
+	if c.bits != 0 {
+		return a.As4()[3]&c.bits != 0 && !refusals.Contains(a)
+	}
+	return c.network.Contains(a)
+}
+
+func parseCodes(list []string) ([]code, error) {
+	var codes []code
+	for _, s := range list {
+		if bits, ok := strings.CutPrefix(s, "&"); ok {
+			n, err := strconv.ParseUint(bits, 10, 8)
+			if err != nil || n == 0 {
+				return nil, fmt.Errorf("codes: %q: write & and a number from 1 to 255, such as &8", s)
+			}
+			codes = append(codes, code{bits: byte(n)})
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if a, e := netip.ParseAddr(s); e == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil || !p.Addr().Is4() || !answers.Contains(p.Addr()) || p.Bits() < answers.Bits() {
+			return nil, fmt.Errorf("codes: %q is no answer of a list: write an address or a network in 127.0.0.0/8, or bits as &8", s)
+		}
+		codes = append(codes, code{network: p})
+	}
+	return codes, nil
+}
+
+// Ask returns what the list says of a name, an address the other way round for instance, without the zone. An error says
+// that the list has not answered, refuses to, or is switched off because its answers mean nothing.
+func (l *List) Ask(ctx context.Context, name string) (Listed, error) {
+	if err := l.breaker.Allow(); err != nil {
+		return Listed{}, fmt.Errorf("look up in %s: %w", l.zone, err)
+	}
+	// What a list can take is its own matter; what the caller can wait is his.
+	own, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	var wg sync.WaitGroup // has ended when Ask returns
+	if l.isDue() {
+		wg.Go(func() { l.test(own) })
+	}
+	got, err := l.ask(own, name)
+	wg.Wait()
+	switch temporary := (*net.DNSError)(nil); {
+	case ctx.Err() != nil:
+		l.breaker.Cancelled()
+	case errors.As(err, &temporary):
+		l.breaker.Done(err)
+	default:
+		l.breaker.Done(nil)
+	}
+	if err != nil {
+		return Listed{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.off != nil {
+		return Listed{}, fmt.Errorf("look up in %s: %w", l.zone, l.off)
+	}
+	return got, nil
+}
+
+func (l *List) ask(ctx context.Context, name string) (Listed, error) {
+	out := Listed{Codes: []string{}, Names: []string{}}
+	got, err := l.look(ctx, name)
+	if err != nil {
+		return Listed{}, err
+	}
+	for _, a := range got {
+		hit := len(l.codes) == 0 || slices.ContainsFunc(l.codes, func(c code) bool { return c.matches(a) })
+		if l.refuses(a) && (len(l.codes) == 0 || !hit) {
+			return Listed{}, fmt.Errorf("look up in %s: the list refuses to answer us (%s)", l.zone, a)
+		}
+		out.Listed = out.Listed || hit
+		if len(out.Codes) < maxCodes {
+			out.Codes = append(out.Codes, a.String())
+		}
+	}
+	slices.Sort(out.Codes)
+	for _, name := range l.names {
+		if slices.ContainsFunc(got, func(a netip.Addr) bool {
+			return slices.ContainsFunc(l.answers[name], func(c code) bool { return c.matches(a) })
+		}) {
+			out.Names = append(out.Names, name)
+		}
+	}
+	return out, nil
+}
+
+// look returns what the list answers about a name, nothing if it is not on it.
+func (l *List) look(ctx context.Context, name string) ([]netip.Addr, error) {
+	got, err := l.resolver.LookupA(ctx, name+"."+l.zone) // RFC 5782, 2.1: a listing is an A record
+	var dns *net.DNSError
+	if errors.As(err, &dns) && dns.IsNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up in %s: %w", l.zone, err)
+	}
+	for i, a := range got {
+		if got[i] = a.Unmap(); !answers.Contains(got[i]) {
+			return nil, fmt.Errorf("look up in %s: the answer %s is outside 127.0.0.0/8: this is no list, or not any more", l.zone, a)
+		}
+	}
+	return got, nil
+}
+
+func (l *List) isDue() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.every > 0 && !l.now().Before(l.due)
+}
+
+// test looks at both test points. While it cannot, what it found last time holds, or that nothing is known of the list.
+func (l *List) test(ctx context.Context) {
+	var listed, unlisted []netip.Addr
+	var errListed, errUnlisted error
+	var wg sync.WaitGroup // both have ended when test returns
+	wg.Go(func() { listed, errListed = l.look(ctx, l.probe.Listed) })
+	wg.Go(func() { unlisted, errUnlisted = l.look(ctx, l.probe.Unlisted) })
+	wg.Wait()
+	var off error
+	switch err := errors.Join(errListed, errUnlisted); {
+	case len(unlisted) > 0 && !slices.ContainsFunc(unlisted, l.refuses):
+		off = fmt.Errorf("switched off: it lists everybody, its test point %s too", l.probe.Unlisted)
+	case err != nil:
+		l.untested(err)
+		return
+	case slices.ContainsFunc(listed, l.refuses) || slices.ContainsFunc(unlisted, l.refuses):
+		off = fmt.Errorf("switched off: the list refuses to answer us (%s)", append(listed, unlisted...)[0])
+	case len(listed) == 0:
+		off = fmt.Errorf("switched off: its test point %s is not listed, so it is dead, or has none: then set no_test_points", l.probe.Listed)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.off
+	l.seen, l.off, l.due = true, off, l.now().Add(l.every)
+	if off != nil {
+		l.due = l.now().Add(min(retest, l.every))
+	}
+	switch {
+	case off != nil && (was == nil || was.Error() != off.Error()):
+		l.log.Error("a DNS list is of no use", "list", l.zone, "err", off)
+	case off == nil && was != nil:
+		l.log.Info("a DNS list is of use again", "list", l.zone)
+	}
+}
+
+func (l *List) untested(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.seen {
+		l.off = fmt.Errorf("its test points cannot be looked at: %w", err)
+		return // and the next one to ask tries again
+	}
+	l.due = l.now().Add(min(retest, l.every))
+}
+
+func (l *List) refuses(a netip.Addr) bool {
+	return refusals.Contains(a) || slices.ContainsFunc(l.refused, func(c code) bool { return c.matches(a) })
+}
