@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/textproto"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
@@ -48,7 +47,6 @@ type transaction struct {
 	sender    mime.Address
 	received  time.Time
 	queueID   string
-	local     bool // it did not come by SMTP: the MTA cannot refuse single recipients
 	rcpts     []rcpt
 	spool     *spool.Spool // nil before DATA
 	octets    int64        // of the header section
@@ -65,7 +63,7 @@ type rcpt struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, macros: macros{}, log: s.cfg.Log.With("door", string(pipeline.Milter))}
-	c.wire = newWire(nc, c, s.cfg.Limits)
+	c.wire = newWire(nc, c, s.cfg.Limits, wishes(s.cfg.Plan()))
 	return c
 }
 
@@ -80,7 +78,7 @@ func (c *conn) serve() {
 	codec := &gomilter.Server{
 		NewMilter: func() gomilter.Milter { return c },
 		Actions:   actions,
-		Protocol:  protocol,
+		Protocol:  c.wire.wished,
 	}
 	if err := codec.Serve(&once{Conn: c.wire}); !errors.Is(err, errOnce) {
 		c.log.Error("serve a milter connection", "err", err)
@@ -193,51 +191,56 @@ func (c *conn) MailFrom(from string, _ *gomilter.Modifier) (gomilter.Response, e
 		if len(c.args) > 0 {
 			from = unbracket(c.args[0])
 		}
-		sender, err := mime.ParseAddress(from)
-		if err != nil {
-			c.log.Info("malformed sender address", "from", from, "err", err)
-			return respond(&pipeline.Reply{Code: 501, Enhanced: "5.1.7", Text: "malformed sender address"})
-		}
-		if space := c.server.cfg.Space; space != nil && space(c.announced()) != nil {
-			return respond(&pipeline.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage, please try again later"})
-		}
-		sess, refuse := c.session()
-		if refuse != nil {
-			return respond(refuse)
-		}
-		if login := c.macros.of("auth_authen", gomilter.CodeMail); login != c.client.Login {
-			c.client.Login = login
-			sess.SetClient(c.client)
-		}
-		id, refuse := sess.Mail(c.ctx, sender)
-		if refuse != nil {
-			return respond(refuse)
-		}
-		c.tx = &transaction{id: id, sender: sender, received: c.server.cfg.Now()}
-		c.noteQueueID(gomilter.CodeMail)
-		// Postfix has no queue id before the first recipient of an SMTP client, so this is one of its
-		// non_smtpd_milters. There it takes a refused recipient for a fault of ours, and keeps the mail.
-		c.tx.local = c.tx.queueID != "" && strings.HasPrefix(c.macros.of("v", gomilter.CodeConn), "Postfix")
-		return gomilter.RespContinue
+		c.answer = c.begin(from) // recipients get it where MAIL has no answer
+		return respond(c.answer)
 	}), nil
 }
 
-// announced returns the size that the client says its message has (RFC 1870, 6.1); 0 where it says none.
-func (c *conn) announced() int64 {
-	for _, a := range c.args[min(1, len(c.args)):] {
-		if name, value, _ := strings.Cut(a, "="); strings.EqualFold(name, "SIZE") {
-			if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-				return max(n, 0)
-			}
-		}
+// begin begins a message.
+func (c *conn) begin(from string) *pipeline.Reply {
+	sender, err := mime.ParseAddress(from)
+	if err != nil {
+		c.log.Info("malformed sender address", "from", from, "err", err)
+		return &pipeline.Reply{Code: 501, Enhanced: "5.1.7", Text: "malformed sender address"}
 	}
-	return 0
+	if space := c.server.cfg.Space; space != nil && space(announced(c.parameters())) != nil {
+		return &pipeline.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage, please try again later"}
+	}
+	sess, refuse := c.session()
+	if refuse != nil {
+		return refuse
+	}
+	if login := c.macros.of("auth_authen", gomilter.CodeMail); login != c.client.Login {
+		c.client.Login = login
+		sess.SetClient(c.client)
+	}
+	id, refuse := sess.Mail(c.ctx, sender)
+	if refuse != nil {
+		return refuse
+	}
+	sess.SetAsked(asked(c.parameters()))
+	c.tx = &transaction{id: id, sender: sender, received: c.server.cfg.Now()}
+	c.noteQueueID(gomilter.CodeMail)
+	if c.local() {
+		sess.AnswerOnce()
+	}
+	return nil
+}
+
+// local reports whether the message did not come by SMTP. Postfix has no queue id before the first recipient of an SMTP
+// client, so with one at MAIL this is one of its non_smtpd_milters. There it takes a refused recipient for a fault of
+// ours, and keeps the mail.
+func (c *conn) local() bool {
+	return c.macros.of("i", gomilter.CodeMail) != "" && strings.HasPrefix(c.macros.of("v", gomilter.CodeConn), "Postfix")
 }
 
 // RcptTo implements gomilter.Milter.
 func (c *conn) RcptTo(to string, _ *gomilter.Modifier) (gomilter.Response, error) {
 	return c.guard("rcpt", func() gomilter.Response {
 		if c.answer != nil || c.tx == nil {
+			if c.local() {
+				return gomilter.RespContinue // it is told at the end
+			}
 			return c.stray()
 		}
 		c.noteQueueID(gomilter.CodeRcpt)
@@ -246,7 +249,7 @@ func (c *conn) RcptTo(to string, _ *gomilter.Modifier) (gomilter.Response, error
 		}
 		r := rcpt{raw: to}
 		r.refused = c.take(&r.recipient, to)
-		if r.refused != nil && !c.tx.local {
+		if r.refused != nil && !c.local() {
 			return respond(r.refused)
 		}
 		c.tx.rcpts = append(c.tx.rcpts, r)
@@ -261,22 +264,13 @@ func (c *conn) take(r *pipeline.Recipient, to string) *pipeline.Reply {
 		c.log.Info("malformed recipient address", "to", to, "err", err)
 		return &pipeline.Reply{Code: 501, Enhanced: "5.1.3", Text: "malformed recipient address"}
 	}
-	for _, a := range c.args[min(1, len(c.args)):] {
-		r.Original = cmpZero(originalRecipient(a), r.Original)
-	}
+	describe(r, c.parameters())
 	if most := c.server.cfg.Limits.Recipients; len(c.tx.rcpts) >= most {
 		reply := pipeline.Reply{Code: 452, Enhanced: "4.5.3", Text: "too many recipients"}
 		c.sess.Refuse(*r, reply, fmt.Sprintf("more than %d recipients", most))
 		return &reply
 	}
 	return c.sess.Rcpt(c.ctx, *r)
-}
-
-func cmpZero(a, b mime.Address) mime.Address {
-	if a.IsZero() {
-		return b
-	}
-	return a
 }
 
 // data is asked at DATA, or at the first header field where the MTA does not report DATA. It opens the spool.
@@ -297,6 +291,7 @@ func (c *conn) data() gomilter.Response {
 		c.tx.spool = spool.New(spool.Options{
 			Max: c.server.cfg.Limits.MessageSize, Dir: c.server.cfg.SpoolDir, Pool: &c.server.memory,
 		})
+		c.wire.enter(true) // before the answer: from now on a shutdown waits for the message
 		return gomilter.RespContinue
 	})
 }
@@ -478,41 +473,6 @@ func unbracket(s string) string {
 		return s[1 : len(s)-1]
 	}
 	return s
-}
-
-// originalRecipient reads "ORCPT=rfc822;alice+40example.org" (RFC 3461, 4.2). Of anything else it returns the zero Address.
-func originalRecipient(arg string) mime.Address {
-	const key = "ORCPT="
-	if len(arg) < len(key) || !strings.EqualFold(arg[:len(key)], key) {
-		return mime.Address{}
-	}
-	kind, text, ok := strings.Cut(arg[len(key):], ";")
-	if !ok || !strings.EqualFold(kind, "rfc822") {
-		return mime.Address{}
-	}
-	a, err := mime.ParseAddress(unXtext(text))
-	if err != nil {
-		return mime.Address{}
-	}
-	return a
-}
-
-// unXtext decodes RFC 3461, 4: "+" and two upper-case hex digits stand for an octet.
-func unXtext(s string) string {
-	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '+' && i+2 < len(s) {
-			hi, lo := strings.IndexByte(hex, s[i+1]), strings.IndexByte(hex, s[i+2])
-			if hi >= 0 && lo >= 0 {
-				b.WriteByte(byte(hi<<4 | lo))
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // respond says r, or "continue" where it is nil. A reply is one line of printable ASCII; MTAs read % as libmilter's

@@ -1,18 +1,14 @@
 package milter
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	gomilter "github.com/emersion/go-milter"
 
-	"sluice/mailstore"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
 )
@@ -55,8 +51,8 @@ func (c *conn) finish(mod *gomilter.Modifier) gomilter.Response {
 	case err != nil:
 		return c.refuse(*internalError(), "read the message: "+err.Error())
 	}
-	if r := c.decidedBefore(msg); r != nil {
-		return c.pass(msg, r)
+	if r, mark := c.decidedBefore(msg); r != nil {
+		return c.pass(mod, msg, r, mark)
 	}
 	verdicts, err := c.decide(msg)
 	if err != nil {
@@ -66,11 +62,12 @@ func (c *conn) finish(mod *gomilter.Modifier) gomilter.Response {
 }
 
 // decidedBefore returns the record of a message that a trusted client brings back with our genuine mark, if that record
-// lets it go to every recipient: one released from quarantine, which must not be held again. nil is any other message.
-func (c *conn) decidedBefore(msg *mime.Message) *pipeline.Record {
+// lets it go to every recipient, and the value of the mark: one released from quarantine, which must not be held again.
+// nil is any other message.
+func (c *conn) decidedBefore(msg *mime.Message) (*pipeline.Record, string) {
 	recall := c.server.cfg.Recall
 	if recall == nil || !c.client.Trusted {
-		return nil
+		return nil, ""
 	}
 	for f := range msg.Header().All(pipeline.IDField) {
 		id, genuine := c.server.cfg.Handover.Verify(f.Value(), msg)
@@ -80,17 +77,18 @@ func (c *conn) decidedBefore(msg *mime.Message) *pipeline.Record {
 		r, err := recall(c.ctx, id)
 		if err != nil {
 			c.log.Error("recall a decision", "id", id, "err", err)
-			return nil
+			return nil, ""
 		}
 		if r != nil && !slices.ContainsFunc(c.tx.rcpts, func(x rcpt) bool { return x.refused != nil || !r.Lets(x.recipient) }) {
-			return r
+			return r, f.Value()
 		}
 	}
-	return nil
+	return nil, ""
 }
 
-// pass lets a message through that was decided before. The record says that it came by.
-func (c *conn) pass(msg *mime.Message, r *pipeline.Record) gomilter.Response {
+// pass lets a message through that was decided before. The record says that it came by. Of the fields that only we write
+// the mark stays, once; what others say may have been put beside it.
+func (c *conn) pass(mod *gomilter.Modifier, msg *mime.Message, r *pipeline.Record, mark string) gomilter.Response {
 	c.sess.Forget()
 	again := c.server.cfg.Plan().Resume(pipeline.Milter, r)
 	defer again.Close()
@@ -111,8 +109,12 @@ func (c *conn) pass(msg *mime.Message, r *pipeline.Record) gomilter.Response {
 		c.answer = internalError()
 		return respond(c.answer)
 	}
-	return gomilter.RespAccept
+	remove, _ := plan(msg.Header(), nil)
+	last := slices.IndexFunc(remove, func(e pipeline.Edit) bool { return e.Value == mark && isMark(e.Name) })
+	return c.change(mod, r.ID, slices.Delete(remove, last, last+1), nil, nil)
 }
+
+func isMark(name string) bool { return strings.EqualFold(name, pipeline.IDField) }
 
 // decide returns a decision for each of tx.rcpts, in their order.
 func (c *conn) decide(msg *mime.Message) ([]pipeline.Decision, error) {
@@ -215,123 +217,6 @@ func (c *conn) delivered(decisions []pipeline.Decision, s pipeline.Settlement) [
 	return out
 }
 
-// hold puts the mail of those for whom it is to be held into quarantine, and returns the id by index of the recipient.
-func (c *conn) hold(
-	ctx context.Context, msg *mime.Message, mark []pipeline.Edit, decisions []pipeline.Decision, s pipeline.Settlement,
-) (map[int]string, error) {
-	h := mailstore.Held{
-		ID:        c.tx.id,
-		SHA256:    c.tx.spool.SHA256(),
-		MessageID: msg.MessageID(),
-		Subject:   msg.Subject(),
-		Sender:    c.tx.sender.String(),
-		Received:  c.tx.received,
-	}
-	var index []int
-	for i, d := range decisions {
-		if s.Dispositions[i] != pipeline.Held {
-			continue
-		}
-		index = append(index, i)
-		h.Recipients = append(h.Recipients, mailstore.HeldRecipient{
-			Address: d.Recipient.Address.String(),
-			Account: d.Recipient.Account,
-			Folder:  d.Folder,
-			Reason:  reason(d),
-		})
-	}
-	if len(index) == 0 {
-		return nil, nil
-	}
-	if c.server.cfg.Quarantine == nil {
-		return nil, errors.New("there is no quarantine")
-	}
-	h.Content = io.MultiReader(strings.NewReader(c.trace(mark)), withoutOurs(msg))
-	ids, err := c.server.cfg.Quarantine.Hold(ctx, h)
-	if err != nil {
-		return nil, err
-	}
-	if len(ids) != len(index) {
-		return nil, fmt.Errorf("%d rows for %d recipients", len(ids), len(index))
-	}
-	held := map[int]string{}
-	for n, i := range index {
-		held[i] = ids[n]
-	}
-	return held, nil
-}
-
-// reason says who decided that a mail is held, as "rules/forged_bank: 550 5.7.1 …".
-func reason(d pipeline.Decision) string {
-	by := d.Step
-	if d.Verdict.By != "" {
-		by += "/" + d.Verdict.By
-	}
-	why := d.Verdict.Reason
-	if d.Verdict.Action.Refuses() {
-		why = d.Verdict.Reply.String()
-	}
-	switch {
-	case by == "":
-		return why
-	case why == "":
-		return by
-	}
-	return by + ": " + why
-}
-
-// trace returns the fields that stand above a mail we hold: the MTA has not shown us its own Received (RFC 5321, 4.4),
-// so here is one that says the same.
-func (c *conn) trace(mark []pipeline.Edit) string {
-	var b strings.Builder
-	helo := traceWord(c.helo)
-	if helo == "" {
-		helo = "unknown"
-	}
-	name := traceWord(c.client.Name)
-	if name == "" {
-		name = "unknown"
-	}
-	addr := "unknown"
-	if c.client.Addr.IsValid() {
-		addr = c.client.Addr.String()
-		if c.client.Addr.Is6() {
-			addr = "IPv6:" + addr
-		}
-	}
-	fmt.Fprintf(&b, "Received: from %s (%s [%s])\r\n\tby %s (Sluice milter) with ESMTP id %s;\r\n\t%s\r\n",
-		helo, name, addr, traceWord(c.server.cfg.Hostname), c.tx.id, c.tx.received.Format(time.RFC1123Z))
-	for _, e := range mark {
-		if !e.Delete {
-			fmt.Fprintf(&b, "%s: %s\r\n", e.Name, oneLine(e.Value))
-		}
-	}
-	return b.String()
-}
-
-// traceWord makes a client's word fit for a Received field: what ends a comment or a clause goes.
-func traceWord(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' || strings.ContainsRune("()\\\";<>", r) {
-			return -1
-		}
-		return r
-	}, s[:min(len(s), 255)])
-}
-
-// withoutOurs reads a message as it came, without the fields that only we write.
-func withoutOurs(msg *mime.Message) io.Reader {
-	var head bytes.Buffer
-	for _, f := range msg.Header().Fields() {
-		if !pipeline.Ours(f.Name) {
-			head.Write(f.Raw)
-			head.WriteString("\r\n")
-		}
-	}
-	head.WriteString("\r\n")
-	return io.MultiReader(&head, msg.RawBody())
-}
-
 // edits returns what is done to the one copy that all of these recipients get: the hand-over field first. With several
 // recipients it is what is the same for all of them; what holds for one alone would tell the others. Where our own LMTP
 // stands behind the MTA it does what was decided for each.
@@ -354,17 +239,27 @@ func edits(handover string, to []pipeline.Decision) []pipeline.Edit {
 	return out
 }
 
-// accept tells the MTA what to change and that it may have the mail.
+// accept answers for a message that some recipients get, or none.
 func (c *conn) accept(
 	mod *gomilter.Modifier, msg *mime.Message, mark []pipeline.Edit, s pipeline.Settlement,
 ) gomilter.Response {
 	if !slices.Contains(s.Dispositions, pipeline.Delivered) {
 		return gomilter.RespDiscard
 	}
+	remove, add := plan(msg.Header(), mark)
+	var without []string
+	for i, r := range c.tx.rcpts {
+		if s.Dispositions[i] != pipeline.Delivered && !slices.Contains(without, r.raw) {
+			without = append(without, r.raw)
+		}
+	}
+	return c.change(mod, c.tx.id, remove, add, without)
+}
+
+// change tells the MTA what to change and that it may have the mail.
+func (c *conn) change(mod *gomilter.Modifier, id string, remove, add []pipeline.Edit, without []string) gomilter.Response {
 	var failed error
 	do := func(err error) { failed = errors.Join(failed, err) }
-
-	remove, add := plan(msg.Header(), mark)
 	for _, d := range remove {
 		do(mod.ChangeHeader(d.Index, d.Name, ""))
 	}
@@ -377,16 +272,12 @@ func (c *conn) accept(
 		}
 		do(mod.InsertHeader(0, a.Name, value))
 	}
-	gone := map[string]bool{}
-	for i, r := range c.tx.rcpts {
-		if s.Dispositions[i] != pipeline.Delivered && !gone[r.raw] {
-			gone[r.raw] = true
-			do(mod.DeleteRecipient(r.raw))
-		}
+	for _, r := range without {
+		do(mod.DeleteRecipient(r))
 	}
 	if failed != nil {
 		// The MTA has not heard the end of it and will come again, with a mail that is recorded already.
-		c.log.Error("tell the MTA what to change", "id", c.tx.id, "err", failed)
+		c.log.Error("tell the MTA what to change", "id", id, "err", failed)
 		c.answer = internalError()
 		return respond(c.answer)
 	}
@@ -412,19 +303,9 @@ func plan(h mime.Header, mark []pipeline.Edit) (remove, add []pipeline.Edit) {
 		if pipeline.Ours(name) || slices.ContainsFunc(mark, func(e pipeline.Edit) bool {
 			return e.Delete && strings.EqualFold(e.Name, name) && (e.Index == 0 || e.Index == places[name])
 		}) {
-			remove = append(remove, pipeline.Edit{Delete: true, Name: f.Name, Index: places[name]})
+			remove = append(remove, pipeline.Edit{Delete: true, Name: f.Name, Index: places[name], Value: f.Value()})
 		}
 	}
 	slices.Reverse(remove)
 	return remove, add
-}
-
-// oneLine makes sure that a value stays one: what it says may come from the mail.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\r' || r == '\n' || r == 0 {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/mailstore"
 	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
 )
@@ -109,7 +110,7 @@ func TestMacrosOfEveryStageCount(t *testing.T) {
 	d := open(t, nil)
 	m := d.dial()
 	m.talk(`
-C: O 6 0x1ff 0x1fff7f
+C: O 6 0x1ff 0x100f7f
 S: O 6 0x19 0x100100
 C: D C|j|mx.example.org|{daemon_name}|smtpd|v|Postfix 3.7.11
 C: C unknown|4|192.0.2.7
@@ -158,7 +159,7 @@ C: A
 func TestNegotiation(t *testing.T) {
 	for _, x := range []struct{ name, dialogue string }{
 		{"version 2 is answered with 2, and without leading spaces", "C: O 2 0x3f 0x7f\nS: O 2 0x19 0x0\n"},
-		{"no more than version 6", "C: O 7 0xffff 0xffffff7f\nS: O 6 0x19 0x100100\n"},
+		{"no more than version 6", "C: O 7 0xffff 0xffffff7f\nS: O 6 0x19 0x1d7100\n"},
 		{"an MTA that lets nobody remove recipients is left", "C: O 6 0x11 0x1fff7f\nS: EOF\n"},
 		{"a short packet", "C: O 6 0x1ff\nS: EOF\n"},
 	} {
@@ -473,7 +474,7 @@ func TestEventsOutOfOrder(t *testing.T) {
 		{"MAIL after MAIL", "C: M <>\nS: c\nC: R <x@example.org>\nS: c\n" + message + "S: i 0 X-Sluice-Id| t2 *\nS: a\n"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			open(t, nil).dial().talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\n" + x.dialogue)
+			open(t, nil).dial().talk("C: O 6 0x1ff 0x100f7f\nS: O 6 0x19 0x100100\n" + x.dialogue)
 		})
 	}
 }
@@ -492,7 +493,7 @@ func TestBrokenPackets(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			d := open(t, func(c *Config) { c.Limits.Packet = 50 * time.Millisecond })
 			m := d.dial()
-			m.talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\n")
+			m.talk("C: O 6 0x1ff 0x100f7f\nS: O 6 0x19 0x100100\n")
 			if _, err := m.Write([]byte(x.bytes)); err != nil {
 				t.Fatal(err)
 			}
@@ -570,40 +571,88 @@ S: a
 	}
 }
 
-// An MTA that can sends the header without waiting for us. What refuses a field is the answer to what follows it.
-func TestHeaderFieldsWithoutAnswers(t *testing.T) {
-	d := open(t, func(c *Config) { c.Limits = Limits{HeaderFields: 2} })
-	const mail = "C: M <>\nS: c\nC: R <me@example.org>\nS: c\n"
-	d.dial().talk(`
+// An MTA that can goes on without waiting for us. What refuses an event that has no answer is the answer to what follows.
+func TestEventsWithoutAnswers(t *testing.T) {
+	const (
+		quiet = "C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 0x1d7180\nC: C mail.example|4|192.0.2.7\nC: H mail.example\n"
+		mail  = quiet + "C: M <a@sender.example>\nC: R <me@example.org>\nS: c\nC: T\n"
+		ends  = "C: A\nC: M <>\nC: R <me@example.org>\nS: c\nC: T\nC: L Subject| hello\nC: N\nC: B text\\r\\n\nC: E\nS: i 0 *\nS: a\n"
+	)
+	for _, x := range []struct {
+		name, dialogue string
+		records        int
+	}{
+		{"nothing to refuse", mail + "C: L A| 1\nC: N\nC: B text\\r\\n\nC: E\nS: i 0 *\nS: a\n", 2},
+		{"too many fields", mail + "C: L A| 1\nC: L B| 2\nC: L C| 3\nC: L D| 4\nC: N\nC: B x\nC: E\nS: y 552 5.3.4 too many header fields\n", 2},
+		{"too large", mail + "C: N\nC: B 0123456789012345678901234567890123456789\nC: B x\nC: E\nS: y 552 5.3.4 message too large\n", 2},
+		{"a sender that is no address", quiet + "C: M <\ta@c>\nC: R <me@example.org>\nS: y 501 5.1.7 malformed sender address\n", 1},
+		{"no room", quiet + "C: M <>|SIZE=5000\nC: R <me@example.org>\nS: y 452 4.3.1 insufficient system storage, please try again later\n", 1},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			d := open(t, func(c *Config) {
+				c.Limits = Limits{HeaderFields: 2, MessageSize: 40}
+				c.Space = func(size int64) error {
+					if size > 1000 {
+						return mailstore.ErrFull
+					}
+					return nil
+				}
+			})
+			d.dial().talk(x.dialogue + ends)
+			r := d.journal.Records()
+			if len(r) != x.records || r[x.records-1].End != "handed over" {
+				t.Fatalf("%d records, want %d: %+v", len(r), x.records, r)
+			}
+			if got := d.last().Message.Subject(); got != "hello" {
+				t.Errorf("the message that was asked about last has the subject %q", got)
+			}
+		})
+	}
+	t.Run("mail that did not come by SMTP", func(t *testing.T) {
+		open(t, nil).dial().talk(`
 C: O 6 0x1ff 0x1fffff
-S: O 6 0x19 0x100180
-C: C mail.example|4|192.0.2.7
+S: O 6 0x19 0x1d7180
+C: D C|j|mx.example.org|v|Postfix 3.7.11
+C: C localhost|4|127.0.0.1
+C: H localhost
+C: D M|i|4F3
+C: M <\ta@c>
+C: R <me@example.org>
 S: c
-C: H mail.example
-S: c
-` + mail + `
-C: L A| 1
-C: L B| 2
-C: L C| 3
-C: L D| 4
 C: N
-S: y 552 5.3.4 too many header fields
-C: A
-` + mail + `
-C: L Subject| hello
-C: L B| 2
-C: N
-S: c
 C: E
-S: i 0 *
-S: a
+S: y 501 5.1.7 malformed sender address
 `)
-	if r := d.journal.Records(); len(r) != 2 || r[0].End != "refused" {
-		t.Errorf("%d records, the first ends %q", len(r), r[0].End)
-	}
-	if got := d.last().Message.Subject(); got != "hello" {
-		t.Errorf("the message that was asked about has the subject %q", got)
-	}
+	})
+	t.Run("a plan with answers", func(t *testing.T) {
+		waits := func(in pipeline.Input) pipeline.Step {
+			return pipelinetest.Step("waits", pipelinetest.Stage{Looks: pipeline.Reads{Input: in, Waits: true}})
+		}
+		for _, x := range []struct {
+			what     string
+			step     pipeline.Step
+			earliest bool
+			agreed   string
+		}{
+			{"asks the world at connect", waits(pipeline.InputClient), false, "0x1c0180"},
+			{"asks the world at helo", waits(pipeline.InputGreeting), false, "0x1c1180"},
+			{"asks the world at data", waits(pipeline.InputRecipients), false, "0x1c7180"},
+			{"asks the world about the body", waits(pipeline.InputBody), false, "0x1d7180"},
+			{"speaks at once", says("no", pipeline.Content, reject("no")), true, "0x1c0180"},
+		} {
+			d := open(t, func(c *Config) {
+				if x.earliest {
+					env := pipelinetest.Env(t)
+					p, err := pipeline.NewPlan([]pipeline.Step{x.step}, env, pipeline.Options{SpeakEarliest: true})
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Plan = func() *pipeline.Plan { return p }
+				}
+			}, x.step)
+			d.dial().talk("C: O 6 0x1ff 0x1fffff\nS: O 6 0x19 " + x.agreed + "\n")
+		}
+	})
 }
 
 func TestProgressWhileADecisionTakesLong(t *testing.T) {
@@ -636,7 +685,7 @@ func TestProgressWhileADecisionTakesLong(t *testing.T) {
 // Postfix takes a refused recipient of mail that did not come by SMTP for a fault of ours and keeps the mail for ever.
 func TestMailFromNoSMTPClientIsRefusedAtItsEnd(t *testing.T) {
 	const local = `
-C: O 6 0x1ff 0x1fff7f
+C: O 6 0x1ff 0x100f7f
 S: O 6 0x19 0x100100
 C: D C|j|mx.example.org|v|Postfix 3.7.11
 C: C localhost|4|127.0.0.1
@@ -662,6 +711,10 @@ S: c
 		if len(d.held.held) != 1 || d.held.held[0].Recipients[0].Address != "bad@example.org" {
 			t.Errorf("held: %+v", d.held.held)
 		}
+		r, _ := d.journal.Last()
+		if x := r.Recipients[0]; x.Disposition != pipeline.Held || x.Held != "q1" || x.Verdict.Action != pipeline.Reject {
+			t.Errorf("the record says of the one that refused %+v", x)
+		}
 	})
 	t.Run("Sendmail has its id at MAIL too", func(t *testing.T) {
 		d := open(t, nil, bad)
@@ -686,7 +739,7 @@ func TestWhoTheClientIs(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := open(t, nil)
-			d.dial().talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\nC: D C|j|mx" + x.macros + "\nC: C " + x.connect +
+			d.dial().talk("C: O 6 0x1ff 0x100f7f\nS: O 6 0x19 0x100100\nC: D C|j|mx" + x.macros + "\nC: C " + x.connect +
 				"\nS: c\n" + message + "S: i 0 *\nS: a\n")
 			if !x.want.Addr.IsValid() {
 				x.want.Addr = netip.MustParseAddr("192.0.2.7")
@@ -698,7 +751,7 @@ func TestWhoTheClientIs(t *testing.T) {
 	}
 	t.Run("a unix socket", func(t *testing.T) {
 		d := open(t, nil)
-		d.dial().talk("C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\nC: C localhost|L|/x\nS: c\n" + message + "S: i 0 *\nS: a\n")
+		d.dial().talk("C: O 6 0x1ff 0x100f7f\nS: O 6 0x19 0x100100\nC: C localhost|L|/x\nS: c\n" + message + "S: i 0 *\nS: a\n")
 		r, _ := d.journal.Last()
 		if r.Client != (pipeline.Client{}) {
 			t.Errorf("%+v, want none", r.Client)

@@ -3,6 +3,7 @@ package milter
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,9 +189,9 @@ func (d *door) dial() *mta {
 	return &mta{d.t, c}
 }
 
-// postfix is how the dialogues begin: what Postfix 3.7 offers, and a client.
+// postfix is how the dialogues begin: what Postfix 3.7 offers but for events without answers, and a client.
 const postfix = `
-C: O 6 0x1ff 0x1fff7f
+C: O 6 0x1ff 0x100f7f
 S: O 6 0x19 0x100100
 C: C mail.example|4|192.0.2.7
 S: c
@@ -281,7 +283,11 @@ func (m *mta) raw(code byte, data string) {
 func (m *mta) hear() string {
 	m.t.Helper()
 	var head [5]byte
-	if _, err := io.ReadFull(m, head[:]); err != nil {
+	_, err := io.ReadFull(m, head[:])
+	switch {
+	case errors.Is(err, syscall.ECONNRESET):
+		return io.EOF.Error() // the end came before our last words were read
+	case err != nil:
 		return err.Error()
 	}
 	data := make([]byte, binary.BigEndian.Uint32(head[:])-1)

@@ -44,7 +44,7 @@ func TestReleasedMailIsNotJudgedAgain(t *testing.T) {
 				}
 			}, says("no", pipeline.Content, reject("no")))
 			var b strings.Builder
-			fmt.Fprintf(&b, "C: O 6 0x1ff 0x1fff7f\nS: O 6 0x19 0x100100\nC: C mail.example|4|%s\nS: c\nC: H mail.example\nS: c\nC: M <a@sender.example>\nS: c\n", tt.client)
+			fmt.Fprintf(&b, "C: O 6 0x1ff 0x100f7f\nS: O 6 0x19 0x100100\nC: C mail.example|4|%s\nS: c\nC: H mail.example\nS: c\nC: M <a@sender.example>\nS: c\n", tt.client)
 			for r := range strings.FieldsSeq(tt.rcpts) {
 				fmt.Fprintf(&b, "C: R <%s>\nS: c\n", r)
 			}
@@ -63,4 +63,48 @@ func TestReleasedMailIsNotJudgedAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever brings released mail back may have put fields beside our mark that only we write.
+func TestReleasedMailKeepsNothingButTheMark(t *testing.T) {
+	genuine := testKey.Value("r1", pipelinetest.Parse(t, "Subject: hello\n\ntext\n"))
+	d := open(t, func(c *Config) {
+		c.Recall = func(context.Context, string) (*pipeline.Record, error) {
+			return &pipeline.Record{Version: pipeline.RecordVersion, ID: "r1", Recipients: []pipeline.RecipientRecord{{
+				Recipient: pipeline.Recipient{Address: pipelinetest.Address(t, "me@example.org")},
+				Verdict:   pipeline.Verdict{Action: pipeline.Keep, By: "release"}, Disposition: pipeline.Delivered,
+			}}}, nil
+		}
+	})
+	d.dial().talk(strings.ReplaceAll(postfix, "192.0.2.7", "127.0.0.1") + `
+C: M <>
+S: c
+C: R <me@example.org>
+S: c
+C: L X-Sluice-Id| r0 forged
+S: c
+C: L X-Spam-Flag| NO
+S: c
+C: L x-sluice-id| ` + genuine + `
+S: c
+C: L Subject| hello
+S: c
+C: L X-Spam-Score| -100
+S: c
+C: L X-SLUICE-FOLDER| Wanted
+S: c
+C: L X-Sluice-Id| ` + genuine + `
+S: c
+C: N
+S: c
+C: B text\r\n
+S: c
+C: E
+S: m 1 X-SLUICE-FOLDER|
+S: m 1 X-Spam-Score|
+S: m 2 x-sluice-id|
+S: m 1 X-Spam-Flag|
+S: m 1 X-Sluice-Id|
+S: a
+`)
 }

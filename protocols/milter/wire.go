@@ -14,6 +14,7 @@ import (
 
 	gomilter "github.com/emersion/go-milter"
 
+	"sluice/pipeline"
 	"sluice/protocols/listen"
 )
 
@@ -28,9 +29,52 @@ const (
 
 	// What we do to mail. An MTA that does not allow all of it cannot carry out our decisions.
 	actions = gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptRemoveRcpt
-	// go-milter closes the session at an unknown command.
-	protocol = gomilter.OptNoUnknown | optHeaderLeadingSpace | gomilter.OptNoHeaderReply
+	// go-milter closes the session at an unknown command. What refuses a header field or a piece of the body refuses what
+	// follows it too, up to the end of the message, which always has an answer: the MTA need not wait for each.
+	protocol = gomilter.OptNoUnknown | optHeaderLeadingSpace |
+		gomilter.OptNoHeaderReply | gomilter.OptNoEOHReply | gomilter.OptNoBodyReply
 )
+
+// wishes returns what of the protocol we ask the MTA for. It need not wait for an answer where a plan has none to give;
+// recipients always have one, and get that of MAIL where it had none.
+func wishes(p *pipeline.Plan) gomilter.OptProtocol {
+	w := protocol
+	for _, x := range []struct {
+		phase pipeline.Phase
+		bit   gomilter.OptProtocol
+	}{
+		{pipeline.Connect, gomilter.OptNoConnReply},
+		{pipeline.Helo, gomilter.OptNoHeloReply},
+		{pipeline.Mail, gomilter.OptNoMailReply},
+		{pipeline.Data, gomilter.OptNoDataReply},
+	} {
+		if !p.Awaited(x.phase) {
+			w |= x.bit
+		}
+	}
+	return w
+}
+
+// unanswered returns the wish that an event has no answer, 0 for an event that always has one, or never.
+func unanswered(code gomilter.Code) gomilter.OptProtocol {
+	switch code {
+	case gomilter.CodeConn:
+		return gomilter.OptNoConnReply
+	case gomilter.CodeHelo:
+		return gomilter.OptNoHeloReply
+	case gomilter.CodeMail:
+		return gomilter.OptNoMailReply
+	case gomilter.CodeData:
+		return gomilter.OptNoDataReply
+	case gomilter.CodeHeader:
+		return gomilter.OptNoHeaderReply
+	case gomilter.CodeEOH:
+		return gomilter.OptNoEOHReply
+	case gomilter.CodeBody:
+		return gomilter.OptNoBodyReply
+	}
+	return 0
+}
 
 // A wire is an MTA's connection as go-milter's server sees it: whole packets, one by one. On their way it
 //
@@ -51,8 +95,12 @@ type wire struct {
 	in      []byte // what go-milter has not read yet of the packet at hand
 	offered [3]uint32
 	opening bool // the next answer is to the negotiation
-	leading bool // header values come, and are to be given, with their leading space
-	silent  bool // header fields get no answer: the MTA need not wait for each; what refuses one refuses what follows it
+	wished  gomilter.OptProtocol
+	agreed  gomilter.OptProtocol // what of it the MTA offers
+	leading bool                 // header values come, and are to be given, with their leading space
+	mute    bool                 // the packet at hand has no answer
+	out     []byte               // what is said but not sent
+	whole   int                  // how much of it are whole packets
 	broken  error
 
 	closed    chan struct{}
@@ -63,8 +111,8 @@ type wire struct {
 	stopping bool
 }
 
-func newWire(nc net.Conn, c *conn, l Limits) *wire {
-	return &wire{Conn: nc, r: bufio.NewReaderSize(nc, readAhead), c: c, limits: l, closed: make(chan struct{})}
+func newWire(nc net.Conn, c *conn, l Limits, wished gomilter.OptProtocol) *wire {
+	return &wire{Conn: nc, wished: wished, r: bufio.NewReaderSize(nc, readAhead), c: c, limits: l, closed: make(chan struct{})}
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -144,6 +192,7 @@ func (w *wire) wait(d time.Duration) error {
 // sort decides who gets a packet.
 func (w *wire) sort(packet []byte) error {
 	data := packet[5:]
+	w.mute = w.agreed&unanswered(gomilter.Code(packet[4])) != 0
 	switch code := gomilter.Code(packet[4]); code {
 	case gomilter.CodeOptNeg:
 		if err := w.negotiate(data); err != nil {
@@ -168,11 +217,7 @@ func (w *wire) sort(packet []byte) error {
 		if !ok {
 			return errors.New("a header packet without a value")
 		}
-		r := w.c.header(string(name), bytes.TrimSuffix(value, []byte{0}))
-		if w.silent {
-			return nil
-		}
-		return w.respond(r)
+		return w.respond(w.c.header(string(name), bytes.TrimSuffix(value, []byte{0})))
 	case gomilter.CodeData:
 		return w.respond(w.c.data())
 	case codeUnknown:
@@ -200,8 +245,8 @@ func (w *wire) negotiate(data []byte) error {
 		return fmt.Errorf("the MTA does not allow milters what we need to carry out decisions (actions %#x)", missing)
 	}
 	w.opening = true
-	w.leading = w.offered[2]&uint32(optHeaderLeadingSpace) != 0
-	w.silent = w.offered[2]&uint32(gomilter.OptNoHeaderReply) != 0
+	w.agreed = w.wished & gomilter.OptProtocol(w.offered[2])
+	w.leading = w.agreed&optHeaderLeadingSpace != 0
 	return nil
 }
 
@@ -216,24 +261,55 @@ func (w *wire) respond(r gomilter.Response) error {
 
 // sendProgress tells the MTA that waits for a decision to wait on. Its answer deadline begins anew.
 func (w *wire) sendProgress() {
-	_, _ = w.Write([]byte{0, 0, 0, 1, progress}) // a broken connection shows at the next Read
+	_ = w.write([]byte{0, 0, 0, 1, progress}) // a broken connection shows at the next Read
 }
 
 // Write never fails: go-milter would print why. A connection that cannot be written to is at its end at the next Read.
+// What the MTA is to change in the message waits for the answer that follows it, and goes with it. A long packet comes in
+// pieces.
 func (w *wire) Write(p []byte) (int, error) {
-	if w.opening && len(p) >= 17 && p[4] == byte(gomilter.CodeOptNeg) {
+	w.out = append(w.out, p...)
+	answered := false
+	for rest := w.out[w.whole:]; len(rest) > 4; rest = w.out[w.whole:] {
+		size := 4 + int(binary.BigEndian.Uint32(rest))
+		if len(rest) < size {
+			return len(p), nil
+		}
+		w.whole += size
+		answered = !changes(rest[4])
+	}
+	if answered {
+		w.flush()
+	}
+	return len(p), nil
+}
+
+// flush sends the answer that stands in w.out.
+func (w *wire) flush() {
+	if w.opening && len(w.out) >= 17 && w.out[4] == byte(gomilter.CodeOptNeg) {
 		w.opening = false
-		p = bytes.Clone(p)
-		binary.BigEndian.PutUint32(p[5:], min(version, w.offered[0]))
+		binary.BigEndian.PutUint32(w.out[5:], min(version, w.offered[0]))
 		for i := 1; i < 3; i++ { // never more than was offered
-			at := p[5+4*i:]
+			at := w.out[5+4*i:]
 			binary.BigEndian.PutUint32(at, binary.BigEndian.Uint32(at)&w.offered[i])
 		}
 	}
-	if w.broken == nil {
-		w.broken = w.write(p)
+	if !w.mute && w.broken == nil {
+		w.broken = w.write(w.out)
 	}
-	return len(p), nil
+	w.out, w.whole = w.out[:0], 0
+	if cap(w.out) > readAhead {
+		w.out = nil
+	}
+}
+
+// changes reports whether an answer only says what to change in the message; another one follows it.
+func changes(code byte) bool {
+	switch gomilter.ModifyActCode(code) {
+	case gomilter.ActInsertHeader, gomilter.ActChangeHeader, gomilter.ActDelRcpt:
+		return true
+	}
+	return false
 }
 
 func (w *wire) write(p []byte) error {
