@@ -94,7 +94,8 @@ func instance(f mime.Field, first bool) (int, error) {
 
 // parse reads the signatures of a set whose fields are all there.
 func (s *set) parse(fields []mime.Field, now int64) {
-	s.ams, s.amsErr = signature.Parse(fields[s.message])
+	// RFC 8617 names no default for c=. Its suite and those who wrote it take relaxed, as the seals do.
+	s.ams, s.amsErr = signature.Parse(fields[s.message], signature.Relaxed)
 	if s.amsErr == nil {
 		s.amsErr = s.checkMessage(now)
 	}

@@ -94,7 +94,7 @@ func domainOf(f mime.Field) string {
 // read finds out what can be known without key and body (RFC 6376, 6.1.1).
 func (c *candidate) read(f mime.Field, h *signature.Header, now time.Time, skew time.Duration) {
 	var err error
-	c.Signature, err = signature.Parse(f)
+	c.Signature, err = signature.Parse(f, signature.Simple)
 	c.fact = Signature{
 		Domain: clip(c.Domain, mostText), Selector: clip(c.Selector, mostText), Algorithm: c.Algorithm, Identity: "@" + c.Domain,
 		Canonical: string(c.HeaderForm) + "/" + string(c.Body.Form), BodySigned: c.Body.Length,
@@ -116,8 +116,10 @@ func (c *candidate) read(f mime.Field, h *signature.Header, now time.Time, skew 
 	}
 }
 
-func permError(reason string) error { return &signature.Error{Result: signature.PermError, Reason: reason} }
-func policy(reason string) error    { return &signature.Error{Result: signature.Policy, Reason: reason} }
+func permError(reason string) error {
+	return &signature.Error{Result: signature.PermError, Reason: reason}
+}
+func policy(reason string) error { return &signature.Error{Result: signature.Policy, Reason: reason} }
 
 func (c *candidate) checkForm(_, _ int64) error {
 	if v, _ := c.Tags.Value("v"); v != "1" {

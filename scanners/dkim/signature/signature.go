@@ -69,17 +69,18 @@ type Signature struct {
 // KeyName is where the key is.
 func (s *Signature) KeyName() string { return s.Selector + "._domainkey." + s.Domain }
 
-// Parse reads a DKIM-Signature or an ARC-Message-Signature as far as they are alike. Its errors are *Error; what could be
-// read stands in the Signature.
-func Parse(f mime.Field) (Signature, error) {
+// Parse reads a DKIM-Signature or an ARC-Message-Signature as far as they are alike. usual is the form of header and body
+// where c= is missing. Its errors are *Error; what could be read stands in the Signature.
+func Parse(f mime.Field, usual Form) (Signature, error) {
 	s, err := ParseSeal(f)
 	if err != nil {
 		return s, err
 	}
-	s.HeaderForm, s.Body = Simple, BodyPart{Simple, -1}
+	s.HeaderForm, s.Body = usual, BodyPart{usual, -1}
 	if c, ok := s.Tags.Value("c"); ok {
 		header, body, both := strings.Cut(unspaced(c), "/")
-		if s.HeaderForm = Form(header); both {
+		s.HeaderForm, s.Body.Form = Form(header), Simple // RFC 6376, 3.5: simple where it names one form only
+		if both {
 			s.Body.Form = Form(body)
 		}
 		for _, form := range []Form{s.HeaderForm, s.Body.Form} {
