@@ -24,7 +24,7 @@ var imports = []struct {
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/mime"}, "it tests stages, whoever wrote them"},
 	{"rules", []string{"pipeline", "pipeline/mime"}, "a rule decides from facts: it does not find them, and does not know what becomes of its verdict"},
 	{"rules/replay", []string{"pipeline", "pipeline/mime", "rules", "rules/sieve"}, "replay asks rules again from records"},
-	{"scanners", []string{"pipeline", "pipeline/mime", "scanners/resolve", "scanners/breaker", "scanners/orgdomain", "scanners/dnslist", "scanners/dkim/signature", "scanners/peer"}, "a scanner finds facts; state and network come through Env, weights and verdicts are the rules'"},
+	{"scanners", []string{"pipeline", "pipeline/mime", "scanners/resolve", "scanners/breaker", "scanners/orgdomain", "scanners/dnslist", "scanners/dkim/signature", "scanners/peer", "scanners/ask"}, "a scanner finds facts; state and network come through Env, weights and verdicts are the rules'"},
 	{"mailstore", nil, "a store keeps mail for whoever asks"},
 	{"mailstore/maildir", []string{"mailstore", "mailstore/index"}, "a store knows its contract; a parser is handed to it"},
 	{"mailstore/index", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract; a parser is handed to it"},

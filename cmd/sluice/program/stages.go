@@ -5,7 +5,9 @@ import (
 	"sluice/rules"
 	"sluice/scanners/clamav"
 	"sluice/scanners/dnsbl"
+	"sluice/scanners/exec"
 	"sluice/scanners/helo"
+	"sluice/scanners/http"
 	"sluice/scanners/links"
 	"sluice/scanners/rdns"
 	"sluice/scanners/spf"
@@ -16,7 +18,9 @@ func Stages() []pipeline.Kind {
 	return []pipeline.Kind{
 		clamav.Kind(),
 		dnsbl.Kind(),
+		exec.Kind(),
 		helo.Kind(),
+		http.Kind(),
 		links.Kind(),
 		rdns.Kind(),
 		spf.Kind(),
