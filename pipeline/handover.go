@@ -1,8 +1,6 @@
 package pipeline
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -50,28 +48,26 @@ func bodyHash(m *mime.Message) []byte {
 	if body == nil {
 		return sum.Sum(nil)
 	}
-	r := bufio.NewReaderSize(body, 32<<10)
+	buf := make([]byte, 8<<10)
 	for {
-		chunk, err := r.Peek(1)
-		if len(chunk) == 0 {
-			// What cannot be read is not signed: the sum differs from that of the whole message.
-			if err != nil && err != io.EOF {
-				sum.Write([]byte("\x00unreadable"))
+		n, err := body.Read(buf)
+		kept := 0
+		for _, c := range buf[:n] {
+			switch c {
+			case '\r', '\n', '\t', ' ':
+			default:
+				buf[kept] = c
+				kept++
 			}
-			return sum.Sum(nil)
 		}
-		chunk, _ = r.Peek(r.Buffered())
-		for len(chunk) > 0 {
-			n := bytes.IndexAny(chunk, "\r\n\t ")
-			if n < 0 {
-				sum.Write(chunk)
-				break
-			}
-			sum.Write(chunk[:n])
-			chunk = chunk[n+1:]
+		sum.Write(buf[:kept])
+		if err == nil {
+			continue
 		}
-		if _, err := r.Discard(r.Buffered()); err != nil {
-			return sum.Sum(nil)
+		// What cannot be read is not signed: the sum differs from that of the whole message.
+		if err != io.EOF {
+			sum.Write([]byte("\x00unreadable"))
 		}
+		return sum.Sum(nil)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/textproto"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -23,6 +22,8 @@ import (
 // A conn is one MTA's connection: one client of the MTA, any number of its messages. go-milter asks for a new Milter
 // after every answer that isn't "continue"; it always gets this one, so that the client stays known.
 type conn struct {
+	gomilter.NoOpMilter // header fields and the body do not come to go-milter
+
 	server *Server
 	wire   *wire
 	log    *slog.Logger
@@ -342,20 +343,15 @@ func (c *conn) header(name string, value []byte) gomilter.Response {
 	})
 }
 
-// Header implements gomilter.Milter. wire takes header fields before go-milter sees them.
-func (c *conn) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
-	return gomilter.RespContinue, nil
-}
-
-// Headers implements gomilter.Milter.
-func (c *conn) Headers(textproto.MIMEHeader, *gomilter.Modifier) (gomilter.Response, error) {
+// headerEnds is told the end of the header.
+func (c *conn) headerEnds() gomilter.Response {
 	return c.guard("end of header", func() gomilter.Response {
 		if stop := c.begun(); stop != nil {
 			return stop
 		}
 		c.noteQueueID(gomilter.CodeEOH)
 		return c.endHeader()
-	}), nil
+	})
 }
 
 func (c *conn) endHeader() gomilter.Response {
@@ -366,8 +362,8 @@ func (c *conn) endHeader() gomilter.Response {
 	return c.write([]byte("\r\n"))
 }
 
-// BodyChunk implements gomilter.Milter.
-func (c *conn) BodyChunk(chunk []byte, _ *gomilter.Modifier) (gomilter.Response, error) {
+// body takes a piece of the body.
+func (c *conn) body(chunk []byte) gomilter.Response {
 	return c.guard("body", func() gomilter.Response {
 		if stop := c.begun(); stop != nil {
 			return stop
@@ -376,7 +372,7 @@ func (c *conn) BodyChunk(chunk []byte, _ *gomilter.Modifier) (gomilter.Response,
 			return r
 		}
 		return c.write(chunk)
-	}), nil
+	})
 }
 
 // write adds to the message.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	gomilter "github.com/emersion/go-milter"
@@ -20,7 +21,7 @@ func internalError() *pipeline.Reply {
 
 // Body implements gomilter.Milter: the message is complete. When the answer is written, what it promises is kept: the
 // record can be found, and what is held is on disk. The MTA may hand the mail on a moment later.
-func (c *conn) Body(m *gomilter.Modifier) (gomilter.Response, error) {
+func (c *conn) Body(*gomilter.Modifier) (gomilter.Response, error) {
 	return c.guard("end of message", func() gomilter.Response {
 		if stop := c.begun(); stop != nil {
 			return stop
@@ -32,14 +33,14 @@ func (c *conn) Body(m *gomilter.Modifier) (gomilter.Response, error) {
 		if len(c.tx.rcpts) == 0 {
 			return c.refuse(pipeline.Reply{Code: 503, Enhanced: "5.5.1", Text: "no recipients"}, "no recipients")
 		}
-		r := c.finish(m)
+		r := c.finish()
 		c.endTransaction() // an answer that refuses stays until the MTA ends the message: c.answer
 		return r
 	}), nil
 }
 
 // finish decides about the message, carries out what was decided, and returns the answer.
-func (c *conn) finish(mod *gomilter.Modifier) gomilter.Response {
+func (c *conn) finish() gomilter.Response {
 	msg, err := mime.Parse(c.tx.spool, c.tx.spool.Size(), mime.Limits{
 		HeaderSize:   int(c.server.cfg.Limits.HeaderSize),
 		HeaderFields: c.server.cfg.Limits.HeaderFields,
@@ -52,13 +53,13 @@ func (c *conn) finish(mod *gomilter.Modifier) gomilter.Response {
 		return c.refuse(*internalError(), "read the message: "+err.Error())
 	}
 	if r, mark := c.decidedBefore(msg); r != nil {
-		return c.pass(mod, msg, r, mark)
+		return c.pass(msg, r, mark)
 	}
 	verdicts, err := c.decide(msg)
 	if err != nil {
 		return c.refuse(pipeline.Reply{Code: 451, Enhanced: "4.3.2", Text: "shutting down, please try again later"}, err.Error())
 	}
-	return c.settle(mod, msg, verdicts)
+	return c.settle(msg, verdicts)
 }
 
 // decidedBefore returns the record of a message that a trusted client brings back with our genuine mark, if that record
@@ -88,7 +89,7 @@ func (c *conn) decidedBefore(msg *mime.Message) (*pipeline.Record, string) {
 
 // pass lets a message through that was decided before. The record says that it came by. Of the fields that only we write
 // the mark stays, once; what others say may have been put beside it.
-func (c *conn) pass(mod *gomilter.Modifier, msg *mime.Message, r *pipeline.Record, mark string) gomilter.Response {
+func (c *conn) pass(msg *mime.Message, r *pipeline.Record, mark string) gomilter.Response {
 	c.sess.Forget()
 	again := c.server.cfg.Plan().Resume(pipeline.Milter, r)
 	defer again.Close()
@@ -111,7 +112,7 @@ func (c *conn) pass(mod *gomilter.Modifier, msg *mime.Message, r *pipeline.Recor
 	}
 	remove, _ := plan(msg.Header(), nil)
 	last := slices.IndexFunc(remove, func(e pipeline.Edit) bool { return e.Value == mark && isMark(e.Name) })
-	return c.change(mod, r.ID, slices.Delete(remove, last, last+1), nil, nil)
+	return c.change(slices.Delete(remove, last, last+1), nil, nil)
 }
 
 func isMark(name string) bool { return strings.EqualFold(name, pipeline.IDField) }
@@ -148,28 +149,29 @@ func (c *conn) decide(msg *mime.Message) ([]pipeline.Decision, error) {
 
 // reassure tells the MTA from time to time that it shall go on waiting, until stop is called.
 func (c *conn) reassure() (stop func()) {
-	quit, gone := make(chan struct{}), make(chan struct{})
-	go func() { // ends with stop
-		defer close(gone)
-		t := time.NewTicker(c.server.cfg.Limits.Progress)
-		defer t.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-t.C:
-				c.wire.sendProgress()
-			}
+	var mu sync.Mutex
+	stopped, every := false, c.server.cfg.Limits.Progress
+	mu.Lock() // until t is set
+	defer mu.Unlock()
+	var t *time.Timer
+	t = time.AfterFunc(every, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !stopped {
+			c.wire.sendProgress()
+			t.Reset(every)
 		}
-	}()
+	})
 	return func() {
-		close(quit)
-		<-gone
+		mu.Lock() // what is being written is written before the answer
+		defer mu.Unlock()
+		stopped = true
+		t.Stop()
 	}
 }
 
 // settle carries out the decisions: what is held is on disk and the record findable before the MTA is told anything.
-func (c *conn) settle(mod *gomilter.Modifier, msg *mime.Message, decisions []pipeline.Decision) gomilter.Response {
+func (c *conn) settle(msg *mime.Message, decisions []pipeline.Decision) gomilter.Response {
 	s := pipeline.Milter.Settle(decisions, false)
 	mark := edits(c.server.cfg.Handover.Value(c.tx.id, msg), c.delivered(decisions, s))
 	ctx, cancel := c.keepGoing()
@@ -192,7 +194,7 @@ func (c *conn) settle(mod *gomilter.Modifier, msg *mime.Message, decisions []pip
 		c.answer = &s.Reply
 		return respond(&s.Reply)
 	}
-	return c.accept(mod, msg, mark, s)
+	return c.accept(msg, mark, s)
 }
 
 // deliveries says for each decision of the session what becomes of it.
@@ -240,9 +242,7 @@ func edits(handover string, to []pipeline.Decision) []pipeline.Edit {
 }
 
 // accept answers for a message that some recipients get, or none.
-func (c *conn) accept(
-	mod *gomilter.Modifier, msg *mime.Message, mark []pipeline.Edit, s pipeline.Settlement,
-) gomilter.Response {
+func (c *conn) accept(msg *mime.Message, mark []pipeline.Edit, s pipeline.Settlement) gomilter.Response {
 	if !slices.Contains(s.Dispositions, pipeline.Delivered) {
 		return gomilter.RespDiscard
 	}
@@ -253,33 +253,19 @@ func (c *conn) accept(
 			without = append(without, r.raw)
 		}
 	}
-	return c.change(mod, c.tx.id, remove, add, without)
+	return c.change(remove, add, without)
 }
 
 // change tells the MTA what to change and that it may have the mail.
-func (c *conn) change(mod *gomilter.Modifier, id string, remove, add []pipeline.Edit, without []string) gomilter.Response {
-	var failed error
-	do := func(err error) { failed = errors.Join(failed, err) }
+func (c *conn) change(remove, add []pipeline.Edit, without []string) gomilter.Response {
 	for _, d := range remove {
-		do(mod.ChangeHeader(d.Index, d.Name, ""))
+		c.wire.removeField(d.Name, d.Index)
 	}
-	// 0 stands above the MTA's own Received, which is not among the fields that we were shown. The last one inserted is
-	// on top.
-	for _, a := range slices.Backward(add) {
-		value := oneLine(a.Value)
-		if c.wire.leading {
-			value = " " + value
-		}
-		do(mod.InsertHeader(0, a.Name, value))
+	for _, a := range slices.Backward(add) { // the last one inserted is on top
+		c.wire.insertField(a.Name, oneLine(a.Value))
 	}
 	for _, r := range without {
-		do(mod.DeleteRecipient(r))
-	}
-	if failed != nil {
-		// The MTA has not heard the end of it and will come again, with a mail that is recorded already.
-		c.log.Error("tell the MTA what to change", "id", id, "err", failed)
-		c.answer = internalError()
-		return respond(c.answer)
+		c.wire.removeRecipient(r)
 	}
 	return gomilter.RespAccept
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,9 +22,10 @@ import (
 const (
 	version     = 6 // of the protocol that we speak, if the MTA does
 	readAhead   = 8 << 10
-	maxPacket   = 1 << 20 // octets of one packet; the MTA's are at most 64 KiB, but for long header fields
-	codeUnknown = 'U'     // SMFIC_UNKNOWN
-	progress    = 'p'     // SMFIR_PROGRESS
+	longPacket  = 32 << 10 // octets; the memory for a longer one is given back
+	maxPacket   = 1 << 20  // octets of one packet; the MTA's are at most 64 KiB, but for long header fields
+	codeUnknown = 'U'      // SMFIC_UNKNOWN
+	progress    = 'p'      // SMFIR_PROGRESS
 
 	optHeaderLeadingSpace = gomilter.OptHeaderLeadingSpace
 
@@ -81,7 +83,7 @@ func unanswered(code gomilter.Code) gomilter.OptProtocol {
 //   - answers with the MTA's protocol version, up to 6, where go-milter says 2: without it Postfix sends no DATA event;
 //   - keeps what go-milter drops: macros by stage, parameters of MAIL and RCPT, addresses as they were spelt;
 //   - answers itself what go-milter would close the connection for, or not tell us of (UNKNOWN, DATA), or keep a second
-//     copy of (header fields);
+//     copy of (header fields, the body);
 //   - bounds size and time, and reports every end of the connection as io.EOF: go-milter prints other errors.
 //
 // Read and Write are called by the one goroutine that serves the connection, and sendProgress by another one only while
@@ -92,7 +94,8 @@ type wire struct {
 	limits Limits
 
 	r       *bufio.Reader
-	in      []byte // what go-milter has not read yet of the packet at hand
+	packet  []byte // the one at hand
+	in      []byte // what go-milter has not read yet of it
 	offered [3]uint32
 	opening bool // the next answer is to the negotiation
 	wished  gomilter.OptProtocol
@@ -149,11 +152,14 @@ func (w *wire) next() error {
 	if err != nil {
 		return err
 	}
-	packet := make([]byte, 4+size)
-	if _, err := io.ReadFull(w.r, packet); err != nil {
+	if cap(w.packet) > longPacket && 4+size <= longPacket {
+		w.packet = nil // a long one does not stay
+	}
+	w.packet = slices.Grow(w.packet[:0], 4+size)[:4+size]
+	if _, err := io.ReadFull(w.r, w.packet); err != nil {
 		return fmt.Errorf("read a packet of %d octets: %w", size, err)
 	}
-	return w.sort(packet)
+	return w.sort(w.packet)
 }
 
 // size returns how many octets the packet that has begun to come has behind its head. All of it must come in time.
@@ -220,13 +226,17 @@ func (w *wire) sort(packet []byte) error {
 		return w.respond(w.c.header(string(name), bytes.TrimSuffix(value, []byte{0})))
 	case gomilter.CodeData:
 		return w.respond(w.c.data())
+	case gomilter.CodeEOH:
+		return w.respond(w.c.headerEnds())
+	case gomilter.CodeBody:
+		return w.respond(w.c.body(data))
 	case codeUnknown:
 		return w.respond(gomilter.RespContinue)
 	case gomilter.CodeQuitNewConn:
 		// Another client on the same socket. There is no answer; to go-milter it is an abort, which has none either.
 		w.c.forget()
 		packet = []byte{0, 0, 0, 1, byte(gomilter.CodeAbort)}
-	case gomilter.CodeHelo, gomilter.CodeEOH, gomilter.CodeBody, gomilter.CodeEOB, gomilter.CodeAbort, gomilter.CodeQuit:
+	case gomilter.CodeHelo, gomilter.CodeEOB, gomilter.CodeAbort, gomilter.CodeQuit:
 	default:
 		return fmt.Errorf("an unknown packet %q", byte(code))
 	}
@@ -253,10 +263,37 @@ func (w *wire) negotiate(data []byte) error {
 // respond writes an answer that go-milter knows nothing of.
 func (w *wire) respond(r gomilter.Response) error {
 	m := r.Response()
-	packet := binary.BigEndian.AppendUint32(nil, uint32(1+len(m.Data)))
-	packet = append(packet, m.Code)
-	_, err := w.Write(append(packet, m.Data...))
-	return err
+	w.say(m.Code, m.Data)
+	return nil
+}
+
+// say writes a packet.
+func (w *wire) say(code byte, data []byte) {
+	packet := binary.BigEndian.AppendUint32(make([]byte, 0, 5+len(data)), uint32(1+len(data)))
+	_, _ = w.Write(append(append(packet, code), data...)) // it never fails
+}
+
+// removeField tells the MTA to remove the field of this name at this place among those of the name.
+func (w *wire) removeField(name string, place int) {
+	w.field(gomilter.ActChangeHeader, place, name, "")
+}
+
+// insertField tells the MTA to insert a field before all others: above its own Received, which is not among the fields
+// that we are shown. The last one inserted is on top.
+func (w *wire) insertField(name, value string) {
+	if w.leading {
+		value = " " + value
+	}
+	w.field(gomilter.ActInsertHeader, 0, name, value)
+}
+
+func (w *wire) field(code gomilter.ModifyActCode, place int, name, value string) {
+	w.say(byte(code), fmt.Appendf(binary.BigEndian.AppendUint32(nil, uint32(place)), "%s\x00%s\x00", name, value))
+}
+
+// removeRecipient takes the address as the MTA has named it, without the outer angle brackets.
+func (w *wire) removeRecipient(raw string) {
+	w.say(byte(gomilter.ActDelRcpt), fmt.Appendf(nil, "<%s>\x00", raw))
 }
 
 // sendProgress tells the MTA that waits for a decision to wait on. Its answer deadline begins anew.
@@ -298,7 +335,7 @@ func (w *wire) flush() {
 		w.broken = w.write(w.out)
 	}
 	w.out, w.whole = w.out[:0], 0
-	if cap(w.out) > readAhead {
+	if cap(w.out) > longPacket {
 		w.out = nil
 	}
 }
