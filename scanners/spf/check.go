@@ -186,7 +186,7 @@ func (e *evaluation) evaluate(r *record, domain string) verdict {
 	}
 	v := e.check(target)
 	if v.result == None { // RFC 7208, 6.1
-		v.result = PermError
+		v.result, v.err = PermError, permanent{fmt.Errorf("redirect: %w", v.err)}
 	}
 	v.via = append([]string{target}, v.via...)
 	return v
@@ -217,8 +217,9 @@ func (e *evaluation) match(d *directive, domain string) (matched bool, inner ver
 		}
 		return false, inner, nil
 	}
+	again := d.mech == mechPTR && e.ptrAsked // that the client has no name counts once
 	l, err := e.consume(ask(d.mech, target, e.values.client.Is4()))
-	if l.void {
+	if l.void && !again {
 		if e.voids++; e.voids > e.limits.Voids {
 			return false, inner, permanent{fmt.Errorf("more than %d terms for which there is nothing in the DNS", e.limits.Voids)}
 		}
