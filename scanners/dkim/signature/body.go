@@ -43,7 +43,7 @@ func sumBody(r io.Reader, parts []BodyPart, newHash func() hash.Hash) (map[BodyP
 	if len(forms) == 0 {
 		return nil, nil
 	}
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, 16<<10)
 	for {
 		n, err := r.Read(buf)
 		for _, f := range forms {
@@ -78,7 +78,8 @@ type bodyForm struct {
 	stops []int64          // lengths at which the hash is wanted, ascending
 	sums  map[int64][]byte // by length; -1 is the whole
 	size  int64            // octets hashed
-	buf   []byte           // not hashed yet
+	buf   [8 << 10]byte    // not hashed yet
+	n     int              // octets in buf
 	ends  int64            // line ends not written yet
 	space bool             // white space not written yet (Relaxed)
 	cr    bool             // a CR that may be half a line end
@@ -132,23 +133,28 @@ func (b *bodyForm) content(p []byte) {
 		return
 	}
 	for ; b.ends > 0; b.ends-- {
-		b.put("\r\n")
+		b.put('\r')
+		b.put('\n')
 	}
 	if b.space {
-		b.put(" ")
+		b.put(' ')
 		b.space = false
 	}
-	b.buf = append(b.buf, p...)
-	if len(b.buf) >= 16<<10 {
-		b.flush()
+	for len(p) > 0 {
+		if b.n == len(b.buf) {
+			b.flush()
+		}
+		n := copy(b.buf[b.n:], p)
+		b.n, p = b.n+n, p[n:]
 	}
 }
 
-func (b *bodyForm) put(s string) {
-	b.buf = append(b.buf, s...)
-	if len(b.buf) >= 16<<10 {
+func (b *bodyForm) put(c byte) {
+	if b.n == len(b.buf) {
 		b.flush()
 	}
+	b.buf[b.n] = c
+	b.n++
 }
 
 // end writes the one line end that a body ends with. RFC 6376, 3.4.3: an empty one has it too; 3.4.4: it has not.
@@ -156,15 +162,16 @@ func (b *bodyForm) end() {
 	if b.cr {
 		b.content([]byte("\r"))
 	}
-	if b.form == Simple || b.size > 0 || len(b.buf) > 0 {
-		b.put("\r\n")
+	if b.form == Simple || b.size > 0 || b.n > 0 {
+		b.put('\r')
+		b.put('\n')
 	}
 	b.flush()
 	b.sums[-1] = b.hash.Sum(nil)
 }
 
 func (b *bodyForm) flush() {
-	p := b.buf
+	p := b.buf[:b.n]
 	for len(b.stops) > 0 && b.stops[0] <= b.size+int64(len(p)) {
 		n := b.stops[0] - b.size
 		b.hash.Write(p[:n])
@@ -174,5 +181,5 @@ func (b *bodyForm) flush() {
 	}
 	b.hash.Write(p)
 	b.size += int64(len(p))
-	b.buf = b.buf[:0]
+	b.n = 0
 }
