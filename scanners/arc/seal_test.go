@@ -1,0 +1,150 @@
+package arc
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+	"sluice/pipeline/pipelinetest"
+	"sluice/scanners/dkim/signature"
+)
+
+var key = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
+func record(t testing.TB) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key().Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "v=DKIM1; p=" + base64.StdEncoding.EncodeToString(der)
+}
+
+// A hop is somebody who hands a mail on with a set of his own.
+type hop struct {
+	domain  string
+	results string // what he found
+	cv      string // "" is what it ought to be
+	ams     string // further tags of the message signature
+	length  int64  // of the body; 0 is all
+}
+
+// seal adds a set to a mail, as it stands at this hop (RFC 8617, 5.1).
+func seal(t testing.TB, text string, h hop) string {
+	t.Helper()
+	m := parse(t, text)
+	n := 1
+	var before []byte
+	sets, err := collect(m.Header().Fields(), mostSets+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range sets {
+		for _, at := range []int{x.results, x.message, x.seal} {
+			before = signature.Relaxed.AppendField(before, m.Header().Fields()[at].Raw)
+		}
+		n++
+	}
+	if h.cv == "" {
+		h.cv = map[bool]string{true: "none", false: "pass"}[n == 1]
+	}
+	if h.length == 0 {
+		h.length = -1
+	}
+	results := fmt.Sprintf("ARC-Authentication-Results: i=%d; %s", n, h.results)
+	part := signature.BodyPart{Form: signature.Relaxed, Length: h.length}
+	sums, err := signature.SumBody(m.RawBody(), []signature.BodyPart{part})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := fmt.Sprintf("ARC-Message-Signature: i=%d; a=rsa-sha256; c=relaxed/relaxed; d=%s; s=ams; h=from:subject; %sbh=%s; b=",
+		n, h.domain, h.ams, base64.StdEncoding.EncodeToString(sums[part].Hash))
+	hash := sha256.New()
+	signature.NewHeader(m.Header().Fields()).Write(hash, []string{"from", "subject"}, signature.Relaxed, -1)
+	hash.Write(signature.Relaxed.AppendUnsigned(nil, []byte(message), nil))
+	message += sign(t, hash.Sum(nil))
+
+	seal := fmt.Sprintf("ARC-Seal: i=%d; a=rsa-sha256; cv=%s; d=%s; s=as; b=", n, h.cv, h.domain)
+	before = signature.Relaxed.AppendField(before, []byte(results))
+	before = signature.Relaxed.AppendField(before, []byte(message))
+	sum := sha256.Sum256(signature.Relaxed.AppendUnsigned(before, []byte(seal), nil))
+	seal += sign(t, sum[:])
+	return seal + "\r\n" + message + "\r\n" + results + "\r\n" + text
+}
+
+func sign(t testing.TB, sum []byte) string {
+	t.Helper()
+	b, err := key().Sign(rand.Reader, sum, crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func parse(t testing.TB, text string) *mime.Message {
+	t.Helper()
+	m, err := mime.Parse(strings.NewReader(text), int64(len(text)), mime.Limits{HeaderSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+const mail = "From: A <a@example.com>\r\nSubject: hello\r\n\r\nhello\r\n"
+
+// everywhere has the keys of all domains.
+type everywhere struct {
+	pipeline.Resolver
+	record string
+	fail   map[string]bool
+}
+
+func (e everywhere) LookupTXT(_ context.Context, name string) ([]string, error) {
+	if e.fail[name] {
+		return nil, &net.DNSError{Err: "timeout", Name: name, IsTimeout: true}
+	}
+	return []string{e.record}, nil
+}
+
+func newStage(t testing.TB, sets int, fail ...string) pipeline.Stage {
+	t.Helper()
+	env := pipelinetest.Env(t)
+	r := everywhere{record: record(t), fail: map[string]bool{}}
+	for _, name := range fail {
+		r.fail[name] = true
+	}
+	env.Resolver = r
+	s, err := Kind().New(&Config{Sets: sets}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s[0]
+}
+
+func check(t testing.TB, s pipeline.Stage, text string) (Fact, map[string]error, error) {
+	t.Helper()
+	var v pipeline.View
+	v.Message, v.Received = parse(t, text), pipelinetest.Epoch
+	r, err := s.Check(t.Context(), v)
+	if err != nil {
+		return Fact{}, nil, err
+	}
+	return r.Fact.(Fact), r.Missing, nil
+}
