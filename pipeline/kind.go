@@ -53,6 +53,8 @@ type Kind struct {
 	// AtDelivery says that its stages are asked where the mail is filed, not where it was scanned: after a hand-over they
 	// are asked although the record has decided.
 	AtDelivery bool
+	// Unread is what an administrator should know about a step of this kind whose facts no later step reads; "" is nothing.
+	Unread string
 	// Config returns a pointer to a new configuration struct with the defaults filled in. Its fields have `yaml` tags for
 	// their keys. The reference shows their comments, or for stages of a site's own what a tag `doc:"…"` says, and where
 	// there is no default what a tag `example:"…"` says.

@@ -272,8 +272,14 @@ func (p *Plan) describe(files []File) {
 	p.version = hex.EncodeToString(sum[:6])
 }
 
-// warn says which verdicts have to wait for a later phase than the one they are decided at, and for whom.
+// warn says which steps find what nobody reads, and which verdicts have to wait for a later phase than the one they are
+// decided at, and for whom.
 func (p *Plan) warn() {
+	for i, s := range p.steps {
+		if s.Kind.Unread != "" && !slices.ContainsFunc(p.stages, func(t planStage) bool { return t.step > i && slices.Contains(t.reads.Facts, s.Name) }) {
+			p.warnings = append(p.warnings, fmt.Sprintf("no step reads what %s finds, and %s", s.Name, s.Kind.Unread))
+		}
+	}
 	for i, s := range p.stages {
 		if p.steps[s.step].Shadow {
 			continue

@@ -64,6 +64,9 @@ type Fact struct {
 	VoidLookups int      `json:"void_lookups" expr:"void_lookups"` // of those: terms for which there is nothing
 }
 
+// SPFPool is the pool, for those who know clients by it.
+func (f Fact) SPFPool() string { return f.Pool }
+
 // How long texts in the fact may be, in octets; and what of a long list of domains is kept.
 const (
 	maxRecord = 1000

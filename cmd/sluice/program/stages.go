@@ -6,10 +6,13 @@ import (
 	"sluice/scanners/clamav"
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/exec"
+	"sluice/scanners/greylist"
 	"sluice/scanners/helo"
 	"sluice/scanners/http"
 	"sluice/scanners/links"
+	"sluice/scanners/ratelimit"
 	"sluice/scanners/rdns"
+	"sluice/scanners/replies"
 	"sluice/scanners/spf"
 )
 
@@ -19,10 +22,13 @@ func Stages() []pipeline.Kind {
 		clamav.Kind(),
 		dnsbl.Kind(),
 		exec.Kind(),
+		greylist.Kind(),
 		helo.Kind(),
 		http.Kind(),
 		links.Kind(),
+		ratelimit.Kind(),
 		rdns.Kind(),
+		replies.Kind(),
 		spf.Kind(),
 		rules.Kind(),
 	}
