@@ -45,6 +45,8 @@ type conversation struct {
 	paths      []string // of the recipients taken, by their place for the wire
 	unknown    int
 	hangUp     bool
+	postponed  bool   // a recipient was answered 4xx at RCPT
+	unheard    func() // after the replies about a message could not be written; may be nil
 
 	// The connection may be closed by another goroutine.
 	mu        sync.Mutex
@@ -67,7 +69,9 @@ type transaction struct {
 	wants  pipeline.Asked
 	rcpts  []recipient // those that go-smtp has, in order
 	taken  []pipeline.Recipient
-	asked  bool // the pipeline knows that all recipients are named
+	named  []string // by RCPT commands, whatever they were answered
+	before []string // at deliver: the transactions that have served those taken earlier, "" for the others; see repeated
+	asked  bool     // the pipeline knows that all recipients are named
 	events []func(context.Context, *pipeline.Session)
 }
 
@@ -75,6 +79,7 @@ type transaction struct {
 type recipient struct {
 	place    int // of the address it was given to go-smtp by
 	accounts []int
+	before   string // the transaction that has served it, where no account is left to serve
 }
 
 func newConversation(s *Server, conn *listen.Conn) *conversation {
@@ -173,7 +178,7 @@ func (c *conversation) another() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tx == nil {
-		c.paths = nil
+		c.paths, c.postponed = nil, false
 	}
 }
 
@@ -334,6 +339,7 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	if t == nil {
 		return reply(503, "5.5.1", "MAIL first")
 	}
+	t.named = append(t.named, s.path)
 	r := pipeline.Recipient{Original: s.parameters.original, ORCPT: s.parameters.orcpt, Notify: s.parameters.notify}
 	if r.Address, err = mime.ParseAddress(s.path); err != nil || hostile(r.Address) {
 		return reply(553, "5.1.3", "that is no address")
@@ -428,7 +434,14 @@ func (s session) room(ctx context.Context, r pipeline.Recipient) (no pipeline.Re
 // take offers one account's copy to the pipeline. A reply refuses it.
 func (s session) take(r pipeline.Recipient) pipeline.Reply {
 	if s.session == nil {
-		s.tx.events = append(s.tx.events, func(ctx context.Context, p *pipeline.Session) { p.Rcpt(ctx, r) })
+		t, place := s.tx, len(s.tx.taken)
+		t.events = append(t.events, func(ctx context.Context, p *pipeline.Session) {
+			if place < len(t.before) && t.before[place] != "" {
+				p.Repeat(r, acceptedBefore(t.before[place]), "served by "+t.before[place])
+				return
+			}
+			p.Rcpt(ctx, r)
+		})
 		return pipeline.Reply{}
 	}
 	if no := s.session.Rcpt(s.ctx(), r); no != nil {

@@ -48,7 +48,10 @@ func (w *wire) data(arg string) []byte {
 	case err != nil:
 		return w.refuseData(w.c.untaken(err))
 	}
-	w.sayAll(w.c.finish(session{w.c, w}, m, ends))
+	w.c.unheard = nil
+	if !w.sayAll(w.c.finish(session{w.c, w}, m, ends)) && w.c.unheard != nil {
+		w.c.unheard()
+	}
 	return w.forget()
 }
 
@@ -68,8 +71,8 @@ func (w *wire) refuseData(no error) []byte {
 	return w.forget()
 }
 
-// sayAll writes replies of ours, all at once.
-func (w *wire) sayAll(all []pipeline.Reply) {
+// sayAll writes replies of ours, all at once, and reports whether somebody is there to read them.
+func (w *wire) sayAll(all []pipeline.Reply) bool {
 	var b bytes.Buffer
 	for _, r := range all {
 		w.note(r.Code)
@@ -80,7 +83,9 @@ func (w *wire) sayAll(all []pipeline.Reply) {
 	}
 	if _, err := w.conn.Write(b.Bytes()); err != nil {
 		w.over.Store(true)
+		return false
 	}
+	return true
 }
 
 // A dotReader reads a message that DATA has announced, and nothing beyond it. RFC 5321, 4.1.1.4: only CRLF.CRLF ends it;

@@ -159,6 +159,8 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		p.Reset(fmt.Sprintf("refused as a loop: %d Received fields", n))
 		return all(loop)
 	}
+	known := s.call(m)
+	t.leaveOut(known)
 	for _, event := range t.events {
 		event(s.ctx(), p)
 	}
@@ -189,6 +191,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 	f.postpone(pipeline.Held, f.hold())
 	f.agree(t.rcpts)
 	f.postpone(pipeline.Delivered, f.deliver())
+	known.attempted(f, slices.Contains(f.settled.Dispositions, pipeline.Postponed) || s.postponed)
 
 	replies := make([]pipeline.Reply, len(t.rcpts))
 	once := pipeline.Reply{}
@@ -212,6 +215,12 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 				replies[i] = no
 			}
 		}
+		for i, what := range f.settled.Dispositions {
+			if what == pipeline.Dropped || what == pipeline.Held { // without a record it has not happened
+				f.settled.Dispositions[i] = pipeline.Postponed
+			}
+		}
+		known.attempted(f, true)
 	}
 	return replies
 }
@@ -281,6 +290,9 @@ func (f *filing) agree(rcpts []recipient) {
 
 // answer is the reply about one recipient: that of its accounts, who agree, unless the store has failed for some.
 func (f *filing) answer(r recipient) pipeline.Reply {
+	if len(r.accounts) == 0 {
+		return acceptedBefore(r.before)
+	}
 	worst := f.settled.Replies[r.accounts[0]]
 	for _, i := range r.accounts[1:] {
 		if x := f.settled.Replies[i]; x.Code/100 == 4 || worst.Code < 400 && x.Code >= 400 {

@@ -91,6 +91,9 @@ type Config struct {
 	// Believe makes an LMTP door that of `sluice deliver`, and reports whether the program at the other end may say who
 	// brought the mail to it. Others are asked no more than at LMTP.
 	Believe func(*listen.Conn) bool
+	// State remembers at the door of `sluice deliver` whom a call has served that will be repeated; nil: nobody is
+	// remembered, and a repeated call serves them again.
+	State pipeline.State
 	// Hostname is who we say we are. The default is what the system says.
 	Hostname string
 	// Plan returns the plan for a new connection, or at LMTP for a new message.

@@ -480,6 +480,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	if final && code != 250 && w.verb == "RCPT" {
 		w.c.untake()
+		w.c.postponed = w.c.postponed || code < 500
 	}
 	if code >= 400 {
 		w.refused = strings.TrimSpace(string(p))

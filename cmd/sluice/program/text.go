@@ -347,6 +347,8 @@ func outcome(x *pipeline.RecipientRecord, hypothetical bool) string {
 		if x.Verdict.Action.Refuses() {
 			s += ", since a refusal could not reach the sender any more: " + x.Verdict.Reply.String()
 		}
+	case pipeline.Repeated:
+		s = "nothing again: " + x.Reply.String()
 	case pipeline.NotFinished:
 		s = "nothing: the transaction ended before"
 	}
@@ -356,6 +358,8 @@ func outcome(x *pipeline.RecipientRecord, hypothetical bool) string {
 // decidedBy names the step and the rule whose verdict it was.
 func decidedBy(x *pipeline.RecipientRecord) string {
 	switch {
+	case x.Disposition == pipeline.Repeated:
+		return "an earlier attempt"
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass && (x.Disposition == pipeline.Refused || x.Disposition == pipeline.Postponed):
 		return "the door"
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass:

@@ -1,0 +1,92 @@
+package program
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// call runs sluice deliver as an MTA does, and returns what it ends with.
+func (s *site) call(t *testing.T, mail string, rcpts ...string) (code int, says string) {
+	t.Helper()
+	cmd := exec.Command("sluice", append([]string{"-c", "sluice.yaml", "deliver", "--from", "a@b.example", "--"}, rcpts...)...)
+	cmd.Dir, cmd.Stdin = s.dir, strings.NewReader(mail)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+func (s *site) inboxes(t *testing.T) (mails map[string]int) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.dir, "sluice-data/mail/example.org/*/new/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mails = map[string]int{}
+	for _, f := range files {
+		mails[filepath.Base(filepath.Dir(filepath.Dir(f)))]++
+	}
+	return mails
+}
+
+// One exit code is about all recipients. When an MTA calls again because one was postponed, the others have the mail
+// already, and get it once: also where the server has crashed meanwhile.
+func TestDeliverAgainAfterAPartialFailure(t *testing.T) {
+	rules := func(when string) string {
+		return "\naliases: {you@example.org: [me@example.org]}\npipeline:\n  - rules: {rules: [{name: later, when: '" + when + "', tempfail: 4.7.1 not yet}]}\n"
+	}
+	s := startSite(t, map[string]string{"sluice.yaml": rules(`rcpt.local == "later"`)}, "-c", "sluice.yaml", "--listen", "smtp=127.0.0.1:0")
+	s.run(t, "secret", "user", "add", "later@example.org", "--password-stdin")
+	const mail = "Message-ID: <one@b.example>\nSubject: one\n\ntext\n"
+	again := "Received: from pop.example by here with POP3 (fetchmail-6.4.37)\n\tfor <me@localhost> (single-drop); now\n" + mail
+	expect := func(step, mail string, code, me, later int, rcpts ...string) {
+		t.Helper()
+		got, says := s.call(t, mail, rcpts...)
+		if n := s.inboxes(t); got != code || n["me"] != me || n["later"] != later {
+			t.Fatalf("%s: exit code %d, want %d; %d and %d mails, want %d and %d\n%s", step, got, code, n["me"], n["later"], me, later, says)
+		}
+	}
+	expect("the first attempt", mail, 75, 1, 0, "me@example.org", "later@example.org")
+	expect("the second", again, 75, 1, 0, "me@example.org", "later@example.org")
+	expect("another mail", strings.Replace(mail, "one@", "two@", 1), 0, 2, 0, "me@example.org")
+	expect("for others", mail, 0, 3, 0, "you@example.org")
+
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.exited
+	expect("without a server", mail, 75, 3, 0, "me@example.org", "later@example.org")
+	if err := os.WriteFile(filepath.Join(s.dir, "sluice.yaml"), []byte(rules("false")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	restarted, err := start(s.dir, os.Environ(), io.Discard, "sluice", "serve", "-c", "sluice.yaml", "--listen", "smtp=127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = restarted.cmd.Process.Kill()
+		<-restarted.exited
+	})
+	if _, ok := restarted.log.wait(readyLine, restarted.exited); !ok {
+		t.Fatalf("does not start again:\n%s", restarted.log)
+	}
+	expect("the last attempt", again, 0, 3, 1, "me@example.org", "later@example.org")
+	if log := restarted.log.String(); !strings.Contains(log, `became="delivered=1,repeated=1"`) && !strings.Contains(log, `became="repeated=1,delivered=1"`) ||
+		!strings.Contains(log, "served by ") {
+		t.Errorf("the log does not say that it was a repeated call:\n%s", log)
+	}
+	out := s.run(t, "", "explain", "-c", "sluice.yaml", "one@b.example")
+	for _, want := range []string{"nothing again: 250 2.0.0 accepted before as ", "decided by an earlier attempt", "served by "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("explain does not say %q:\n%s", want, out)
+		}
+	}
+	expect("the same mail, sent once more", mail, 0, 4, 2, "me@example.org", "later@example.org")
+}
