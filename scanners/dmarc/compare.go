@@ -17,7 +17,9 @@ func (j *judge) compare(f Fact, v pipeline.View) (pipeline.Result, error) {
 	r, malformed := Record{ADKIM: "r", ASPF: "r"}, error(nil)
 	switch {
 	case f.Published != "" && f.PolicyTag == "":
-		_, malformed = ParseRecord(f.Published)
+		if _, malformed = ParseRecord(f.Published); malformed == nil {
+			malformed = errors.New("it cannot be read")
+		}
 	case f.Published != "":
 		r, malformed = ParseRecord(f.Published)
 	}
@@ -143,7 +145,7 @@ func (l look) all(facts pipeline.Facts, steps []string) (h heard) {
 				return
 			}
 			domain := identity(properties)
-			said := clip(fmt.Sprintf("%s=%s %s", method, result, domain), 100)
+			said := clip(strings.TrimSpace(fmt.Sprintf("%s=%s %s", method, result, domain)), 100)
 			h.see(said)
 			if !l.aligned(domain) {
 				return

@@ -267,7 +267,13 @@ func sample(hostname string, m *mime.Message) int {
 	return int(binary.BigEndian.Uint64(h.Sum(nil)) % 100)
 }
 
-// clip makes foreign text fit for a fact: at most n octets of valid UTF-8.
+// clip makes foreign text fit for a fact: at most n octets of printable ASCII, one for each of s.
 func clip(s string, n int) string {
-	return strings.ToValidUTF8(s[:min(len(s), n)], "?")
+	b := []byte(s[:min(len(s), n)])
+	for i, c := range b {
+		if c < ' ' || c > '~' {
+			b[i] = '?'
+		}
+	}
+	return string(b)
 }
