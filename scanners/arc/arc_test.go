@@ -27,7 +27,7 @@ func TestChain(t *testing.T) {
 	if err != nil || missing != nil {
 		t.Fatal(missing, err)
 	}
-	key := record(t)
+	key := record(t, ed())
 	want := Fact{
 		Result: "pass", Instances: 2, OldestPass: 2, Sealers: []string{"two.example", "one.example"},
 		Sets: []Set{
@@ -202,7 +202,7 @@ const someHash = "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek="
 func TestSkippedByDefault(t *testing.T) {
 	env, journal := pipelinetest.Env(t), &pipelinetest.Journal{}
 	env.Journal = journal
-	env.Resolver = everywhere{fail: map[string]bool{"as._domainkey.a.example": true}, record: record(t)}
+	env.Resolver = everywhere{fail: map[string]bool{"as._domainkey.a.example": true}, record: record(t, ed())}
 	p := pipelinetest.Plan(t, env, pipeline.Step{Kind: Kind(), Config: Kind().Config()})
 	text := seal(t, mail, hop{domain: "a.example", results: "a; spf=pass"})
 	ran := pipelinetest.Run(t, p, pipeline.SMTP, journal, pipelinetest.Mail{From: "a@example.com", Text: text})

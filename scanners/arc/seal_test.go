@@ -3,6 +3,7 @@ package arc
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -20,17 +21,23 @@ import (
 	"sluice/scanners/dkim/signature"
 )
 
-var key = sync.OnceValue(func() *rsa.PrivateKey {
-	k, err := rsa.GenerateKey(rand.Reader, 1024)
+// ed is a key that is always the same, for what the fuzzer has found stays true.
+func ed() crypto.Signer { return ed25519.NewKeyFromSeed([]byte("only for tests, and known to all")) }
+
+var rsa2048 = sync.OnceValue(func() crypto.Signer {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		panic(err)
 	}
 	return k
 })
 
-func record(t testing.TB) string {
+func record(t testing.TB, k crypto.Signer) string {
 	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(key().Public())
+	if p, ok := k.Public().(ed25519.PublicKey); ok {
+		return "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(p)
+	}
+	der, err := x509.MarshalPKIXPublicKey(k.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,10 +47,11 @@ func record(t testing.TB) string {
 // A hop is somebody who hands a mail on with a set of his own.
 type hop struct {
 	domain  string
-	results string // what he found
-	cv      string // "" is what it ought to be
-	ams     string // further tags of the message signature
-	length  int64  // of the body; 0 is all
+	results string        // what he found
+	cv      string        // "" is what it ought to be
+	ams     string        // further tags of the message signature
+	length  int64         // of the body; 0 is all
+	key     crypto.Signer // nil is ed
 }
 
 // seal adds a set to a mail, as it stands at this hop (RFC 8617, 5.1).
@@ -68,30 +76,38 @@ func seal(t testing.TB, text string, h hop) string {
 	if h.length == 0 {
 		h.length = -1
 	}
+	algorithm := "rsa-sha256"
+	if h.key == nil {
+		h.key, algorithm = ed(), "ed25519-sha256"
+	}
 	results := fmt.Sprintf("ARC-Authentication-Results: i=%d; %s", n, h.results)
 	part := signature.BodyPart{Form: signature.Relaxed, Length: h.length}
 	sums, err := signature.SumBody(m.RawBody(), []signature.BodyPart{part})
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := fmt.Sprintf("ARC-Message-Signature: i=%d; a=rsa-sha256; c=relaxed/relaxed; d=%s; s=ams; h=from:subject; %sbh=%s; b=",
-		n, h.domain, h.ams, base64.StdEncoding.EncodeToString(sums[part].Hash))
+	message := fmt.Sprintf("ARC-Message-Signature: i=%d; a=%s; c=relaxed/relaxed; d=%s; s=ams; h=from:subject; %sbh=%s; b=",
+		n, algorithm, h.domain, h.ams, base64.StdEncoding.EncodeToString(sums[part].Hash))
 	hash := sha256.New()
 	signature.NewHeader(m.Header().Fields()).Write(hash, []string{"from", "subject"}, signature.Relaxed, -1)
 	hash.Write(signature.Relaxed.AppendUnsigned(nil, []byte(message), nil))
-	message += sign(t, hash.Sum(nil))
+	message += sign(t, h.key, hash.Sum(nil))
 
-	seal := fmt.Sprintf("ARC-Seal: i=%d; a=rsa-sha256; cv=%s; d=%s; s=as; b=", n, h.cv, h.domain)
+	seal := fmt.Sprintf("ARC-Seal: i=%d; a=%s; cv=%s; d=%s; s=as; b=", n, algorithm, h.cv, h.domain)
 	before = signature.Relaxed.AppendField(before, []byte(results))
 	before = signature.Relaxed.AppendField(before, []byte(message))
 	sum := sha256.Sum256(signature.Relaxed.AppendUnsigned(before, []byte(seal), nil))
-	seal += sign(t, sum[:])
+	seal += sign(t, h.key, sum[:])
 	return seal + "\r\n" + message + "\r\n" + results + "\r\n" + text
 }
 
-func sign(t testing.TB, sum []byte) string {
+func sign(t testing.TB, k crypto.Signer, sum []byte) string {
 	t.Helper()
-	b, err := key().Sign(rand.Reader, sum, crypto.SHA256)
+	how := crypto.SHA256
+	if _, ok := k.(ed25519.PrivateKey); ok {
+		how = 0
+	}
+	b, err := k.Sign(rand.Reader, sum, how)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +142,7 @@ func (e everywhere) LookupTXT(_ context.Context, name string) ([]string, error) 
 func newStage(t testing.TB, sets int, fail ...string) pipeline.Stage {
 	t.Helper()
 	env := pipelinetest.Env(t)
-	r := everywhere{record: record(t), fail: map[string]bool{}}
+	r := everywhere{record: record(t, ed()), fail: map[string]bool{}}
 	for _, name := range fail {
 		r.fail[name] = true
 	}

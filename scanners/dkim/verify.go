@@ -96,7 +96,7 @@ func (c *candidate) read(f mime.Field, h *signature.Header, now time.Time, skew 
 	var err error
 	c.Signature, err = signature.Parse(f, signature.Simple)
 	c.fact = Signature{
-		Domain: clip(c.Domain, mostText), Selector: clip(c.Selector, mostText), Algorithm: c.Algorithm, Identity: "@" + c.Domain,
+		Domain: clip(c.Domain, mostText), Selector: clip(c.Selector, mostText), Algorithm: c.Algorithm, Identity: clip("@"+c.Domain, mostText),
 		Canonical: string(c.HeaderForm) + "/" + string(c.Body.Form), BodySigned: c.Body.Length,
 		Signed: c.Time, Age: -1, Expires: -1,
 	}

@@ -124,7 +124,8 @@ func ParseSeal(f mime.Field) (s Signature, err error) {
 			return s, permError(fmt.Sprintf("s=%s is no selector", clip(sel, 80)))
 		}
 	}
-	s.Algorithm, _ = s.Tags.Value("a")
+	a, _ := s.Tags.Value("a")
+	s.Algorithm = clip(a, 40)
 	for _, tag := range []string{"a", "b", "d", "s"} {
 		if v, _ := s.Tags.Value(tag); v == "" {
 			return s, permError(tag + "= is missing")
@@ -135,7 +136,6 @@ func ParseSeal(f mime.Field) (s Signature, err error) {
 	case "rsa-sha1": // RFC 8301, 3.1
 		return s, permError("rsa-sha1 proves nothing any more")
 	default:
-		s.Algorithm = clip(s.Algorithm, 40)
 		return s, permError(fmt.Sprintf("a=%s is unknown", s.Algorithm))
 	}
 	if t, ok := s.Tags.Value("t"); ok {
