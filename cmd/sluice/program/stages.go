@@ -4,6 +4,7 @@ import (
 	"sluice/pipeline"
 	"sluice/rules"
 	"sluice/scanners/clamav"
+	"sluice/scanners/content"
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/exec"
 	"sluice/scanners/greylist"
@@ -20,6 +21,7 @@ import (
 func Stages() []pipeline.Kind {
 	return []pipeline.Kind{
 		clamav.Kind(),
+		content.Kind(),
 		dnsbl.Kind(),
 		exec.Kind(),
 		greylist.Kind(),

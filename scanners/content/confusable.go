@@ -1,0 +1,81 @@
+package content
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// lookalikes are characters that look like a Latin letter, or nearly so (after Unicode TS 39, confusables; only those
+// that are seen in names).
+var lookalikes = map[rune]string{
+	// Cyrillic
+	'а': "a", 'в': "b", 'с': "c", 'ԁ': "d", 'е': "e", 'ё': "e", 'ѐ': "e", 'є': "e", 'һ': "h", 'н': "h", 'і': "i", 'ї': "i", 'ј': "j",
+	'к': "k", 'ӏ': "l", 'м': "m", 'п': "n", 'о': "o", 'р': "p", 'ԛ': "q", 'г': "r", 'ѕ': "s", 'т': "t", 'у': "y", 'ѵ': "v", 'ԝ': "w",
+	'ш': "w", 'х': "x", 'ү': "y", 'ҝ': "k", 'ғ': "f", 'ь': "b", 'б': "6", 'з': "3", 'и': "n", 'ц': "u", 'ә': "e", 'ӧ': "o", 'ө': "o",
+	// Greek
+	'α': "a", 'β': "b", 'ϲ': "c", 'δ': "d", 'ε': "e", 'η': "n", 'ι': "i", 'κ': "k", 'ν': "v", 'ο': "o", 'π': "n", 'ρ': "p", 'ς': "s",
+	'τ': "t", 'υ': "u", 'χ': "x", 'γ': "y", 'ω': "w", 'ϳ': "j", 'μ': "u",
+	// Armenian, Hebrew, Arabic and others
+	'ա': "w", 'գ': "q", 'զ': "q", 'հ': "h", 'ո': "n", 'ս': "u", 'օ': "o", 'ք': "p", 'ց': "g", 'ס': "o", 'ו': "l", '٥': "o",
+	'ه': "o", '၀': "o", '੦': "o", '०': "o", 'ഠ': "o", 'ᴏ': "o", 'ⲟ': "o", 'ꓳ': "o", 'ჿ': "y",
+	// Latin that is not of the alphabet
+	'ı': "i", 'ɩ': "i", 'ɪ': "i", 'ł': "l", 'ɫ': "l", 'ƚ': "l", 'ø': "o", 'đ': "d", 'ɗ': "d", 'ħ': "h", 'ŧ': "t", 'ƫ': "t", 'ɡ': "g",
+	'ɑ': "a", 'ƅ': "b", 'ɓ': "b", 'ƈ': "c", 'ɢ': "g", 'ʜ': "h", 'ĸ': "k", 'ʟ': "l", 'ɴ': "n", 'ʀ': "r", 'ꜱ': "s", 'ʏ': "y", 'ᴀ': "a",
+	'ʙ': "b", 'ᴄ': "c", 'ᴅ': "d", 'ᴇ': "e", 'ᴊ': "j", 'ᴋ': "k", 'ᴍ': "m", 'ᴘ': "p", 'ᴛ': "t", 'ᴜ': "u", 'ᴠ': "v", 'ᴡ': "w", 'ᴢ': "z",
+	'ƒ': "f", 'ß': "b", 'þ': "p", 'ſ': "f", 'ʋ': "u", 'ƴ': "y", 'ʐ': "z", 'ɵ': "o", 'ǝ': "e", 'ə': "e", 'æ': "ae", 'œ': "oe",
+	// Digits and signs
+	'0': "o", '1': "l", 'i': "l", '|': "l", '!': "l", '5': "s", '$': "s", '8': "b",
+}
+
+// skeleton returns what a word looks like: two words that look alike have one skeleton. It is no word to be shown.
+func skeleton(s string) string {
+	if !isASCII(s) {
+		s = norm.NFKD.String(s)
+	}
+	var b strings.Builder
+	b.Grow(len(s))
+	for _, r := range strings.ToLower(s) {
+		if r >= utf8.RuneSelf && (unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Cf, r)) {
+			continue
+		}
+		if to, ok := lookalikes[r]; ok {
+			if to == "i" {
+				to = "l"
+			}
+			b.WriteString(to)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	out := b.String()
+	for _, pair := range [...][2]string{{"rn", "m"}, {"vv", "w"}, {"cl", "d"}, {"nn", "m"}} {
+		out = strings.ReplaceAll(out, pair[0], pair[1])
+	}
+	return out
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// mixedLabels reports whether a label of a domain mixes scripts that look alike.
+func mixedLabels(domain string) bool {
+	for label := range strings.SplitSeq(domain, ".") {
+		var w word
+		for _, r := range label {
+			w.add(scriptOf(r))
+		}
+		if w.mixed() {
+			return true
+		}
+	}
+	return false
+}
