@@ -12,23 +12,22 @@ import (
 	"sluice/pipeline"
 )
 
-// macros are the values that an MTA gave with each stage. Every stage replaces only its own.
-type macros map[gomilter.Code]map[string]string
+// macros are what an MTA gave with each stage, as it came: names and values, each with a NUL behind. Every stage replaces
+// only its own, and few are ever looked at.
+type macros map[gomilter.Code]string
 
-func (m macros) set(stage gomilter.Code, data []byte) {
-	words := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
-	values := map[string]string{}
-	for i := 0; i+1 < len(words); i += 2 {
-		values[strings.Trim(words[i], "{}")] = words[i+1]
-	}
-	m[stage] = values
-}
+func (m macros) set(stage gomilter.Code, data []byte) { m[stage] = string(data) }
 
 // of returns the value of a macro (without braces) at the first of the stages that has one.
 func (m macros) of(name string, stages ...gomilter.Code) string {
 	for _, s := range stages {
-		if v := m[s][name]; v != "" {
-			return v
+		for rest := m[s]; rest != ""; {
+			var key, value string
+			key, rest, _ = strings.Cut(rest, "\x00")
+			value, rest, _ = strings.Cut(rest, "\x00")
+			if value != "" && strings.Trim(key, "{}") == name {
+				return value
+			}
 		}
 	}
 	return ""
