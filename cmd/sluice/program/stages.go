@@ -11,9 +11,12 @@ import (
 	"sluice/scanners/helo"
 	"sluice/scanners/http"
 	"sluice/scanners/links"
+	"sluice/scanners/milter"
 	"sluice/scanners/ratelimit"
 	"sluice/scanners/rdns"
 	"sluice/scanners/replies"
+	"sluice/scanners/rspamd"
+	"sluice/scanners/spamd"
 	"sluice/scanners/spf"
 )
 
@@ -28,9 +31,12 @@ func Stages() []pipeline.Kind {
 		helo.Kind(),
 		http.Kind(),
 		links.Kind(),
+		milter.Kind(),
 		ratelimit.Kind(),
 		rdns.Kind(),
 		replies.Kind(),
+		rspamd.Kind(),
+		spamd.Kind(),
 		spf.Kind(),
 		rules.Kind(),
 	}
