@@ -63,7 +63,7 @@ func (a *Asker) result(fields map[string]any, unknown any) (pipeline.Result, err
 	}
 	for name, why := range reasons {
 		if _, ok := why.(string); !ok {
-			return pipeline.Result{}, fmt.Errorf("unknown.%s is %s, not a string", clip(name), describe(why))
+			return pipeline.Result{}, fmt.Errorf("unknown.%s is %s, not a string", clip(pipeline.CleanText(name)), describe(why))
 		}
 	}
 	if err := errors.Join(a.form.undeclared("unknown", reasons), a.form.undeclared("fact", fields)); err != nil {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"sluice/pipeline"
 )
 
 // Limits of what a configuration may declare.
@@ -203,7 +205,7 @@ func (f form) number(path string, n json.Number, v reflect.Value) error {
 func (f form) undeclared(path string, object map[string]any) error {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		if !slices.ContainsFunc(f.fields, func(x field) bool { return x.name == name }) {
-			return fmt.Errorf("%s.%s is not declared; declared are %s", path, clip(name), strings.Join(f.names(), ", "))
+			return fmt.Errorf("%s.%s is not declared; declared are %s", path, clip(pipeline.CleanText(name)), strings.Join(f.names(), ", "))
 		}
 	}
 	return nil

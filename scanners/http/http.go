@@ -12,8 +12,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/pipeline"
@@ -199,23 +201,13 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 }
 
 func (s *stage) post(ctx context.Context, id string, open func() io.Reader, size int64) ([]byte, error) {
-	body := func() (io.ReadCloser, error) { return io.NopCloser(open()), nil }
-	first, _ := body()
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, first)
-	if err != nil {
-		return nil, err
+	reply, old, err := s.send(ctx, id, open, size)
+	if err != nil && old && ctx.Err() == nil {
+		// A connection that the service closed while nobody asked is noticed with the next question only. The service may be
+		// a new one by now.
+		s.client.CloseIdleConnections()
+		reply, _, err = s.send(ctx, id, open, size)
 	}
-	// A connection that the service closes while nobody asks is noticed with the next question; with these two it is sent
-	// again over another.
-	q.GetBody, q.ContentLength = body, size
-	q.Header.Set("Idempotency-Key", id)
-	q.Header.Set("Content-Type", "application/vnd.sluice.question")
-	q.Header.Set("Accept", "application/json")
-	q.Header.Set("User-Agent", "sluice")
-	if s.token != "" {
-		q.Header.Set("Authorization", "Bearer "+s.token)
-	}
-	reply, err := s.client.Do(q)
 	if err != nil {
 		var e *url.Error
 		if errors.As(err, &e) {
@@ -233,6 +225,28 @@ func (s *stage) post(ctx context.Context, id string, open func() io.Reader, size
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
 	return text, nil
+}
+
+// send sends the question; old says that it went over a connection that had been used before.
+func (s *stage) send(ctx context.Context, id string, open func() io.Reader, size int64) (reply *http.Response, old bool, err error) {
+	body := func() (io.ReadCloser, error) { return io.NopCloser(open()), nil }
+	first, _ := body() // that never fails
+	var used atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { used.Store(i.Reused) }})
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, first)
+	if err != nil {
+		return nil, false, err
+	}
+	q.GetBody, q.ContentLength = body, size
+	q.Header.Set("Idempotency-Key", id)
+	q.Header.Set("Content-Type", "application/vnd.sluice.question")
+	q.Header.Set("Accept", "application/json")
+	q.Header.Set("User-Agent", "sluice")
+	if s.token != "" {
+		q.Header.Set("Authorization", "Bearer "+s.token)
+	}
+	reply, err = s.client.Do(q)
+	return reply, used.Load(), err
 }
 
 func firstLine(text []byte) string {
