@@ -47,6 +47,10 @@ const (
 			OR id IN (SELECT id FROM recipients WHERE file = $2 AND file <> '')
 		ORDER BY received DESC, id DESC LIMIT $3`
 
+	// In order of received and id, from behind $3 and $4.
+	selectBetween = `SELECT id, received, record FROM records WHERE received >= $1 AND received < $2
+		AND (received > $3 OR received = $3 AND id > $4) ORDER BY received, id LIMIT $5`
+
 	selectOld    = `SELECT id FROM records WHERE received < $1 ORDER BY received LIMIT $2`
 	deleteRecord = `DELETE FROM records WHERE id = $1`
 	upsertPlan   = `INSERT INTO plans (version, text, used) VALUES ($1, $2, $3)
