@@ -3,8 +3,10 @@ package program
 import (
 	"sluice/pipeline"
 	"sluice/rules"
+	"sluice/scanners/arc"
 	"sluice/scanners/clamav"
 	"sluice/scanners/content"
+	"sluice/scanners/dkim"
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/exec"
 	"sluice/scanners/greylist"
@@ -23,8 +25,10 @@ import (
 // Stages returns the kinds of stages that come with Sluice. This list is the registry: there is no other.
 func Stages() []pipeline.Kind {
 	return []pipeline.Kind{
+		arc.Kind(),
 		clamav.Kind(),
 		content.Kind(),
+		dkim.Kind(),
 		dnsbl.Kind(),
 		exec.Kind(),
 		greylist.Kind(),
