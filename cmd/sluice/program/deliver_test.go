@@ -13,14 +13,21 @@ import (
 // call runs sluice deliver as an MTA does, and returns what it ends with.
 func (s *site) call(t *testing.T, mail string, rcpts ...string) (code int, says string) {
 	t.Helper()
-	cmd := exec.Command("sluice", append([]string{"-c", "sluice.yaml", "deliver", "--from", "a@b.example", "--"}, rcpts...)...)
-	cmd.Dir, cmd.Stdin = s.dir, strings.NewReader(mail)
+	says, code = s.tried(t, mail, append([]string{"-c", "sluice.yaml", "deliver", "--from", "a@b.example", "--"}, rcpts...)...)
+	return code, says
+}
+
+// tried runs a subcommand that may fail.
+func (s *site) tried(t *testing.T, stdin string, args ...string) (says string, code int) {
+	t.Helper()
+	cmd := exec.Command("sluice", args...)
+	cmd.Dir, cmd.Stdin = s.dir, strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return cmd.ProcessState.ExitCode(), string(out)
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 func (s *site) inboxes(t *testing.T) (mails map[string]int) {

@@ -64,7 +64,7 @@ func (s *service) protocols(x *setup) map[string]protocol {
 	mail := func(lmtp, refuse bool, limits smtp.Limits, believe func(*listen.Conn) bool) server {
 		return smtp.New(smtp.Config{
 			Believe: believe, State: h.state,
-			LMTP:    lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: s.plan,
+			LMTP: lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: s.plan,
 			Directory: h.users, Store: store, Quarantine: h.quarantine, Recall: h.recall, Handover: s.handover,
 			Space: h.space.Room, Resolver: x.resolver, Trusted: s.trusted, Limits: limits, SpoolDir: s.spool,
 			MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log,

@@ -9,12 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"time"
-
-	gosmtp "github.com/emersion/go-smtp"
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore"
@@ -279,60 +276,57 @@ func (p *program) releaseTo(ctx context.Context, c *config.Config, r quarantine.
 	if record.Sender, err = mime.ParseAddress(r.Sender); err != nil {
 		record.Sender = mime.Address{}
 	}
+	h := &handOn{
+		host: c.Hostname, server: strings.TrimPrefix(c.Quarantine.ReleaseTo, "smtp:"), from: r.Sender, to: pipeline.Recipient{Address: to},
+	}
+	if err := p.askedFor(c, r, h); err != nil {
+		return "", err
+	}
+	record.Asked, record.Recipients[0].Recipient = h.asked, h.to
 	if err := p.withJournal(c, func(j *journal.Journal) error { return j.Record(ctx, record, true) }); err != nil {
 		return "", err
 	}
-	mark := pipeline.IDField + ": " + pipeline.Handover{Key: key}.Value(record.ID, parsed) + "\r\n"
-	server := strings.TrimPrefix(c.Quarantine.ReleaseTo, "smtp:")
-	if err := send(ctx, c.Hostname, server, r.Sender, r.Address, io.MultiReader(strings.NewReader(mark), bytes.NewReader(mail))); err != nil {
-		return "", fmt.Errorf("hand it to %s: %w", server, err)
+	h.mail = append([]byte(pipeline.IDField+": "+pipeline.Handover{Key: key}.Value(record.ID, parsed)+"\r\n"), mail...)
+	lost, err := h.send(ctx)
+	if err != nil {
+		return "", fmt.Errorf("hand it to %s: %w", h.server, err)
+	}
+	way = "handed to " + h.server
+	if len(lost) > 0 {
+		way += ", which does not offer DSN: not passed on is " + strings.Join(lost, " ")
 	}
 	err = p.note(c, r, func(x *pipeline.RecipientRecord) {
-		x.Note = fmt.Sprintf("released from quarantine to %s on %s, as %s", server, p.now().UTC().Format(time.RFC1123), record.ID)
+		x.Note = fmt.Sprintf("released from quarantine on %s, as %s, %s", p.now().UTC().Format(time.RFC1123), record.ID, way)
 	})
 	if err != nil {
 		fmt.Fprintf(p.stderr, "sluice: the record does not say that %s was released: %v\n", r.ID, err)
 	}
-	return "handed to " + server, nil
+	return way, nil
+}
+
+// askedFor adds what the record of a held mail says that its sender asked for. A record that is gone says nothing.
+func (p *program) askedFor(c *config.Config, r quarantine.Row, h *handOn) error {
+	return p.withJournal(c, func(j *journal.Journal) error {
+		record, err := j.Recall(p.ctx, r.Transaction)
+		if errors.Is(err, journal.ErrNoRecord) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		h.asked = record.Asked
+		for _, x := range record.Recipients {
+			if x.Held == r.ID || x.Address.String() == r.Address {
+				h.to = pipeline.Recipient{Address: x.Address, Original: x.Original, ORCPT: x.ORCPT, Notify: x.Notify}
+				break
+			}
+		}
+		return nil
+	})
 }
 
 // newID returns an id for a record that no door has made.
 func newID(now time.Time) string { return fmt.Sprintf("%012x", now.UnixMilli()) + rand.Text()[:10] }
-
-// send hands a mail to a server by SMTP and returns once the server has taken it.
-func send(ctx context.Context, host, server, from, to string, mail io.Reader) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", server)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // nothing else ends a hanging dialogue
-	defer stop()
-	client := gosmtp.NewClient(conn)
-	defer client.Close() // after QUIT it is closed already
-	if err := client.Hello(host); err != nil {
-		return err
-	}
-	if err := client.Mail(from, nil); err != nil {
-		return err
-	}
-	if err := client.Rcpt(to, nil); err != nil {
-		return err
-	}
-	body, err := client.Data()
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(body, mail); err != nil {
-		return err // without its end the server drops what it got
-	}
-	if err := body.Close(); err != nil {
-		return err
-	}
-	_ = client.Quit() // the mail is theirs; how the goodbye goes changes nothing
-	return nil
-}
 
 // without returns a mail without the header fields of these names.
 func without(mail []byte, names ...string) []byte {

@@ -277,7 +277,7 @@ pipeline:
 		t.Errorf("%d mails arrived, want 1: %v", len(files), files)
 	}
 	first := s.run(t, "", "explain", id, "-c", "sluice.yaml")
-	if !strings.Contains(first, "released from quarantine to "+listener.Addr().String()) {
+	if !strings.Contains(first, "handed to "+listener.Addr().String()) {
 		t.Errorf("the first record says\n%s", first)
 	}
 }
