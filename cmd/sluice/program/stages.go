@@ -4,9 +4,11 @@ import (
 	"sluice/pipeline"
 	"sluice/rules"
 	"sluice/scanners/arc"
+	"sluice/scanners/authres"
 	"sluice/scanners/clamav"
 	"sluice/scanners/content"
 	"sluice/scanners/dkim"
+	"sluice/scanners/dmarc"
 	"sluice/scanners/dnsbl"
 	"sluice/scanners/exec"
 	"sluice/scanners/greylist"
@@ -26,9 +28,11 @@ import (
 func Stages() []pipeline.Kind {
 	return []pipeline.Kind{
 		arc.Kind(),
+		authres.Kind(),
 		clamav.Kind(),
 		content.Kind(),
 		dkim.Kind(),
+		dmarc.Kind(),
 		dnsbl.Kind(),
 		exec.Kind(),
 		greylist.Kind(),
