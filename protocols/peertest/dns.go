@@ -3,18 +3,20 @@ package peertest
 import (
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/dns"
 )
 
-// A DNSServer answers from the records it was given, over UDP and TCP.
+// A DNSServer answers from the records it was given, over UDP and TCP, cut short over UDP where they do not fit.
 type DNSServer struct {
 	Address string
 
 	records map[string][]dns.RR // by lower-cased name
 	asked   atomic.Int64
+	failing sync.Map // names, lower-cased
 }
 
 // DNS starts a server with these records in zone file form ("2.0.0.127.zen.example. A 127.0.0.2"). A name that has
@@ -51,21 +53,35 @@ func DNS(t testing.TB, records ...string) *DNSServer {
 // Asked returns how many questions came.
 func (d *DNSServer) Asked() int { return int(d.asked.Load()) }
 
+// Fail makes the server say SERVFAIL about a name from now on.
+func (d *DNSServer) Fail(name string) { d.failing.Store(strings.ToLower(dns.Fqdn(name)), true) }
+
 // ServeDNS implements dns.Handler.
 func (d *DNSServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	d.asked.Add(1)
 	m := new(dns.Msg).SetReply(q)
 	m.Authoritative = true
 	if len(q.Question) == 1 {
-		rrs, ok := d.records[strings.ToLower(q.Question[0].Name)]
+		name := strings.ToLower(q.Question[0].Name)
+		rrs, ok := d.records[name]
 		if !ok {
 			m.Rcode = dns.RcodeNameError
+		}
+		if _, fails := d.failing.Load(name); fails {
+			m.Rcode, rrs = dns.RcodeServerFailure, nil
 		}
 		for _, rr := range rrs {
 			if rr.Header().Rrtype == q.Question[0].Qtype {
 				m.Answer = append(m.Answer, rr)
 			}
 		}
+	}
+	if w.RemoteAddr().Network() == "udp" {
+		size := dns.MinMsgSize
+		if e := q.IsEdns0(); e != nil {
+			size = int(e.UDPSize())
+		}
+		m.Truncate(size)
 	}
 	_ = w.WriteMsg(m) // whoever asked may have gone
 }
