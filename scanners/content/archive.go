@@ -23,7 +23,10 @@ func (x *inspector) gzip(f *finding, b *blob, ext string, depth int) {
 	}
 	e := entry{name: name, size: -1, packed: b.size - at}
 	if tail, err := b.slice(b.size-4, 4); err == nil {
-		e.size = int64(binary.LittleEndian.Uint32(tail))
+		const mostRatio = 1032 // that deflate can reach: what is more was never its size
+		if e.size = int64(binary.LittleEndian.Uint32(tail)); e.size > (e.packed+1)*mostRatio {
+			e.size = -1
+		}
 	}
 	l.add(e, func() (io.Reader, error) {
 		if !b.isWhole() {

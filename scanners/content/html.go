@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
@@ -114,12 +115,7 @@ func (h *htmlReader) text(raw []byte, z *html.Tokenizer) {
 	if h.link.goes != "" && len(h.link.text) < linkText {
 		h.link.text = append(h.link.text, text[:min(len(text), linkText-len(h.link.text))]...)
 	}
-	n := 0
-	for i := 0; i < len(text); i++ { // a character of several octets begins with one of these
-		if c := text[i]; 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c >= 0xc3 {
-			n++
-		}
-	}
+	n := lettersIn(text)
 	l := h.look()
 	how := l.hidden
 	if how == 0 {
@@ -145,6 +141,26 @@ func (h *htmlReader) text(raw []byte, z *html.Tokenizer) {
 		}
 		h.sample.WriteString(strings.Join(strings.Fields(strings.ToValidUTF8(string(text[:min(len(text), sampleSize*4)]), "")), " "))
 	}
+}
+
+// lettersIn counts letters and digits.
+func lettersIn(text []byte) (n int) {
+	for i := 0; i < len(text); {
+		c := text[i]
+		if c < utf8.RuneSelf {
+			if 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' {
+				n++
+			}
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRune(text[i:])
+		if r != utf8.RuneError && unicode.IsLetter(r) {
+			n++
+		}
+		i += size
+	}
+	return n
 }
 
 // start takes the beginning of an element.

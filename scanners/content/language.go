@@ -95,7 +95,9 @@ func (w word) mixed() bool {
 const (
 	mostMixed   = 10
 	mostScripts = 10
-	longestWord = 64 // octets that are kept of one
+	longestWord = 64 // characters that are kept of one
+	// shortestMixed is how many letters a word has that shall deceive: μm and Δx are none.
+	shortestMixed = 4
 )
 
 // A tally counts what a text is made of.
@@ -181,7 +183,7 @@ func (t *tally) invisible(r rune, s string, at int) {
 }
 
 func (t *tally) word(s string, w word) {
-	if w.mixed() {
+	if w.mixed() && utf8.RuneCountInString(s) >= shortestMixed {
 		t.mixed = true
 		if s = clip(s, longestWord); len(t.mixedSeen) < mostMixed && !slices.Contains(t.mixedSeen, s) {
 			t.mixedSeen = append(t.mixedSeen, strings.Clone(s))

@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"errors"
 	"io"
+	"math"
 	"strings"
 )
 
@@ -68,10 +69,7 @@ func (l *list) add(e entry, open func() (io.Reader, error)) {
 	}
 	a := &l.f.archive
 	a.Count++
-	a.Size += int(max(e.size, 0))
-	if a.Size < 0 { // archives may state anything
-		a.Size = 1<<63 - 1
-	}
+	a.grow(int(max(e.size, 0)))
 	n := readName(e.name, l.x.danger)
 	m := Member{
 		Name: clip(e.name, longestName), Size: int(e.size), Packed: int(e.packed), Depth: l.depth, Encrypted: e.encrypted,
@@ -96,6 +94,13 @@ func (l *list) add(e entry, open func() (io.Reader, error)) {
 	}
 }
 
+// grow adds to what is inside: archives may state anything.
+func (a *Archive) grow(n int) {
+	if a.Size += n; a.Size < 0 {
+		a.Size = math.MaxInt
+	}
+}
+
 // place makes room in the list and returns where; -1: there is none.
 func (l *list) place(m Member) int {
 	a := &l.f.archive
@@ -116,6 +121,7 @@ func (l *list) inner(e entry, in finding) {
 	a.Macro = a.Macro || in.archive.Macro
 	a.Depth = max(a.Depth, in.archive.Depth)
 	a.Count += in.archive.Count
+	a.grow(in.archive.Size)
 	for _, m := range in.archive.Members { // they have their places already
 		m.Name = clip(e.name+"/"+m.Name, longestName)
 		a.Members = append(a.Members, m)
