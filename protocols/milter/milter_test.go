@@ -341,7 +341,6 @@ func TestAnswersForAll(t *testing.T) {
 }
 
 func TestRefusedAtData(t *testing.T) {
-	d := open(t, nil)
 	plan, err := pipeline.NewPlan([]pipeline.Step{pipelinetest.Step("all", pipelinetest.Stage{
 		Looks: pipeline.Reads{Input: pipeline.InputRecipients, Can: []pipeline.Final{{Action: pipeline.Reject}}},
 		Says: func(context.Context, pipeline.View) (pipeline.Result, error) {
@@ -351,8 +350,7 @@ func TestRefusedAtData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.server.cfg.Plan = func() *pipeline.Plan { return plan }
-	m := d.dial()
+	m := open(t, func(c *Config) { c.Plan = func() *pipeline.Plan { return plan } }).dial()
 	m.talk(postfix + `
 C: M <>
 S: c
