@@ -156,36 +156,36 @@ func TestAnswers(t *testing.T) {
 	hang := func(net.Conn, []byte) bool { return true }
 	for _, tt := range []struct {
 		name string
-		fake fake
+		fake *fake
 		want string // the fact, or the error
 	}{
-		{"clean", fake{}, "clean"},
-		{"found", fake{scan: say("stream: Win.Test.EICAR_HDB-1 FOUND\n")}, "Win.Test.EICAR_HDB-1"},
-		{"found, with its hash", fake{scan: say("stream: Eicar(44d88612fea8a8f36de82e1278abb02f:68) FOUND\n")}, "Eicar"},
-		{"a name with a colon", fake{scan: say("stream: a:b:c FOUND\n")}, "a:b:c"},
-		{"a name that is none", fake{scan: say("stream:  FOUND\n")}, "(no name)"},
-		{"a name with control characters", fake{scan: say("stream: a\x1b[31m\xff FOUND\n")}, "a [31m?"},
-		{"a limit of its own", fake{scan: say("stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\n")},
+		{"clean", &fake{}, "clean"},
+		{"found", &fake{scan: say("stream: Win.Test.EICAR_HDB-1 FOUND\n")}, "Win.Test.EICAR_HDB-1"},
+		{"found, with its hash", &fake{scan: say("stream: Eicar(44d88612fea8a8f36de82e1278abb02f:68) FOUND\n")}, "Eicar"},
+		{"a name with a colon", &fake{scan: say("stream: a:b:c FOUND\n")}, "a:b:c"},
+		{"a name that is none", &fake{scan: say("stream:  FOUND\n")}, "(no name)"},
+		{"a name with control characters", &fake{scan: say("stream: a\x1b[31m\xff FOUND\n")}, "a [31m?"},
+		{"a limit of its own", &fake{scan: say("stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\n")},
 			"unknown: clamd reached a limit of its own: Heuristics.Limits.Exceeded.MaxFileSize"},
-		{"an error", fake{scan: say("stream: Can't allocate memory ERROR\n")}, "error: it answers: stream: Can't allocate memory ERROR"},
-		{"too large for it", fake{early: func(c net.Conn) { _, _ = io.WriteString(c, "INSTREAM size limit exceeded. ERROR\n") }},
+		{"an error", &fake{scan: say("stream: Can't allocate memory ERROR\n")}, "error: it answers: stream: Can't allocate memory ERROR"},
+		{"too large for it", &fake{early: func(c net.Conn) { _, _ = io.WriteString(c, "INSTREAM size limit exceeded. ERROR\n") }},
 			"error: it answers: INSTREAM size limit exceeded. ERROR"},
-		{"unknown command", fake{scan: say("UNKNOWN COMMAND\n")}, `error: it answers "UNKNOWN COMMAND"`},
-		{"OK of something else", fake{scan: say("/etc/passwd: OK\n")}, `error: it answers "/etc/passwd: OK"`},
-		{"OK with more in its line", fake{scan: say("stream: OK OK\n")}, `error: it answers "stream: OK OK"`},
-		{"OK before the mail is read", fake{early: func(c net.Conn) { reset(c); _, _ = io.WriteString(c, "stream: OK\n") }}, "error: "},
-		{"OK twice", fake{scan: say("stream: OK\nstream: OK\n")}, "error: it answers twice: stream: OK; stream: OK"},
-		{"found, then OK", fake{scan: say("stream: a FOUND\nstream: OK\n")}, "error: it answers twice: stream: a FOUND; stream: OK"},
-		{"half a line", fake{scan: say("stream: OK")}, "error: it hung up without an answer"},
-		{"nothing", fake{scan: say("")}, "error: it hung up without an answer"},
-		{"an empty line", fake{scan: say("\n")}, `error: it answers ""`},
-		{"a reset", fake{scan: func(c net.Conn, _ []byte) bool { reset(c); return false }}, "error: read the answer: "},
-		{"a reset in the middle", fake{early: reset}, "error: "},
-		{"hung up in the middle", fake{early: func(net.Conn) {}}, "error: "},
-		{"hangs", fake{scan: hang}, "error: no answer within 300ms"},
-		{"hangs while we write", fake{early: func(c net.Conn) { _, _ = c.Read(make([]byte, 100)); time.Sleep(time.Second) }}, "error: no answer within 300ms"},
-		{"OK, and stays", fake{scan: func(c net.Conn, _ []byte) bool { _, _ = io.WriteString(c, "stream: OK\n"); return true }}, "error: no answer within 300ms"},
-		{"drips", fake{scan: func(c net.Conn, _ []byte) bool {
+		{"unknown command", &fake{scan: say("UNKNOWN COMMAND\n")}, `error: it answers "UNKNOWN COMMAND"`},
+		{"OK of something else", &fake{scan: say("/etc/passwd: OK\n")}, `error: it answers "/etc/passwd: OK"`},
+		{"OK with more in its line", &fake{scan: say("stream: OK OK\n")}, `error: it answers "stream: OK OK"`},
+		{"OK before the mail is read", &fake{early: func(c net.Conn) { reset(c); _, _ = io.WriteString(c, "stream: OK\n") }}, "error: "},
+		{"OK twice", &fake{scan: say("stream: OK\nstream: OK\n")}, "error: it answers twice: stream: OK; stream: OK"},
+		{"found, then OK", &fake{scan: say("stream: a FOUND\nstream: OK\n")}, "error: it answers twice: stream: a FOUND; stream: OK"},
+		{"half a line", &fake{scan: say("stream: OK")}, "error: it hung up without an answer"},
+		{"nothing", &fake{scan: say("")}, "error: it hung up without an answer"},
+		{"an empty line", &fake{scan: say("\n")}, `error: it answers ""`},
+		{"a reset", &fake{scan: func(c net.Conn, _ []byte) bool { reset(c); return false }}, "error: read the answer: "},
+		{"a reset in the middle", &fake{early: reset}, "error: "},
+		{"hung up in the middle", &fake{early: func(net.Conn) {}}, "error: "},
+		{"hangs", &fake{scan: hang}, "error: no answer within 300ms"},
+		{"hangs while we write", &fake{early: func(c net.Conn) { _, _ = c.Read(make([]byte, 100)); time.Sleep(time.Second) }}, "error: no answer within 300ms"},
+		{"OK, and stays", &fake{scan: func(c net.Conn, _ []byte) bool { _, _ = io.WriteString(c, "stream: OK\n"); return true }}, "error: no answer within 300ms"},
+		{"drips", &fake{scan: func(c net.Conn, _ []byte) bool {
 			for {
 				if _, err := io.WriteString(c, "x"); err != nil {
 					return false
@@ -193,17 +193,17 @@ func TestAnswers(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 			}
 		}}, "error: no answer within 300ms"},
-		{"floods", fake{scan: func(c net.Conn, _ []byte) bool {
+		{"floods", &fake{scan: func(c net.Conn, _ []byte) bool {
 			for {
 				if _, err := io.WriteString(c, strings.Repeat("x", 1<<16)); err != nil {
 					return false
 				}
 			}
 		}}, "error: the answer is longer than 4096 octets"},
-		{"no PONG", fake{ping: "what?\n"}, `error: it answers PING with "what?\n"`},
-		{"PONG and garbage", fake{ping: strings.Repeat("PONG", 1000)}, `error: it answers PING with "PONGPONG`},
-		{"hangs up at PING", fake{early: func(net.Conn) {}, ping: "-"}, `error: it answers PING with "-"`},
-		{"no version", fake{version: "hm\n"}, "clean, no version: no answer to VERSION that could be understood"},
+		{"no PONG", &fake{ping: "what?\n"}, `error: it answers PING with "what?\n"`},
+		{"PONG and garbage", &fake{ping: strings.Repeat("PONG", 1000)}, `error: it answers PING with "PONGPONG`},
+		{"hangs up at PING", &fake{early: func(net.Conn) {}, ping: "-"}, `error: it answers PING with "-"`},
+		{"no version", &fake{version: "hm\n"}, "clean, no version: no answer to VERSION that could be understood"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := runtime.NumGoroutine()
