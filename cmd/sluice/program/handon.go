@@ -151,12 +151,12 @@ func (h *handOn) commands(offers map[string]bool) (mail, rcpt string, lost []str
 	if utf8 {
 		mail += " SMTPUTF8"
 	}
-	ofMail := given("RET", h.asked.Return, "ENVID", h.asked.EnvelopeID)
+	ofMail := append(given("RET", h.asked.Return), given("ENVID", h.asked.EnvelopeID)...)
 	orcpt := h.to.ORCPT
 	if !utf8 {
 		orcpt = inXtext(orcpt)
 	}
-	ofRcpt := given("NOTIFY", h.to.Notify, "ORCPT", orcpt)
+	ofRcpt := append(given("NOTIFY", h.to.Notify), given("ORCPT", orcpt)...)
 	rcpt = "RCPT TO:<" + to + ">"
 	if !offers["DSN"] {
 		return mail, rcpt, append(ofMail, ofRcpt...), nil

@@ -81,17 +81,17 @@ func asked(a pipeline.Asked) string {
 	if a.UTF8 {
 		all = append(all, "SMTPUTF8")
 	}
-	return strings.Join(append(all, given("BODY", a.Body, "RET", a.Return, "ENVID", a.EnvelopeID)...), " ")
+	all = append(all, given("BODY", a.Body)...)
+	all = append(all, given("RET", a.Return)...)
+	return strings.Join(append(all, given("ENVID", a.EnvelopeID)...), " ")
 }
 
-// given returns the parameters that have a value, of pairs: "RET=HDRS".
-func given(pairs ...string) (all []string) {
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			all = append(all, pairs[i]+"="+pairs[i+1])
-		}
+// given returns a parameter that has a value, "RET=HDRS", or none.
+func given(name, value string) []string {
+	if value == "" {
+		return nil
 	}
-	return all
+	return []string{name + "=" + value}
 }
 
 func end(r *pipeline.Record) string {
@@ -278,7 +278,7 @@ func (t *text) recipient(x *pipeline.RecipientRecord, files []found) {
 	if x.Account != "" && x.Account != x.Address.String() {
 		t.line(3, "%-10s %s", "account", x.Account)
 	}
-	if said := given("NOTIFY", x.Notify, "ORCPT", x.ORCPT); len(said) > 0 {
+	if said := append(given("NOTIFY", x.Notify), given("ORCPT", x.ORCPT)...); len(said) > 0 {
 		t.line(3, "%-10s %s", "asked for", strings.Join(said, " "))
 	}
 	if t.hypothetical {
