@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"sluice/pipeline"
 )
 
 // A memory answers from memory at once: what is measured is the evaluator.
@@ -48,6 +50,21 @@ func BenchmarkCheck(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What a mail costs: the sender's policy and that of the HELO name.
+func BenchmarkStage(b *testing.B) {
+	z := memory{newZone().add("company.example TXT v=spf1 mx ip4:203.0.113.7 include:_spf.mail.example -all", "company.example MX mx.company.example",
+		"mx.company.example A 203.0.113.8", "_spf.mail.example TXT v=spf1 ip4:198.51.100.0/26 ip4:192.0.2.0/24 ~all", "out.mail.example TXT v=spf1 a -all", "out.mail.example A 192.0.2.1")}
+	s := &stage{z, "mx.example.org", DefaultLimits()}
+	var v pipeline.View
+	v.Client.Addr, v.Greeting, v.Sender.Local, v.Sender.Domain = netip.MustParseAddr("192.0.2.1"), "out.mail.example", "user", "company.example"
+	b.ReportAllocs()
+	for b.Loop() {
+		if r, err := s.Check(b.Context(), v); err != nil || r.Fact.(Fact).Result != Pass || r.Fact.(Fact).Helo != Pass {
+			b.Fatal(r, err)
+		}
 	}
 }
 

@@ -158,7 +158,7 @@ func (d *directive) parse() error {
 	known := false
 	for m, x := range mechanisms {
 		if strings.EqualFold(name, x.name) {
-			d.mech, known = mechanism(m), true //nolint:gosec // there are eight
+			d.mech, known = mechanism(m), true
 			if name != x.name {
 				d.text = x.name + rest
 			}

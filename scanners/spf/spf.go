@@ -17,8 +17,9 @@ import (
 // by SPF alone sets on_error to postpone. RFC 7208, 4.6.4 wants 20 seconds for a check where they are needed: timeout.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "spf",
-		Doc:     "Checks whether the client may send for the sender's domain and for its HELO name (RFC 7208).",
+		Name: "spf",
+		Doc: "Checks whether the client may send for the sender's domain and for its HELO name (RFC 7208). It is skipped where " +
+			"the DNS does not answer: a domain whose servers are down must not stop its mail.",
 		OnError: pipeline.Skip,
 		Config: func() any {
 			d := DefaultLimits()
@@ -94,6 +95,11 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	var wg sync.WaitGroup // has ended when Check returns
 	if q.Domain != "" {
 		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil { // beyond the reach of who guards the stage
+					helo = Answer{Result: TempError, Err: fmt.Errorf("panic: %v", p)}
+				}
+			}()
 			helo = Check(ctx, s.resolver, s.limits, Query{Client: q.Client, Helo: q.Helo, Receiver: q.Receiver, Now: q.Now})
 		})
 	}

@@ -118,6 +118,21 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
+// A fault of ours behind one look-up is no answer, and ends neither the program nor the other identity's check.
+func TestPanic(t *testing.T) {
+	z := newZone().add("a.example TXT v=spf1 include:c.example include:b.example -all", "b.example TXT v=spf1 -all", "c.example TXT v=spf1 -all",
+		"ok.example TXT v=spf1 -all")
+	z.panics = "b.example"
+	s := stageOf(t, z, nil)
+	if _, err := s.Check(t.Context(), viewOf(t, "user@a.example", "ok.example")); err == nil || !strings.Contains(err.Error(), "panic: b.example") {
+		t.Errorf("%v", err)
+	}
+	r, err := s.Check(t.Context(), viewOf(t, "user@ok.example", "a.example"))
+	if err != nil || r.Fact.(Fact).Result != "fail" || r.Missing["helo"] == nil {
+		t.Errorf("%+v, missing %v, %v", r.Fact, r.Missing, err)
+	}
+}
+
 // Both identities are asked at once, and what one came to is not lost because the other hangs.
 func TestTime(t *testing.T) {
 	z := newZone().add("a.example TXT v=spf1 a:h.example -all", "h.example A 192.0.2.1", "mail.a.example TXT v=spf1 include:a.example")
