@@ -166,7 +166,10 @@ func TestFact(t *testing.T) {
 	if x.Signed < pipelinetest.Epoch.Unix()-1e9 || x.Age < 0 {
 		t.Errorf("signed at %d, %d seconds old", x.Signed, x.Age)
 	}
-	x.Signed, x.Age = 0, 0
+	if len(x.B) != 8 || !strings.Contains(strings.Join(strings.Fields(text), ""), ";b="+x.B) {
+		t.Errorf("b= begins with %q", x.B)
+	}
+	x.Signed, x.Age, x.B = 0, 0, ""
 	want := Signature{
 		Domain: "example.com", Selector: "sel", Identity: "who@example.com", Algorithm: "rsa-sha256", Result: "pass",
 		Bits: 2048, Strict: true, Key: rec, Canonical: "relaxed/simple", CoversBody: true, BodySigned: -1,

@@ -23,6 +23,7 @@ type Signature struct {
 	Selector  string `json:"selector" expr:"selector"`   // s=
 	Identity  string `json:"identity" expr:"identity"`   // i=, or "@" and d=
 	Algorithm string `json:"algorithm" expr:"algorithm"` // a=: "rsa-sha256", "ed25519-sha256"
+	B         string `json:"b" expr:"b"`                 // how b= begins: 8 octets, by which it is told from others (RFC 6008)
 	// Result is "pass", "fail", "neutral" (fails, and its key is in testing), "policy" (not accepted: a weak key, part of
 	// the body, From not signed, from the future), "permerror" or "temperror".
 	Result string `json:"result" expr:"result"`

@@ -6,6 +6,6 @@ func (f Fact) AuthResults(say func(method, result, reason string, properties ...
 		say("dkim", "none", "")
 	}
 	for _, s := range f.Signatures {
-		say("dkim", s.Result, s.Reason, "header.d", s.Domain, "header.s", s.Selector, "header.a", s.Algorithm)
+		say("dkim", s.Result, s.Reason, "header.d", s.Domain, "header.s", s.Selector, "header.a", s.Algorithm, "header.b", s.B)
 	}
 }

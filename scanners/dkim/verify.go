@@ -100,6 +100,9 @@ func (c *candidate) read(f mime.Field, h *signature.Header, now time.Time, skew 
 		Canonical: string(c.HeaderForm) + "/" + string(c.Body.Form), BodySigned: c.Body.Length,
 		Signed: c.Time, Age: -1, Expires: -1,
 	}
+	if b, ok := c.Tags.Value("b"); ok {
+		c.fact.B = clip(strings.Join(strings.Fields(b), ""), 8)
+	}
 	if err != nil {
 		c.fact.Canonical = ""
 		c.err = err

@@ -63,7 +63,8 @@ func (c *dmarcReport) Run(p *program) (err error) {
 		}
 	}
 	if keep := settings.Journal.Keep; keep > 0 && period.Begin.Before(p.now().Add(-keep)) {
-		fmt.Fprintf(p.stderr, "sluice: records are kept for %s: mail from before that is in no report\n", keep)
+		fmt.Fprintf(p.stderr, "sluice: records from before %s are kept no longer: that mail is in no report\n",
+			p.now().Add(-keep).UTC().Format(time.RFC3339))
 	}
 	if err := c.write(p, reports.Reports()); err != nil {
 		return err
