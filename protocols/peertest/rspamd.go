@@ -46,12 +46,12 @@ func StartRspamd(t testing.TB, lua string) *Rspamd {
 }
 
 const rspamdConf = `
+lua = "$DIR/local.lua";
 options {
   pidfile = "$DIR/pid";
   control_socket = "$DIR/control.sock mode=0600";
   url_tld = "$DIR/tld";
   filters = "";
-  lua = "$DIR/local.lua";
   disable_monitoring = true;
   disable_hyperscan = true;
   gtube_patterns = "all";
