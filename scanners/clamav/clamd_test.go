@@ -4,9 +4,9 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,7 +24,11 @@ func zipped(t testing.TB, files ...[]byte) []byte {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	for i, data := range files {
-		w, err := z.Create(fmt.Sprintf("file%d.com", i))
+		h := &zip.FileHeader{Name: fmt.Sprintf("file%d.com", i), Method: zip.Deflate}
+		if len(data) > 1<<20 {
+			h.Method = zip.Store // what takes long to pack
+		}
+		w, err := z.CreateHeader(h)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,11 +54,9 @@ func attached(header string, text string, data []byte) string {
 
 // noise is what does not get smaller when it is packed.
 func noise(n int) []byte {
-	out := make([]byte, 0, n+sha256.Size)
-	for sum := sha256.Sum256(nil); len(out) < n; sum = sha256.Sum256(sum[:]) {
-		out = append(out, sum[:]...)
-	}
-	return out[:n]
+	out := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(out) // that never fails
+	return out
 }
 
 func TestRealClamd(t *testing.T) {
@@ -73,14 +75,17 @@ func TestRealClamd(t *testing.T) {
 		{"in base64", attached(header, "hello", eicar), true},
 		{"in a zip in a zip", attached(header, "hello", nested), true},
 		{"in base64, after 20 MB", attached(header, strings.Repeat(strings.Repeat("x", 76)+"\n", 20<<20/77), eicar), true},
-		{"20 MB of nothing", attached(header, "hello", noise(20<<20*3/4)), false},
 		{"in a zip in a zip of 15 MB", big, true},
 		// What clamd does not know as a mail it does not look into.
 		{"behind fields that clamd does not know", attached("X-First: a\n", "hello", eicar), true},
 		{"behind a field like a zip", attached("PK\x03\x04: a\n", "hello", eicar), true},
 		{"behind a line like that of an mbox", attached("From a@b c\n", "hello\n\nFrom a@b c\n\nhello", eicar), true},
 	} {
-		for _, address := range []string{"unix:" + c.Socket, c.Address} {
+		addresses := []string{"unix:" + c.Socket, c.Address}
+		if len(tt.mail) > 10<<20 {
+			addresses = addresses[:1]
+		}
+		for _, address := range addresses {
 			network, _, _ := strings.Cut(address, "/")
 			t.Run(tt.name+" "+network, func(t *testing.T) {
 				r, err := check(t, made(t, nil, address), tt.mail)

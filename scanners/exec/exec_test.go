@@ -32,7 +32,7 @@ func TestConform(t *testing.T) {
 	pipelinetest.Conform(t, Kind(), func(c any) { *c.(*Config) = *config("cat >/dev/null; " + answer) })
 }
 
-func check(t testing.TB, ctx context.Context, c *Config, text string) (pipeline.Result, error) {
+func check(ctx context.Context, t testing.TB, c *Config, text string) (pipeline.Result, error) {
 	t.Helper()
 	env := pipelinetest.Env(t)
 	env.Name = "judge"
@@ -53,7 +53,7 @@ func TestRun(t *testing.T) {
 	c := config(`cat >"$1/got"; env >"$1/env"; pwd >"$1/pwd"; echo "$2" >"$1/args"; `+answer, dir, "a b $HOME")
 	c.Env, c.Dir = map[string]string{"MODEL": "x y"}, dir
 	t.Setenv("SLUICE_SECRET", "not for others")
-	r, err := check(t, t.Context(), c, hello)
+	r, err := check(t.Context(), t, c, hello)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestTrouble(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
 			began := time.Now()
-			r, err := check(t, ctx, tt.config, text)
+			r, err := check(ctx, t, tt.config, text)
 			took := time.Since(began)
 			switch {
 			case tt.want == "" && (err != nil || r.Fact == nil):
@@ -271,16 +271,16 @@ func TestAtOnce(t *testing.T) {
 func TestLimits(t *testing.T) {
 	c := config("head -c 100 /dev/zero | tr '\\0' ' '; " + answer)
 	c.MaxAnswer = 100 + int64(len(`{"fact":{"score":1.5,"word":"a"}}`)) + 1
-	if _, err := check(t, t.Context(), c, hello); err != nil {
+	if _, err := check(t.Context(), t, c, hello); err != nil {
 		t.Errorf("as long as may be: %v", err)
 	}
 	c.MaxAnswer--
-	if _, err := check(t, t.Context(), c, hello); err == nil || !strings.Contains(err.Error(), "the answer is longer than") {
+	if _, err := check(t.Context(), t, c, hello); err == nil || !strings.Contains(err.Error(), "the answer is longer than") {
 		t.Errorf("longer: %v", err)
 	}
 	c = config("touch /nobody/runs/this")
 	c.MaxSize = 10
-	r, err := check(t, t.Context(), c, hello)
+	r, err := check(t.Context(), t, c, hello)
 	if err != nil || r.Missing["score"] == nil || !strings.Contains(r.Missing["score"].Error(), "too large to ask about: 25 octets, of at most 10") {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -333,7 +333,7 @@ func TestConfig(t *testing.T) {
 
 // The group goes with the program, and nobody else does.
 func TestSignalsOnlyTheGroup(t *testing.T) {
-	r, err := check(t, t.Context(), config(`test "$(ps -o pgid= -p $$ | tr -d ' ')" = $$ && `+answer), hello)
+	r, err := check(t.Context(), t, config(`test "$(ps -o pgid= -p $$ | tr -d ' ')" = $$ && `+answer), hello)
 	if err != nil || r.Fact == nil {
 		t.Errorf("it does not lead a group of its own: %v", err)
 	}

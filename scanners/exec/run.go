@@ -24,7 +24,7 @@ func (s *stage) run(ctx context.Context, stdin io.Reader) ([]byte, error) {
 	out := &limited{most: int(s.asker.MaxAnswer()), full: func() { cancel(fmt.Errorf("the answer is longer than %d octets", s.asker.MaxAnswer())) }}
 	said := &limited{most: 1 << 10}
 	in := &faults{r: stdin}
-	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...)
+	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...) //nolint:gosec // the administrator names it
 	cmd.Dir, cmd.Env = s.dir, s.env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,7 +50,7 @@ func made(t testing.TB, c *Config, files pipelinetest.Files) *stage {
 
 const hello = "Subject: hello\n\nhello\n"
 
-func check(t testing.TB, ctx context.Context, s *stage, text string) (pipeline.Result, error) {
+func check(ctx context.Context, t testing.TB, s *stage, text string) (pipeline.Result, error) {
 	t.Helper()
 	var v pipeline.View
 	v.ID, v.Received, v.Message = "t1", pipelinetest.Epoch, pipelinetest.Parse(t, text)
@@ -70,7 +70,9 @@ func TestAsk(t *testing.T) {
 	)
 	plain := httptest.NewServer(handler)
 	defer plain.Close()
-	secure := httptest.NewTLSServer(handler)
+	secure := httptest.NewUnstartedServer(handler)
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	secure.StartTLS()
 	defer secure.Close()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -95,7 +97,7 @@ func TestAsk(t *testing.T) {
 			c := config("")
 			tt.change(c)
 			c.TokenFile = "token"
-			r, err := check(t, t.Context(), made(t, c, files), hello)
+			r, err := check(t.Context(), t, made(t, c, files), hello)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,22 +123,20 @@ func TestAsk(t *testing.T) {
 		})
 	}
 	t.Run("a certificate that nobody vouches for", func(t *testing.T) {
-		secure.Config.ErrorLog = log.New(io.Discard, "", 0)
-		_, err := check(t, t.Context(), made(t, config(secure.URL), nil), hello)
+		_, err := check(t.Context(), t, made(t, config(secure.URL), nil), hello)
 		var unknown *tls.CertificateVerificationError
 		if !errors.As(err, &unknown) {
 			t.Error(err)
 		}
 	})
 	t.Run("a certificate of somebody else", func(t *testing.T) {
-		secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 		c := config(strings.Replace(secure.URL, "127.0.0.1", "127.0.0.2", 1))
 		c.CA = "ca.pem"
 		s := made(t, c, files)
 		s.client.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(secure.URL, "https://"))
 		}
-		_, err := check(t, t.Context(), s, hello)
+		_, err := check(t.Context(), t, s, hello)
 		var unknown *tls.CertificateVerificationError
 		if !errors.As(err, &unknown) {
 			t.Error(err)
@@ -224,7 +224,7 @@ func TestTrouble(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			goroutines := runtime.NumGoroutine()
 			server := httptest.NewUnstartedServer(tt.handler)
-			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 			server.Start()
 			s := made(t, config(server.URL+"/judge"), nil)
 			within := time.Minute
@@ -233,7 +233,7 @@ func TestTrouble(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			r, err := check(t, ctx, s, text)
+			r, err := check(ctx, t, s, text)
 			prefix := "ask the service at " + strings.TrimPrefix(server.URL, "http://") + ": "
 			switch {
 			case tt.want == "" && (err != nil || r.Fact == nil):
@@ -270,14 +270,14 @@ func TestBreaker(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }))
 	s := made(t, config(server.URL), nil)
 	for range 10 {
-		if _, err := check(t, t.Context(), s, hello); err == nil || !strings.Contains(err.Error(), "500") {
+		if _, err := check(t.Context(), t, s, hello); err == nil || !strings.Contains(err.Error(), "500") {
 			t.Fatal(err)
 		}
 	}
 	server.Close()
 	var err error
 	for range 6 {
-		_, err = check(t, t.Context(), s, hello)
+		_, err = check(t.Context(), t, s, hello)
 	}
 	want := "ask the service at " + strings.TrimPrefix(server.URL, "http://") + ": not asked until "
 	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "connection refused") {
@@ -301,7 +301,7 @@ func TestRestart(t *testing.T) {
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 		go func() { _ = server.Serve(l) }() // ends with Close
 		for range 3 {
-			if r, err := check(t, t.Context(), s, hello); err != nil {
+			if r, err := check(t.Context(), t, s, hello); err != nil {
 				t.Errorf("%+v, %v", r, err)
 			}
 		}
@@ -340,7 +340,7 @@ func TestAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {
-			if _, err := check(t, t.Context(), s, hello); err != nil {
+			if _, err := check(t.Context(), t, s, hello); err != nil {
 				t.Error(err)
 			}
 		})
@@ -354,7 +354,7 @@ func TestAtOnce(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	c := config("http://127.0.0.1:1/")
 	c.MaxSize = 10
-	r, err := check(t, t.Context(), made(t, c, nil), hello)
+	r, err := check(t.Context(), t, made(t, c, nil), hello)
 	if err != nil || r.Missing["score"] == nil || !strings.Contains(r.Missing["score"].Error(), "too large to ask about") {
 		t.Errorf("%+v, %v", r, err)
 	}
