@@ -128,7 +128,7 @@ func (s *lookups) run(q question, l *lookup) {
 	defer close(l.done)
 	defer func() {
 		if p := recover(); p != nil { // beyond the reach of who guards the stage
-			*l = lookup{done: l.done, err: fmt.Errorf("panic: %v", p)}
+			l.record, l.addrs, l.names, l.void, l.err = nil, nil, nil, false, fmt.Errorf("panic: %v", p)
 		}
 	}()
 	switch q.ask {
