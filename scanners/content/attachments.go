@@ -139,6 +139,10 @@ func (s *stage) attachments(m *mime.Message, r reached) (list []File, count int)
 		if i >= len(list) {
 			return nil
 		}
+		if need := min(int(min(all[i].Size, int64(c.limit))), c.limit); cap(c.head) < need {
+			s.buffers.put(c.head)
+			c.head = make([]byte, 0, need)
+		}
 		current = i
 		return c
 	})
@@ -237,6 +241,7 @@ func (x *inspector) page(f *finding, b *blob) {
 		src = narrowed
 	}
 	if len(src) > x.limits.HTML || !b.isWhole() {
+		x.reached.add("html")
 		src = src[:min(len(src), x.limits.HTML)]
 		f.cut(over("html", x.limits.HTML))
 	}

@@ -18,7 +18,7 @@ const (
 	longestURL     = 500  // characters that are kept of one
 	linkText       = 512  // octets of the text of a link that are looked at
 	openElements   = 256  // elements in each other; what is deeper is as the one around it
-	mostAttributes = 1000 // of all that is written twice by mistake, and of nothing else
+	mostAttributes = 200  // of one element
 )
 
 // An htmlReader goes through HTML once.
@@ -79,7 +79,7 @@ func readHTML(src string, limit int, org string, r reached) HTML {
 			h.out.HiddenSample = clip(h.sample.String(), sampleSize)
 			return h.out
 		case html.TextToken:
-			h.text(z.Raw(), z)
+			h.text(z.Raw())
 		case html.StartTagToken, html.SelfClosingTagToken:
 			h.start(z, kind == html.SelfClosingTagToken)
 		case html.EndTagToken:
@@ -97,7 +97,7 @@ func (h *htmlReader) look() look {
 }
 
 // text takes a piece of text.
-func (h *htmlReader) text(raw []byte, z *html.Tokenizer) {
+func (h *htmlReader) text(raw []byte) {
 	switch h.raw {
 	case atom.Style:
 		h.sheet.read(string(raw))
@@ -111,7 +111,10 @@ func (h *htmlReader) text(raw []byte, z *html.Tokenizer) {
 		}
 		return
 	}
-	text := z.Text()
+	text := raw
+	if bytes.IndexByte(raw, '&') >= 0 {
+		text = []byte(html.UnescapeString(string(raw)))
+	}
 	if h.link.goes != "" && len(h.link.text) < linkText {
 		h.link.text = append(h.link.text, text[:min(len(text), linkText-len(h.link.text))]...)
 	}
@@ -172,12 +175,10 @@ func (h *htmlReader) start(z *html.Tokenizer, closed bool) {
 		other = string(name[:min(len(name), 32)])
 	}
 	h.attrs = h.attrs[:0]
-	for more {
+	for more && len(h.attrs) < mostAttributes {
 		var a attribute
 		a.key, a.value, more = z.TagAttr()
-		if len(h.attrs) < mostAttributes {
-			h.attrs = append(h.attrs, a)
-		}
+		h.attrs = append(h.attrs, a)
 	}
 	h.raw = 0
 	switch tag {

@@ -83,6 +83,9 @@ func (w *word) add(s script) { w.has |= 1 << s }
 
 // mixed reports whether it has letters of two scripts that look alike.
 func (w word) mixed() bool {
+	if w.has&(w.has-1) == 0 {
+		return false
+	}
 	n := 0
 	for _, s := range [...]script{latin, cyrillic, greek, armenian} {
 		if w.has&(1<<s) != 0 {
@@ -238,7 +241,7 @@ type guesser struct {
 }
 
 // mostGuessed is how many words are enough to know.
-const mostGuessed = 1000
+const mostGuessed = 400
 
 func (g *guesser) word(s string) {
 	if g.words >= mostGuessed {

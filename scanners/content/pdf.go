@@ -138,7 +138,8 @@ func (x *inspector) rtf(f *finding, b *blob) {
 	if !b.isWhole() {
 		f.cut(over("file_size", x.limits.FileSize))
 	}
-	p := b.head
+	const mostFields = 10_000
+	p, fields := b.head, 0
 	for {
 		i := bytes.IndexByte(p, '\\')
 		if i < 0 {
@@ -155,11 +156,15 @@ func (x *inspector) rtf(f *finding, b *blob) {
 		case "objupdate", "objautlink", "objlink":
 			f.feature("remote_object")
 		case "template":
-			if t := bytes.ToLower(p[n:min(len(p), n+200)]); bytes.Contains(t, []byte("http")) || bytes.Contains(t, []byte(`\\\\`)) {
+			if fields++; fields > mostFields {
+				f.cut("more than 10000 fields")
+			} else if t := bytes.ToLower(p[n:min(len(p), n+200)]); bytes.Contains(t, []byte("http")) || bytes.Contains(t, []byte(`\\\\`)) {
 				f.feature("external_template")
 			}
 		case "fldinst": // {\fldinst DDEAUTO …}
-			if bytes.Contains(bytes.ToUpper(p[n:min(len(p), n+128)]), []byte("DDE")) {
+			if fields++; fields > mostFields {
+				f.cut("more than 10000 fields")
+			} else if bytes.Contains(bytes.ToUpper(p[n:min(len(p), n+128)]), []byte("DDE")) {
 				f.feature("dde")
 			}
 		case "password", "passwordhash":
