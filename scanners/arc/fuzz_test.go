@@ -75,7 +75,7 @@ func BenchmarkCheck(b *testing.B) {
 	}
 	for _, n := range []int{0, 1, 3} {
 		b.Run(map[int]string{0: "none", 1: "one set", 3: "three sets"}[n], func(b *testing.B) {
-			s := &stage{sets: 50, env: pipelinetest.Env(b)}
+			s := &stage{config: *Kind().Config().(*Config), env: pipelinetest.Env(b)}
 			s.env.Resolver = everywhere{record: record(b, rsa2048())}
 			var v pipeline.View
 			v.Message = parse(b, texts[n])

@@ -19,9 +19,9 @@ func readResults(instance int, f mime.Field) AuthResults {
 	text := f.Value()
 	out := AuthResults{Instance: instance, Text: clip(text, 1000)}
 	r := reader{text}
-	r.until(';') // i=1
+	r.next() // i=1
 	out.Authserv = clip(r.word(";"), mostValue)
-	r.until(';')
+	r.next()
 	for range mostResults {
 		if r.skip(); r.rest == "" {
 			break
@@ -32,12 +32,12 @@ func readResults(instance int, f mime.Field) AuthResults {
 			r.word("=;")
 		}
 		if !r.take('=') {
-			r.until(';')
+			r.next()
 			continue
 		}
 		result := strings.ToLower(clip(r.word(";"), 20))
 		out.add(strings.ToLower(method), result, r.properties())
-		r.until(';')
+		r.next()
 	}
 	return out
 }
@@ -152,11 +152,11 @@ func (r *reader) take(c byte) bool {
 	return true
 }
 
-// until passes over everything up to and with the next c outside of quotes and comments.
-func (r *reader) until(c byte) {
+// next passes over everything up to and with the next semicolon outside of quotes and comments.
+func (r *reader) next() {
 	for r.skip(); r.rest != ""; r.skip() {
 		switch r.rest[0] {
-		case c:
+		case ';':
 			r.rest = r.rest[1:]
 			return
 		case '"':

@@ -19,7 +19,7 @@ const (
 // validate follows RFC 8617, 5.2. missing is why oldest_pass is unknown.
 func (s *stage) validate(ctx context.Context, m *mime.Message, now time.Time) (Fact, map[string]error, error) {
 	fields := m.Header().Fields()
-	sets, err := collect(fields, s.sets)
+	sets, err := collect(fields, s.config.Sets)
 	fact := Fact{Result: none, OldestPass: -1, Instances: len(sets)}
 	if len(sets) == 0 && err == nil {
 		return fact, nil, nil
@@ -76,7 +76,7 @@ func (s *stage) prove(ctx context.Context, m *mime.Message, sets []set, fact Fac
 			names, parts = append(names, x.ams.KeyName()), append(parts, x.ams.Body)
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
 	asked := make(chan map[string]signature.Answer, 1)
 	go func() { asked <- signature.Keys(ctx, s.env.Resolver, names) }() // ends with ctx; the body is read meanwhile

@@ -17,8 +17,10 @@ func Kind() pipeline.Kind {
 		Name:    "dkim",
 		Doc:     "Verifies the DKIM signatures of the mail.",
 		OnError: pipeline.Skip,
-		Config:  func() any { return &Config{Signatures: 8, MinBits: signature.LeastBits, Skew: 5 * time.Minute} },
-		Fact:    func(any) any { return Fact{} },
+		Config: func() any {
+			return &Config{Signatures: 8, MinBits: signature.LeastBits, Skew: 5 * time.Minute, Timeout: 10 * time.Second}
+		},
+		Fact: func(any) any { return Fact{} },
 		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
 			c := *config.(*Config)
 			switch {
@@ -28,6 +30,8 @@ func Kind() pipeline.Kind {
 				return nil, fmt.Errorf("min_bits: %d: RFC 8301 lets no key below %d bits count", c.MinBits, signature.LeastBits)
 			case c.Skew < 0:
 				return nil, fmt.Errorf("skew: %s is no time", c.Skew)
+			case c.Timeout <= 0:
+				return nil, fmt.Errorf("timeout: %s is no time to wait", c.Timeout)
 			}
 			return []pipeline.Stage{&stage{config: c, resolver: env.Resolver, now: env.Now}}, nil
 		},
@@ -44,6 +48,8 @@ type Config struct {
 	MinBits int `yaml:"min_bits"`
 	// Skew is how far the clock of a signer may be off. Default: 5m.
 	Skew time.Duration `yaml:"skew"`
+	// Timeout is how long to wait for keys; they are asked for at the same time. Default: 10s.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 type stage struct {

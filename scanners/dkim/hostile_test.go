@@ -33,7 +33,7 @@ func TestHostile(t *testing.T) {
 		"one word a line":     lengths.String() + from + "\r\n" + strings.Repeat("a \r\n", 4<<20),
 		"no line ends":        lengths.String() + from + "\r\n" + strings.Repeat("a", 16<<20),
 		"long lists of names": long.String() + from + "\r\nx\r\n",
-		"many fields of one name": strings.Replace(long.String(), ":a", ":x", -1) + from +
+		"many fields of one name": strings.ReplaceAll(long.String(), ":a", ":x") + from +
 			strings.Repeat("x:\r\n", 900) + "\r\nx\r\n",
 		"many signatures": strings.Repeat(usual+"h=from\r\n", 900) + from + "\r\nx\r\n",
 		"many tags":       "DKIM-Signature: " + strings.Repeat("a=b;", 60_000) + "\r\n" + from + "\r\nx\r\n",

@@ -177,15 +177,15 @@ func TestSeveralRecords(t *testing.T) {
 	}
 }
 
-// A slowResolver answers after a second, or not at all.
+// A slowResolver answers after a second, about a name that begins with deaf not at all.
 type slowResolver struct {
 	pipeline.Resolver
-	deaf bool
+	deaf string
 }
 
 func (r slowResolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	wait := time.After(time.Second)
-	if r.deaf {
+	if strings.HasPrefix(name, r.deaf) {
 		wait = nil
 	}
 	select {
@@ -207,7 +207,7 @@ func TestAtTheSameTime(t *testing.T) {
 	text := signed(t, domains...)
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		fact, err := check(t, newStage(t, slowResolver{r, false}, nil), text)
+		fact, err := check(t, newStage(t, slowResolver{r, "sel._domainkey.x"}, nil), text)
 		if took := time.Since(began); err != nil || len(fact.Domains) != 8 || took != time.Second {
 			t.Errorf("%d passed after %s: %v", len(fact.Domains), took, err)
 		}
@@ -218,9 +218,22 @@ func TestAtTheSameTime(t *testing.T) {
 		began := time.Now()
 		var v pipeline.View
 		v.Message = pipelinetest.Parse(t, text)
-		_, err := newStage(t, slowResolver{r, true}, nil).Check(ctx, v)
+		_, err := newStage(t, slowResolver{r, "sel"}, nil).Check(ctx, v)
 		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "no answer in time") || took != 3*time.Second {
 			t.Errorf("after %s: %v", took, err)
+		}
+	})
+}
+
+// One key that does not answer takes its own time and not the valid signature.
+func TestOneDoesNotAnswer(t *testing.T) {
+	r := &pipelinetest.Resolver{TXT: map[string][]string{"sel._domainkey.good.example": {record(rsa2048(), "")}}}
+	text := signed(t, "silent.example", "good.example")
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		fact, err := check(t, newStage(t, slowResolver{r, "sel._domainkey.silent"}, nil), text)
+		if took := time.Since(began); err != nil || !fact.Pass || fact.Signatures[0].Result != "temperror" || took != 10*time.Second {
+			t.Errorf("%+v after %s: %v", fact, took, err)
 		}
 	})
 }
@@ -234,6 +247,7 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.Signatures = 101 }, "signatures: 101: write a number from 1 to 100"},
 		{func(c *Config) { c.MinBits = 512 }, "min_bits: 512: RFC 8301 lets no key below 1024 bits count"},
 		{func(c *Config) { c.Skew = -time.Second }, "skew: -1s is no time"},
+		{func(c *Config) { c.Timeout = 0 }, "timeout: 0s is no time to wait"},
 	} {
 		c := Kind().Config().(*Config)
 		tt.set(c)

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // the mails are old
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"hash"

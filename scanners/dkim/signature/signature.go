@@ -158,7 +158,7 @@ func name(s string) (string, bool) { return orgdomain.Canonical(unspaced(s)) }
 // number reads the digits of t=, x= and l=.
 func number(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
-	return int64(n), err //nolint:gosec // 63 bits fit
+	return int64(n), err // 63 bits fit
 }
 
 // Number returns the value of a tag that is a number; -1 where it is missing. Its errors are *Error.
