@@ -101,6 +101,9 @@ type Env struct {
 	Name string
 	// Journal gets the record of every transaction.
 	Journal Recorder
+	// Offline says that nothing outside is asked and no program run, as where a configuration is checked. Resolver, Dial
+	// and State then fail by themselves.
+	Offline bool
 }
 
 // A File is one file that a configuration names.

@@ -260,3 +260,33 @@ func TestThroughServe(t *testing.T) {
 	s.Mails("me@example.org", "", 1)
 	s.Mails("me@example.org", "Not scanned", 1)
 }
+
+// A Postfix that asks by milter refuses what clamd finds, and puts mail off while clamd is away.
+func TestThroughPostfix(t *testing.T) {
+	c := peertest.StartClamd(t)
+	s := peertest.StartSluice(t, peertest.SluiceConfig{YAML: fmt.Sprintf(`pipeline:
+  - clamav: {addresses: ["unix:%s"], ping: 1s}
+  - rules: {rules: [{name: virus, when: clamav.infected, reject: 5.7.1 this mail carries a virus}]}
+`, c.Socket)})
+	p := peertest.StartPostfix(t, peertest.PostfixConfig{Main: map[string]string{
+		"virtual_transport": "discard", "smtpd_milters": "inet:" + s.Milter, "milter_default_action": "tempfail",
+	}})
+	virus := attached("Subject: x\n", "hello", []byte(peertest.EICAR))
+	for _, tt := range []struct {
+		mail, want string
+		before     func()
+	}{
+		{"Subject: x\n\nhello\n", "250 ", nil},
+		{virus, "550 5.7.1 this mail carries a virus", nil},
+		{"Subject: x\n\nhello\n", "451 4.7.1 ", c.Kill},
+		{virus, "550 5.7.1 ", c.Start},
+		{"Subject: x\n\nhello\n", "250 ", nil},
+	} {
+		if tt.before != nil {
+			tt.before()
+		}
+		if reply := peertest.Send(t, p.Address, "a@example.com", "me@example.org", tt.mail); !strings.HasPrefix(reply, tt.want) {
+			t.Errorf("%s, want %s", reply, tt.want)
+		}
+	}
+}

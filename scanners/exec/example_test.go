@@ -2,6 +2,7 @@ package exec
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,6 +32,13 @@ func TestExample(t *testing.T) {
 			t.Fatal(reply)
 		}
 		return s.Explain(id)
+	}
+	mail := filepath.Join(s.Dir, "mail.eml")
+	if err := os.WriteFile(mail, []byte("Subject: a prize\n\nhello\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said := s.Run("check", "--to", "me@example.org", mail); !strings.Contains(said, "nothing is run where a configuration is checked") {
+		t.Errorf("check says:\n%s", said)
 	}
 	for _, tt := range []struct {
 		from, mail, folder string

@@ -57,6 +57,7 @@ type stage struct {
 	dir     string
 	env     []string
 	slots   chan struct{} // one for each program that may run at once
+	offline bool
 }
 
 func newStage(c Config, env pipeline.Env) (*stage, error) {
@@ -74,7 +75,7 @@ func newStage(c Config, env pipeline.Env) (*stage, error) {
 		wrong = append(wrong, fmt.Errorf("dir: %q is no whole path", c.Dir))
 	}
 	s := &stage{
-		asker: asker, command: c.Command, dir: c.Dir, slots: make(chan struct{}, max(c.AtOnce, 1)),
+		asker: asker, command: c.Command, dir: c.Dir, slots: make(chan struct{}, max(c.AtOnce, 1)), offline: env.Offline,
 		env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
@@ -100,6 +101,9 @@ func (s *stage) Reads() pipeline.Reads { return s.asker.Reads() }
 
 // Check runs the program.
 func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
+	if s.offline {
+		return pipeline.Result{}, fmt.Errorf("run %s: nothing is run where a configuration is checked", s.command[0])
+	}
 	question, _, err := s.asker.Question(v)
 	var large *ask.TooLargeError
 	if errors.As(err, &large) {

@@ -311,6 +311,22 @@ func (b *broken) ReadAt(p []byte, off int64) (int, error) {
 	return b.r.ReadAt(p, off)
 }
 
+func TestOffline(t *testing.T) {
+	made := filepath.Join(t.TempDir(), "made")
+	env := pipelinetest.Env(t)
+	env.Offline = true
+	s, err := newStage(*config(`touch "$1"; `+answer, made), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Check(t.Context(), pipeline.View{}); err == nil {
+		t.Errorf("%+v", r)
+	}
+	if _, err := os.Stat(made); err == nil {
+		t.Error("it was run")
+	}
+}
+
 func TestConfig(t *testing.T) {
 	for _, tt := range []struct {
 		change func(*Config)

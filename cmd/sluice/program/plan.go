@@ -150,6 +150,6 @@ func (l *lastRecord) Record(_ context.Context, r *pipeline.Record, _ bool) error
 func offlineEnv(hostname string, now func() time.Time, journal pipeline.Recorder) pipeline.Env {
 	return pipeline.Env{
 		Log: slog.New(slog.DiscardHandler), Now: now, Hostname: hostname,
-		Resolver: offline{}, Dial: offline{}.dial, State: offline{}, Journal: journal,
+		Resolver: offline{}, Dial: offline{}.dial, State: offline{}, Journal: journal, Offline: true,
 	}
 }
