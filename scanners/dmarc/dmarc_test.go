@@ -306,12 +306,13 @@ func TestWay(t *testing.T) {
 
 // A domain between that says it is somebody's own is not aligned with what is above it.
 func TestRelated(t *testing.T) {
-	dns := map[string]string{"example.com": reject, "hosted.example.com": "v=DMARC1; p=none; psd=n", "mail.example.com": "v=DMARC1; p=none"}
+	dns := map[string]string{"example.com": reject, "hosted.example.com": "v=DMARC1; p=none; psd=n", "mail.example.com": "v=DMARC1; p=none", "dead.example.com": "timeout"}
 	for d, want := range map[string]string{
 		"hosted.example.com":   "fail",
 		"x.hosted.example.com": "fail",
 		"mail.example.com":     "pass",
 		"x.mail.example.com":   "pass",
+		"x.dead.example.com":   "pass",
 		"com":                  "fail",
 	} {
 		m := mail{from: "a@news.example.com", signed: d, dkim: "dkim=pass header.d=" + d, dns: dns}

@@ -193,10 +193,14 @@ func (a *asker) discover(ctx context.Context, f *Fact, v pipeline.View) error {
 // read fills in what the record of a domain says about f.Domain.
 func (a *asker) read(ctx context.Context, f *Fact, got *answers, c candidates, m *mime.Message, at, text string) error {
 	f.Published, f.PublishedAt = clip(text, mostRecord+1), at
-	r, err := ParseRecord(text)
-	if err != nil {
-		return nil // compare says so
+	if r, err := ParseRecord(text); err == nil {
+		return a.apply(ctx, f, got, c, m, r)
 	}
+	return nil // the second stage says that it is malformed
+}
+
+func (a *asker) apply(ctx context.Context, f *Fact, got *answers, c candidates, m *mime.Message, r Record) (err error) {
+	at := f.PublishedAt
 	if at != f.Domain && r.NP != "" {
 		if f.NonExistent, err = a.nonExistent(ctx, f.Domain); err != nil {
 			return err
@@ -222,7 +226,9 @@ func (a *asker) read(ctx context.Context, f *Fact, got *answers, c candidates, m
 		case errors.Is(err, errTooMany):
 			continue // a mail with so many names of one owner is not told apart from a hostile one
 		case err != nil:
-			return err
+			// It lies below From's domain, and only a policy in between could say that it is another's. Were the question open,
+			// forgers would bring along a name that does not answer.
+			org = f.OrgDomain
 		}
 		f.Related = append(f.Related, Related{d, org})
 	}

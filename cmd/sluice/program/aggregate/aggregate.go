@@ -98,28 +98,19 @@ func source(a netip.Addr) string {
 
 // applied is what was really done with the mail, of several recipients the hardest. ok is false if nothing was.
 func (c *Collector) applied(r *pipeline.Record) (applied string, ok bool) {
-	hardness := []string{"none", "quarantine", "reject"}
-	most := -1
-	for _, x := range r.Recipients {
-		if x.Disposition == pipeline.Refused && x.Verdict.Action == pipeline.Pass {
-			continue // an unknown user, say: that was about the address and not about the mail
-		}
-		switch x.Disposition {
-		case pipeline.Delivered:
-			if slices.Contains(c.period.Junk, x.Folder) {
-				most = max(most, 1)
-			}
-			most = max(most, 0)
-		case pipeline.Held:
-			most = max(most, 1)
-		case pipeline.Refused, pipeline.Dropped:
-			most = max(most, 2)
-		}
+	has := func(ok func(pipeline.RecipientRecord) bool) bool { return slices.ContainsFunc(r.Recipients, ok) }
+	switch {
+	case has(func(x pipeline.RecipientRecord) bool {
+		// An unknown user, say, is refused without a verdict: that is about the address and not about the mail.
+		return x.Disposition == pipeline.Refused && x.Verdict.Action != pipeline.Pass || x.Disposition == pipeline.Dropped
+	}):
+		return "reject", true
+	case has(func(x pipeline.RecipientRecord) bool {
+		return x.Disposition == pipeline.Held || x.Disposition == pipeline.Delivered && slices.Contains(c.period.Junk, x.Folder)
+	}):
+		return "quarantine", true
 	}
-	if most < 0 {
-		return "", false
-	}
-	return hardness[most], true
+	return "none", has(func(x pipeline.RecipientRecord) bool { return x.Disposition == pipeline.Delivered })
 }
 
 // evaluated says what became of the policy. For mail that passes nothing was done in its name.
