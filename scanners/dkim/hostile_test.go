@@ -23,15 +23,15 @@ func TestHostile(t *testing.T) {
 	const usual = "DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=sel; bh=" + someHash + "; b=AAAA; "
 	var lengths, long strings.Builder
 	for i := range 8 {
-		fmt.Fprintf(&lengths, usual+"h=from; c=%s; l=%d\r\n", []string{"simple/simple", "relaxed/relaxed"}[i%2], i<<20)
+		fmt.Fprintf(&lengths, usual+"h=from; c=%s; l=%d\r\n", []string{"simple/simple", "relaxed/relaxed"}[i%2], i<<18)
 		fmt.Fprintf(&long, usual+"h=from%s\r\n", strings.Repeat(":a", 12_000))
 	}
 	const from = "From: a@example.com\r\n"
 	for name, text := range map[string]string{
-		"empty lines":         lengths.String() + from + "\r\n" + strings.Repeat("\r\n", 8<<20) + "x\r\n",
-		"nothing but spaces":  lengths.String() + from + "\r\n" + strings.Repeat(" ", 16<<20),
-		"one word a line":     lengths.String() + from + "\r\n" + strings.Repeat("a \r\n", 4<<20),
-		"no line ends":        lengths.String() + from + "\r\n" + strings.Repeat("a", 16<<20),
+		"empty lines":         lengths.String() + from + "\r\n" + strings.Repeat("\r\n", 2<<20) + "x\r\n",
+		"nothing but spaces":  lengths.String() + from + "\r\n" + strings.Repeat(" ", 4<<20),
+		"one word a line":     lengths.String() + from + "\r\n" + strings.Repeat("a \r\n", 1<<20),
+		"no line ends":        lengths.String() + from + "\r\n" + strings.Repeat("a", 4<<20),
 		"long lists of names": long.String() + from + "\r\nx\r\n",
 		"many fields of one name": strings.ReplaceAll(long.String(), ":a", ":x") + from +
 			strings.Repeat("x:\r\n", 900) + "\r\nx\r\n",
@@ -55,10 +55,11 @@ func TestHostile(t *testing.T) {
 			took := time.Since(began)
 			runtime.ReadMemStats(&after)
 			// Far above what any machine needs: only something that is not linear gets there.
-			if took > 10*time.Second {
+			if took > 20*time.Second {
 				t.Errorf("took %s", took)
 			}
-			if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
+			// Other tests may be running; a copy of the body for each signature would be 32 MiB.
+			if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
 				t.Errorf("took %d octets of memory", n)
 			}
 		})
