@@ -62,7 +62,10 @@ func FuzzZip(f *testing.F) {
 	f.Add(docx(f, zipFile{"word/_rels/a.rels", `<Relationship TargetMode="External" Type="/attachedTemplate"/>`}, zipFile{"word/a.xml", "<w:instrText>DDE</w:instrText>"}))
 	f.Add(zipped(f, zipFile{"mimetype", "application/vnd.oasis.opendocument.text"}, zipFile{"META-INF/manifest.xml", "encryption-data"}))
 	f.Add(overlapping(f, 3)[:200])
-	f.Fuzz(func(t *testing.T, p []byte) { lookAt(t, append([]byte(zipLocal), p...), "a.zip"); lookAt(t, p, "a.zip") })
+	f.Fuzz(func(t *testing.T, p []byte) {
+		lookAt(t, append([]byte(zipLocal), p...), "a.zip")
+		lookAt(t, p, "a.zip")
+	})
 }
 
 func FuzzGzip(f *testing.F) {

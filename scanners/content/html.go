@@ -14,11 +14,11 @@ import (
 const (
 	mostMismatches = 10
 	mostActions    = 10
-	sampleSize     = 200  // characters
-	longestURL     = 500  // characters that are kept of one
-	linkText       = 512  // octets of the text of a link that are looked at
-	openElements   = 256  // elements in each other; what is deeper is as the one around it
-	mostAttributes = 200  // of one element
+	sampleSize     = 200 // characters
+	longestURL     = 500 // characters that are kept of one
+	linkText       = 512 // octets of the text of a link that are looked at
+	openElements   = 256 // elements in each other; what is deeper is as the one around it
+	mostAttributes = 200 // of one element
 )
 
 // An htmlReader goes through HTML once.
