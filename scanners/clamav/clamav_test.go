@@ -19,6 +19,7 @@ import (
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
 	"sluice/pipeline/pipelinetest"
+	"sluice/protocols/peertest"
 )
 
 func TestConform(t *testing.T) { pipelinetest.Conform(t, Kind(), nil) }
@@ -206,6 +207,7 @@ func TestAnswers(t *testing.T) {
 		{"no version", &fake{version: "hm\n"}, "clean, no version: no answer to VERSION that could be understood"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("TMPDIR", peertest.TempDir(t)) // nobody else's
 			before := runtime.NumGoroutine()
 			address := tt.fake.listen(t)
 			s := made(t, func(c *Config) { c.Within, c.Ping = 300*time.Millisecond, 300*time.Millisecond }, address)
