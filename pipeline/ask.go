@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -63,66 +64,123 @@ type call struct {
 	rcpt  *rcpt
 }
 
-type reply struct {
+// An errand is a call under way, in a goroutine of its own.
+type errand struct {
 	call
+	cancel    context.CancelCauseFunc
+	abandoned bool // guarded by desk.mu: nobody waits for it any more
+}
+
+// A desk is where the answers of errands arrive. Nobody who brings one waits.
+type desk struct {
+	mu      sync.Mutex
+	arrived []arrival
+	wake    chan struct{} // holds one
+}
+
+type arrival struct {
+	errand *errand
 	answer *answer
+}
+
+// bring hands an answer in; it returns false if nobody waits for it any more.
+func (d *desk) bring(e *errand, a *answer) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e.abandoned {
+		return false
+	}
+	d.arrived = append(d.arrived, arrival{e, a})
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// collect puts down what has arrived, and reports whether anything has.
+func (s *Session) collect() bool {
+	s.desk.mu.Lock()
+	arrived := s.desk.arrived
+	s.desk.arrived = nil
+	s.desk.mu.Unlock()
+	for _, x := range arrived {
+		s.forget(x.errand)
+		s.put(x.errand.call, x.answer)
+	}
+	return len(arrived) > 0
+}
+
+func (s *Session) forget(e *errand) {
+	e.cancel(nil)
+	delete(s.running, e.call)
+	if e.rcpt != nil {
+		s.single--
+	}
+}
+
+// abandon ends the errands that which picks. What they bring, or have brought already, is told that it does not count.
+func (s *Session) abandon(which func(call) bool) {
+	if len(s.running) == 0 {
+		return
+	}
+	var brought []*answer
+	s.desk.mu.Lock()
+	for c, e := range s.running {
+		if which(c) {
+			e.abandoned = true
+		}
+	}
+	s.desk.arrived = slices.DeleteFunc(s.desk.arrived, func(x arrival) bool {
+		if x.errand.abandoned {
+			brought = append(brought, x.answer)
+		}
+		return x.errand.abandoned
+	})
+	s.desk.mu.Unlock()
+	for c, e := range s.running {
+		if which(c) {
+			s.forget(e)
+		}
+	}
+	for _, a := range brought {
+		s.settle(a.result, Outcome{})
+	}
 }
 
 // ask asks every stage whose phase has come and that has not been asked yet: those for everybody, and for the given
 // recipients those that are asked for each. It returns when all have answered, failed or reached their deadline, or when
-// enough() says that the rest is not needed; then the others are abandoned.
-func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func() bool) {
+// enough() says that the rest is not needed; then those of the transaction are abandoned. Without wait it returns at once,
+// and what is under way goes on: a later call takes it up.
+func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func() bool, wait bool) {
 	p := s.plan
 	limit := p.options.PhaseTimeout
 	if now == Content {
 		limit = p.options.ContentTimeout
 	}
+	s.collect()
 	todo := s.due(now, rcpts)
 	if len(todo) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-
-	var (
-		done    = make(chan reply, len(todo)) // nobody who sends waits, so an abandoned call ends by itself
-		running = map[call]context.CancelFunc{}
-		single  int // running calls for single recipients
-		drop    = func(c call) {
-			running[c]()
-			delete(running, c)
-			if c.rcpt != nil {
-				single--
-			}
-		}
-	)
-	defer func() {
-		// Every call that was started sends one reply, soon after it is told to stop: their results are told that they do
-		// not count.
-		late := len(running)
-		for c := range running {
-			drop(c)
-		}
-		go func() {
-			for range late {
-				s.settle((<-done).answer.result, Outcome{})
-			}
-		}()
-	}()
 	for {
 		// Those that wait for something outside start first, so that what only computes runs meanwhile, in order.
 		progress := false
+		underWay := 0 // of those asked for here
 		rest := todo[:0:0]
 		for _, c := range todo {
 			st := &p.stages[c.stage]
-			if c.rcpt != nil && c.rcpt.settled() {
+			if s.heard(c.stage, c.rcpt) != nil || c.rcpt != nil && c.rcpt.settled() {
 				continue
 			}
-			if !s.ready(c) || !st.reads.Waits {
+			if s.running[c] != nil {
+				underWay++
 				rest = append(rest, c)
 				continue
 			}
-			if c.rcpt != nil && single >= p.options.Workers {
+			if !s.ready(c) || !st.reads.Waits || c.rcpt != nil && s.single >= p.options.Workers {
 				rest = append(rest, c)
 				continue
 			}
@@ -136,10 +194,9 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 				progress = true
 				continue
 			}
-			running[c] = s.start(ctx, c, now, done)
-			if c.rcpt != nil {
-				single++
-			}
+			s.start(ctx, c, now)
+			underWay++
+			rest = append(rest, c)
 		}
 		todo = rest
 		for i, c := range todo {
@@ -156,28 +213,32 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 			progress = true
 			break // it may have made others ready, which come first in order
 		}
-		if enough() || len(todo) == 0 && len(running) == 0 {
+		if enough() {
+			// What is about the connection goes on: the next message of it may want it.
+			s.abandon(func(c call) bool { return c.rcpt != nil || p.stages[c.stage].phase >= Mail })
 			return
 		}
-		if progress {
-			// Pick up what has arrived meanwhile without waiting for it.
-			select {
-			case r := <-done:
-				s.arrived(r, drop)
-			default:
-			}
+		if len(todo) == 0 {
+			return
+		}
+		if s.collect() || progress {
 			continue
 		}
-		if len(running) == 0 {
-			return // the rest waits for stages that are not asked
+		if underWay == 0 || !wait {
+			return // the rest waits for stages that are not asked, or for another phase
 		}
-		s.arrived(<-done, drop)
+		select {
+		case <-s.desk.wake:
+		case <-ctx.Done():
+			// Each answers at once that it has come to its end.
+			for _, c := range todo {
+				if e := s.running[c]; e != nil {
+					e.cancel(ctx.Err())
+				}
+			}
+			<-s.desk.wake
+		}
 	}
-}
-
-func (s *Session) arrived(r reply, drop func(call)) {
-	drop(r.call)
-	s.put(r.call, r.answer)
 }
 
 // due lists the calls to be made at a phase, in configured order.
@@ -275,16 +336,32 @@ func (s *Session) notAsked(st *planStage, r *rcpt) string {
 
 // start makes a call in a goroutine of its own, which ends when the stage returns, however late. A stage that outlives its
 // deadline or is not needed any more is answered for, and counted as hanging until it returns.
-func (s *Session) start(ctx context.Context, c call, now Phase, done chan<- reply) context.CancelFunc {
+func (s *Session) start(ctx context.Context, c call, now Phase) {
 	st := &s.plan.stages[c.stage]
 	v := s.view(c, now)
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, st.timeout)
+	// It may outlive the phase in which it was started; the session ends it.
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, stop := context.WithTimeout(ctx, st.timeout)
+	e := &errand{call: c, cancel: func(cause error) { cancel(cause); stop() }}
+	if s.running == nil {
+		s.running = map[call]*errand{}
+	}
+	s.running[c] = e
+	if c.rcpt != nil {
+		s.single++
+	}
+	desk := s.desk
 	var answered atomic.Bool // by whoever comes first: the stage or its deadline
+	bring := func(a *answer) {
+		if !desk.bring(e, a) {
+			s.settle(a.result, Outcome{})
+		}
+	}
 	context.AfterFunc(ctx, func() {
 		if answered.CompareAndSwap(false, true) {
 			st.hanging.Add(1)
-			done <- reply{c, s.failed(s.deadline(ctx, st), time.Since(began))}
+			bring(s.failed(s.deadline(ctx, st), time.Since(began)))
 		}
 	})
 	go func() {
@@ -299,16 +376,15 @@ func (s *Session) start(ctx context.Context, c call, now Phase, done chan<- repl
 		}
 		if err != nil {
 			s.settle(result, Outcome{})
-			done <- reply{c, s.failed(err, time.Since(began))}
+			bring(s.failed(err, time.Since(began)))
 			return
 		}
-		done <- reply{c, &answer{state: stateAnswered, result: result, took: time.Since(began)}}
+		bring(&answer{state: stateAnswered, result: result, took: time.Since(began)})
 	}()
-	return cancel
 }
 
 func (s *Session) deadline(ctx context.Context, st *planStage) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", st.timeout)
 	}
 	return errors.New("the client went away")

@@ -23,6 +23,7 @@ type Plan struct {
 	text     string
 	version  string
 	warnings []string
+	early    bool // whether anything can be decided before the content
 }
 
 // Options are settings of a whole plan; the zero value is the default.
@@ -164,6 +165,10 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
+	p.early = slices.ContainsFunc(p.stages, func(s planStage) bool {
+		step := &p.steps[s.step]
+		return s.phase <= Rcpt && !step.Shadow && (len(s.reads.Can) > 0 || step.onError != Skip)
+	})
 	p.describe(files)
 	p.warn()
 	return p, nil
@@ -223,14 +228,9 @@ func (p *Plan) Text() string { return p.text }
 // Warnings are things about the plan that an administrator should know, one sentence each.
 func (p *Plan) Warnings() []string { return p.warnings }
 
-// Awaited reports whether a door that can let its peer go on at a phase before the recipients or at [Data] should keep it
-// waiting all the same: a refusal is spoken there, or a stage asked by then waits for something outside, and waits of
-// several phases would add up for whoever waits at the next one.
-func (p *Plan) Awaited(now Phase) bool {
-	return p.options.SpeakEarliest || slices.ContainsFunc(p.stages, func(s planStage) bool {
-		return s.phase <= now && s.reads.Waits
-	})
-}
+// Awaited reports whether a door should keep its peer waiting at a phase before the recipients or at [Data], because
+// something may be said there. Elsewhere what is asked is under way when it returns.
+func (p *Plan) Awaited() bool { return p.options.SpeakEarliest }
 
 // Steps names the steps in order.
 func (p *Plan) Steps() []string {

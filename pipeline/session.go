@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,11 @@ type Session struct {
 	shared   []*answer // what was said about everybody, by stage
 	tx       *transaction
 	resumed  bool
+
+	// What is under way. It may outlive the phase in which it was asked, where nobody has to be refused at once.
+	running map[call]*errand
+	single  int // of running: calls for single recipients
+	desk    *desk
 }
 
 type transaction struct {
@@ -51,6 +57,7 @@ type rcpt struct {
 	own      []*answer  // what was said about this one, by stage
 	early    *judgement // once it is certain that nothing more is to be asked
 	at       Phase      // when that was
+	next     Phase      // to judge: all that was said before it has been looked at
 	refused  bool       // at RCPT: by a verdict or by the door
 	byDoor   bool
 	repeated bool // not refused: served before
@@ -64,7 +71,7 @@ func (r *rcpt) settled() bool { return r.early != nil }
 
 // NewSession begins the conversation of a door with a client. The zero Client is unknown.
 func (p *Plan) NewSession(d Door, c Client) *Session {
-	return &Session{plan: p, door: d, client: c, began: p.env.Now(), shared: make([]*answer, len(p.stages))}
+	return &Session{plan: p, door: d, client: c, began: p.env.Now(), shared: make([]*answer, len(p.stages)), desk: &desk{wake: make(chan struct{}, 1)}}
 }
 
 // newID returns an id that sorts by time: 9 characters of it, then 11 of chance.
@@ -101,6 +108,7 @@ func (s *Session) SetClient(c Client) {
 
 // drop forgets what stages have said about the connection and tells them.
 func (s *Session) drop(which func(*planStage) bool) {
+	s.abandon(func(c call) bool { return c.rcpt == nil && which(&s.plan.stages[c.stage]) })
 	for i, a := range s.shared {
 		if a != nil && which(&s.plan.stages[i]) {
 			s.settle(a.result, Outcome{})
@@ -109,12 +117,17 @@ func (s *Session) drop(which func(*planStage) bool) {
 	}
 }
 
-// everybody asks what can be asked without a recipient.
+// never is for those who want to hear everything.
+func never() bool { return false }
+
+// everybody asks what can be asked without a recipient, and where nothing can be said before there is one does not wait.
 func (s *Session) everybody(ctx context.Context, now Phase) *Reply {
+	speaks := s.plan.options.SpeakEarliest && s.door != LMTP && s.door != Deliver
+	s.collect()
 	if !s.decided(now) {
-		s.ask(ctx, now, nil, func() bool { return false })
+		s.ask(ctx, now, nil, never, speaks)
 	}
-	if !s.plan.options.SpeakEarliest || s.door == LMTP || s.door == Deliver {
+	if !speaks {
 		return nil
 	}
 	if j := s.plan.judge(ledger{shared: s.shared}, now, s.exempt(nil)); j.certain && j.verdict.Action.Refuses() {
@@ -208,15 +221,23 @@ func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
 	if x.recalled != nil {
 		return nil // it is asked about when the message is there
 	}
+	if !s.plan.early || s.door == LMTP || s.door == Deliver || t.once {
+		// Nothing can be said before the content, so nothing has to be known before.
+		s.ask(ctx, Rcpt, []*rcpt{x}, never, false)
+		return nil
+	}
 	// What was said before this recipient came may settle it.
+	if !s.decided(Mail) {
+		s.ask(ctx, Mail, nil, never, true)
+	}
 	for before := range Rcpt {
 		s.note(x, before)
 	}
 	if !x.settled() {
-		s.ask(ctx, Rcpt, []*rcpt{x}, func() bool { return false })
+		s.ask(ctx, Rcpt, []*rcpt{x}, never, true)
 		s.note(x, Rcpt)
 	}
-	if !x.settled() || !x.early.verdict.Action.Refuses() || s.door == LMTP || s.door == Deliver || t.once {
+	if !x.settled() || !x.early.verdict.Action.Refuses() {
 		return nil
 	}
 	x.refused, x.reply = true, x.early.verdict.Reply
@@ -232,6 +253,28 @@ func (s *Session) note(r *rcpt, now Phase) {
 	if j := s.judge(r, now); j.settled() {
 		r.early, r.at = &j, now
 	}
+}
+
+// noteTo judges phase by phase up to now, as if the answers of each had been waited for before the next one began. What
+// is said at a later phase is looked at when all that was asked before it has answered.
+func (s *Session) noteTo(r *rcpt, now Phase) {
+	for ; r.next < now; r.next++ {
+		s.note(r, r.next)
+		if s.open(r, r.next) {
+			return
+		}
+	}
+	s.note(r, now)
+}
+
+// open reports whether a stage asked by a phase has not answered.
+func (s *Session) open(r *rcpt, now Phase) bool {
+	for i := range s.plan.stages {
+		if s.plan.stages[i].phase <= now && s.heard(i, r) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Session) judge(r *rcpt, now Phase) judgement {
@@ -260,10 +303,13 @@ func (s *Session) Data(ctx context.Context) *Reply {
 		return &Reply{503, "5.5.1", "MAIL first"}
 	}
 	s.tx.phase = Data
-	s.all(ctx, Data)
 	if !s.plan.options.SpeakEarliest || s.door == LMTP || s.door == Deliver || len(s.tx.live) == 0 {
+		if !s.resumed {
+			s.ask(ctx, Data, s.unsettled(), never, false)
+		}
 		return nil
 	}
+	s.all(ctx, Data)
 	for _, r := range s.tx.live {
 		if !r.settled() || !r.early.verdict.Action.Refuses() {
 			return nil
@@ -277,7 +323,7 @@ func (s *Session) all(ctx context.Context, now Phase) {
 	enough := func() bool {
 		settled := true
 		for _, r := range s.tx.live {
-			s.note(r, now)
+			s.noteTo(r, now)
 			settled = settled && (r.settled() || r.recalled != nil && r.recalled.Verdict.Action > Keep)
 		}
 		return settled
@@ -285,8 +331,13 @@ func (s *Session) all(ctx context.Context, now Phase) {
 	if len(s.tx.live) == 0 || enough() || s.resumed && !s.anythingAtDelivery() {
 		return
 	}
-	s.ask(ctx, now, s.tx.live, enough)
+	s.ask(ctx, now, s.tx.live, enough, true)
 	enough()
+}
+
+// unsettled are the recipients for whom something is still to be asked.
+func (s *Session) unsettled() []*rcpt {
+	return slices.DeleteFunc(slices.Clone(s.tx.live), func(r *rcpt) bool { return r.settled() })
 }
 
 // anythingAtDelivery reports whether a resumed transaction has anything left to ask.
@@ -448,6 +499,7 @@ func (s *Session) Forget() {
 // end tells the transaction's results what became of them and forgets them. What was found about the connection stays.
 func (s *Session) end() {
 	t := s.tx
+	s.abandon(func(c call) bool { return c.rcpt != nil || s.plan.stages[c.stage].phase >= Mail })
 	first := Outcome{Counted: true}
 	if len(t.decisions) > 0 {
 		first.Verdict = t.decisions[0].Verdict

@@ -40,21 +40,10 @@ const (
 // wishes returns what of the protocol we ask the MTA for. It need not wait for an answer where a plan has none to give;
 // recipients always have one, and get that of MAIL where it had none.
 func wishes(p *pipeline.Plan) gomilter.OptProtocol {
-	w := protocol
-	for _, x := range []struct {
-		phase pipeline.Phase
-		bit   gomilter.OptProtocol
-	}{
-		{pipeline.Connect, gomilter.OptNoConnReply},
-		{pipeline.Helo, gomilter.OptNoHeloReply},
-		{pipeline.Mail, gomilter.OptNoMailReply},
-		{pipeline.Data, gomilter.OptNoDataReply},
-	} {
-		if !p.Awaited(x.phase) {
-			w |= x.bit
-		}
+	if p.Awaited() {
+		return protocol
 	}
-	return w
+	return protocol | gomilter.OptNoConnReply | gomilter.OptNoHeloReply | gomilter.OptNoMailReply | gomilter.OptNoDataReply
 }
 
 // unanswered returns the wish that an event has no answer, 0 for an event that always has one, or never.
