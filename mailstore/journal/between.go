@@ -11,8 +11,8 @@ import (
 
 // Between yields the records of transactions that began at from or later and before to, oldest first. It holds few of
 // them in memory and lets others write meanwhile; records that come while it goes on may or may not be among them, and
-// those that still wait to be written are not: see [Journal.Flush]. A record that cannot be read is an error, after which
-// it goes on; after any other error it ends.
+// those that still wait to be written are not: see [Journal.Flush]. A record that cannot be read is an error, after
+// which it goes on; after any other error it ends.
 func (j *Journal) Between(ctx context.Context, from, to time.Time) iter.Seq2[*pipeline.Record, error] {
 	return func(yield func(*pipeline.Record, error) bool) {
 		at := place{received: micro(from) - 1}

@@ -1,5 +1,5 @@
-// Package authres writes an Authentication-Results field (RFC 8601) from what the steps before it have found, and removes
-// fields that only pretend to be ours.
+// Package authres writes an Authentication-Results field (RFC 8601) from what the steps before it have found, and
+// removes fields that only pretend to be ours.
 package authres
 
 import (
@@ -29,7 +29,8 @@ func Kind() pipeline.Kind {
 			if s.name == "" {
 				s.name = env.Hostname
 			}
-			if len(s.name) > mostName || strings.ContainsFunc(s.name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"\();`, r) }) {
+			odd := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"\();`, r) }
+			if len(s.name) > mostName || strings.ContainsFunc(s.name, odd) {
 				return nil, fmt.Errorf("authserv_id: %.300q is no name: write for example mx.example.org", s.name)
 			}
 			for _, b := range env.Before {
@@ -100,8 +101,8 @@ func (s *stage) Check(_ context.Context, v pipeline.View) (pipeline.Result, erro
 	return r, nil
 }
 
-// field is the value of the field (RFC 8601, 2.2). A step that failed is told as temperror, one that was not asked not at
-// all.
+// field is the value of the field (RFC 8601, 2.2). A step that failed is told as temperror, one that was not asked not
+// at all.
 func (s *stage) field(v pipeline.View) string {
 	w := writer{name: s.name}
 	if login := v.Client.Login; login != "" {

@@ -2,9 +2,9 @@ package authres
 
 import "strings"
 
-// claims reports whether an Authentication-Results field says that it is of name (RFC 8601, 5). It reads as careful readers
-// do, and as careless ones: comments, quotes, escapes and space in the name do not make it another's, nor does a version
-// behind it; and where a comment or a quotation has no end, it is also read as if there were none.
+// claims reports whether an Authentication-Results field says that it is of name (RFC 8601, 5). It reads as careful
+// readers do, and as careless ones: comments, quotes, escapes and space in the name do not make it another's, nor does
+// a version behind it; and where a comment or a quotation has no end, it is also read as if there were none.
 func claims(field, name string) bool {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	all, well := words(field, true)
@@ -32,8 +32,8 @@ func same(words []string, name string) bool {
 	return false
 }
 
-// words returns the words before the first semicolon, in lower case, without quotes and, with structure, without comments.
-// well is false where a comment or a quotation has no end.
+// words returns the words before the first semicolon, in lower case, without quotes and, with structure, without
+// comments. well is false where a comment or a quotation has no end.
 func words(s string, structure bool) (all []string, well bool) {
 	const most = 1000 // octets, and so words: no name is longer, in however many pieces
 	var word strings.Builder

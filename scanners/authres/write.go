@@ -92,10 +92,11 @@ func isKeyword(s string) bool {
 
 // value writes a value: as it is where it is a token (RFC 2045, 5.1), or an address or a domain, else quoted.
 func value(s string, most int) string {
-	if s != "" && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`()<>,;:\"/[]?=`, r) }) {
-		return s
+	special := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`()<>,;:\"/[]?=`, r) }
+	if s == "" || len(s) > most || strings.ContainsFunc(s, special) {
+		return quoted(s, most)
 	}
-	return quoted(s, most)
+	return s
 }
 
 // quoted writes a quoted string (RFC 5322, 3.2.4) of printable ASCII.

@@ -11,8 +11,8 @@ import (
 	"sluice/scanners/orgdomain"
 )
 
-// authorOf finds the one domain that From names. why says why there is not one: then nothing may be said for the mail by
-// the luck of one of several (RFC 9989, 5.3.1; RFC 7489, 6.6.1).
+// authorOf finds the one domain that From names. why says why there is not one: then nothing may be said for the mail
+// by the luck of one of several (RFC 9989, 5.3.1; RFC 7489, 6.6.1).
 func authorOf(m *mime.Message) (f Fact, why string) {
 	fields := 0
 	for range m.Header().All("From") {

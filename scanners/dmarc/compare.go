@@ -47,7 +47,8 @@ func (j *judge) compare(f Fact, v pipeline.View) (pipeline.Result, error) {
 	case malformed != nil:
 		f.Result, f.Reason = "permerror", fmt.Sprintf("the policy of %s is malformed: %v", f.PublishedAt, malformed)
 	case f.SPFAligned || f.DKIMAligned:
-		f.Result, f.Reason = "pass", strings.Join(slices.DeleteFunc([]string{spf.aligned, dkim.aligned}, func(s string) bool { return s == "" }), ", ")
+		both := slices.DeleteFunc([]string{spf.aligned, dkim.aligned}, func(s string) bool { return s == "" })
+		f.Result, f.Reason = "pass", strings.Join(both, ", ")
 	case spf.open != nil || dkim.open != nil:
 		return j.open(f, spf.open, dkim.open)
 	default:
@@ -68,8 +69,8 @@ func (j *judge) compare(f Fact, v pipeline.View) (pipeline.Result, error) {
 	return pipeline.Result{Fact: f, Missing: missing}, nil
 }
 
-// open is what there is to say while SPF or DKIM could still pass. A step that was not asked is nobody's failure: then the
-// result is unknown, and that is all.
+// open is what there is to say while SPF or DKIM could still pass. A step that was not asked is nobody's failure: then
+// the result is unknown, and that is all.
 func (j *judge) open(f Fact, why ...error) (pipeline.Result, error) {
 	err := errors.Join(why...)
 	for _, e := range why {
@@ -84,8 +85,8 @@ func (j *judge) open(f Fact, why ...error) (pipeline.Result, error) {
 	return pipeline.Result{Fact: f, Missing: missing}, nil
 }
 
-// aligned returns a function that says whether a domain is aligned with From's: the same or, in relaxed mode, of the same
-// organisational domain (RFC 9989, 4.4).
+// aligned returns a function that says whether a domain is aligned with From's: the same or, in relaxed mode, of the
+// same organisational domain (RFC 9989, 4.4).
 func (j *judge) aligned(f Fact, mode string) func(string) bool {
 	return func(d string) bool {
 		d, ok := domainName(d)
@@ -186,9 +187,9 @@ type local struct {
 	forwarders, sealers []string
 }
 
-// A chain is the fact of an arc step. say is told, of each result of DMARC that the chain vouches for, the sealers that all
-// have to be trusted for it, the last one first, the result, and the domain that it was about. A chain that is not valid
-// says nothing.
+// A chain is the fact of an arc step. say is told, of each result of DMARC that the chain vouches for, the sealers that
+// all have to be trusted for it, the last one first, the result, and the domain that it was about. A chain that is not
+// valid says nothing.
 type chain interface {
 	DMARC(say func(sealers []string, result, from string))
 }

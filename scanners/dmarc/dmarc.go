@@ -18,8 +18,9 @@ import (
 // could be asked is no sign of forgery, and rules see that the result is unknown.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "dmarc",
-		Doc:     "Asks what the owner of the domain in From wants done with mail that is not the owner's, and whether this is (DMARC).",
+		Name: "dmarc",
+		Doc: "Asks what the owner of the domain in From wants done with mail that is not the owner's, and whether this " +
+			"is (DMARC).",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Lookups: 24} },
 		Fact:    func(any) any { return Fact{} },
@@ -58,7 +59,7 @@ type Fact struct {
 	Reason string `json:"reason" expr:"reason"` // why, in words
 	// Disposition is what the domain asks us to do with this very mail: "none", "quarantine" or "reject".
 	Disposition string `json:"disposition" expr:"disposition"`
-	// Override says why a failure is likely nobody's forgery: "forwarder", "arc" or "". It is for rules to heed.
+	// Override is why a failure is likely nobody's forgery: "forwarder", "arc" or "". It is for rules to heed.
 	Override    string `json:"override" expr:"override"`
 	SPFAligned  bool   `json:"spf_aligned" expr:"spf_aligned"`   // SPF passes, for a domain that belongs to From's
 	DKIMAligned bool   `json:"dkim_aligned" expr:"dkim_aligned"` // so does a signature
@@ -67,15 +68,18 @@ type Fact struct {
 	OrgDomain string `json:"org_domain" expr:"org_domain"` // the organisational domain it belongs to
 	FromCount int    `json:"from_count" expr:"from_count"` // how many authors: From addresses, or From fields if those are more
 
-	Policy      string `json:"policy" expr:"policy"`             // what the record asks for mail of Domain that fails; "" without one
+	// Policy is what the record asks for mail in the name of From's domain that fails; "" without one.
+	Policy      string `json:"policy" expr:"policy"`
 	PolicyTag   string `json:"policy_tag" expr:"policy_tag"`     // which tag of the record says so: "p", "sp", "np"
 	Published   string `json:"published" expr:"published"`       // the record, at most 2049 octets
 	PublishedAt string `json:"published_at" expr:"published_at"` // the domain whose record it is
-	Discovery   string `json:"discovery" expr:"discovery"`       // how OrgDomain was found: "treewalk" or "psl"
-	NonExistent bool   `json:"non_existent" expr:"non_existent"` // Domain does not exist; only looked at where a record has np=
+	Discovery   string `json:"discovery" expr:"discovery"`       // how the organisational domain was found: "treewalk" or "psl"
+	NonExistent bool   `json:"non_existent" expr:"non_existent"` // From's domain does not exist; only looked at where a record has np=
 	Testing     bool   `json:"testing" expr:"testing"`           // t=y: the owner asks for one step less
-	SampledOut  bool   `json:"sampled_out" expr:"sampled_out"`   // pct=: this mail is outside of the sample, which asks for one step less
-	// Related are the domains that the mail could be authenticated for and that lie below OrgDomain.
+	// SampledOut is whether pct= leaves this mail outside of the sample: the owner asks for one step less.
+	SampledOut bool `json:"sampled_out" expr:"sampled_out"`
+	// Related is a list of the domains that the mail could be authenticated for and that lie below the organisational
+	// domain.
 	Related []Related `json:"related" expr:"related"`
 }
 
@@ -157,8 +161,8 @@ func (a *asker) Reads() pipeline.Reads {
 	}
 }
 
-// Check asks for the policy of From's domain, and to whom the domains belong that the mail may be authenticated for. What
-// the second stage is to find is missing from its fact.
+// Check asks for the policy of From's domain, and to whom the domains belong that the mail may be authenticated for.
+// What the second stage is to find is missing from its fact.
 func (a *asker) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
 	f, why := authorOf(v.Message)
 	if why != "" {
@@ -217,8 +221,8 @@ func (j *judge) find(before []pipeline.Before) error {
 	return nil
 }
 
-// Reads implements pipeline.Stage. The client is looked at only where forwarders are known by it: without it, mail whose
-// client nobody knows can still pass by its signature.
+// Reads implements pipeline.Stage. The client is looked at only where forwarders are known by it: without it, mail
+// whose client nobody knows can still pass by its signature.
 func (j *judge) Reads() pipeline.Reads {
 	in := pipeline.InputGreeting | pipeline.InputSender | pipeline.InputHeader
 	if len(j.local.networks) > 0 {

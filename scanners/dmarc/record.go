@@ -33,8 +33,8 @@ func IsRecord(text string) bool {
 	return ok && name == "v" && value == "DMARC1"
 }
 
-// ParseRecord reads a policy record. Unknown tags are left out and malformed ones have their defaults; only a record that
-// does not say what it asks for, and nowhere to tell of it, is an error.
+// ParseRecord reads a policy record. Unknown tags are left out and malformed ones have their defaults; only a record
+// that does not say what it asks for, and nowhere to tell of it, is an error.
 func ParseRecord(text string) (Record, error) {
 	r := Record{ADKIM: "r", ASPF: "r", PSD: "u", Pct: 100, FO: "0"}
 	if !IsRecord(text) {

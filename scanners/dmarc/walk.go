@@ -21,8 +21,8 @@ import (
 // mostWalk is how many names the way up from one domain has (RFC 9989, 4.10).
 const mostWalk = 8
 
-// way returns the names to ask on the way up from a domain: the domain itself, and then those with at most seven labels,
-// down to one (RFC 9989, 4.10).
+// way returns the names to ask on the way up from a domain: the domain itself, and then those with at most seven
+// labels, down to one (RFC 9989, 4.10).
 func way(domain string) []string {
 	names := []string{domain}
 	labels := strings.Split(domain, ".")
@@ -113,9 +113,9 @@ func notFound(err error) bool {
 	return errors.As(err, &d) && d.IsNotFound
 }
 
-// belongs returns the organisational domain of a domain whose way up was asked, and the domain of a public suffix with a
-// record that was met on it ("" for none). by is how it was found. A name above the domain that the public suffix list
-// says may fail: what there is, if anything, is the record of a registry, and the list knows its place.
+// belongs returns the organisational domain of a domain whose way up was asked, and the domain of a public suffix with
+// a record that was met on it ("" for none). by is how it was found. A name above the domain that the public suffix
+// list says may fail: what there is, if anything, is the record of a registry, and the list knows its place.
 func (a *answers) belongs(domain string) (org, registry, by string, err error) {
 	list, _ := orgdomain.Of(domain)
 	org, by = "", "treewalk"

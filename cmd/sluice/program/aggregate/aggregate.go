@@ -1,5 +1,5 @@
-// Package aggregate makes DMARC aggregate reports (RFC 7489, 7.2; RFC 9990) from the records of decisions. What a record
-// does not say is not guessed: mail without a record, or whose DMARC question stayed open, is in no report.
+// Package aggregate makes DMARC aggregate reports (RFC 7489, 7.2; RFC 9990) from the records of decisions. What a
+// record does not say is not guessed: mail without a record, or whose DMARC question stayed open, is in no report.
 package aggregate
 
 import (
@@ -249,8 +249,8 @@ func published(k policy) policyPublished {
 	return p
 }
 
-// name is what RFC 7489, 7.2.1.1 calls the file: who, about whom, from when to when in seconds since 1970, and where the
-// domain has several what tells them apart.
+// name is what RFC 7489, 7.2.1.1 calls the file: who, about whom, from when to when in seconds since 1970, and where
+// the domain has several what tells them apart.
 func (p Period) name(domain, id string, several bool) string {
 	safe := func(s string) string {
 		return strings.Map(func(r rune) rune {

@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// The form of a report is RFC 7489's, Appendix C, in its order of elements, and as most who send reports write it without
-// a namespace. What RFC 9990 adds stands in it only about domains whose policy uses what RFC 9989 adds.
+// The form of a report is RFC 7489's, Appendix C, in its order of elements, and as most who send reports write it
+// without a namespace. What RFC 9990 adds stands in it only about domains whose policy uses what RFC 9989 adds.
 
 type feedback struct {
 	XMLName  xml.Name        `xml:"feedback"`
@@ -88,8 +88,8 @@ type spfResult struct {
 	Result string `xml:"result"`
 }
 
-// Write writes the report into a folder, with gzip if compressed, and returns the name of the file. A file of this name is
-// replaced once the new one is whole.
+// Write writes the report into a folder, with gzip if compressed, and returns the name of the file. A file of this name
+// is replaced once the new one is whole.
 func (r Report) Write(dir string, compressed bool) (name string, err error) {
 	text, err := xml.MarshalIndent(r.feedback, "", "  ")
 	if err != nil {
