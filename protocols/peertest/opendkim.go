@@ -34,7 +34,7 @@ func StartOpendkim(t testing.TB, c OpendkimConfig) *Opendkim {
 	t.Helper()
 	Need(t, "opendkim")
 	o := &Opendkim{t: t, Dir: TempDir(t)}
-	listen := ""
+	var listen string
 	if c.Unix {
 		o.Socket = filepath.Join(o.Dir, "sock")
 		listen = "local:" + o.Socket

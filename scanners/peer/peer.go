@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,7 +149,7 @@ func ParseAddress(s string) (network, address string, err error) {
 		return "unix", path, nil
 	}
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(s, "inet:"))
-	if err != nil || host == "" || port == "" {
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 || host == "" {
 		return "", "", fmt.Errorf("%q is none; write unix:PATH or HOST:PORT", s)
 	}
 	return "tcp", net.JoinHostPort(host, port), nil
