@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
-	"compress/flate"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/binary"
@@ -355,22 +354,6 @@ func pe() []byte {
 	binary.LittleEndian.PutUint32(p[0x3c:], 0x80)
 	copy(p[0x80:], "PE\x00\x00")
 	return p
-}
-
-func deflated(t testing.TB, p []byte) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, flate.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(p); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 func parse(t testing.TB, raw []byte) *mime.Message {

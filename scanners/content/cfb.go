@@ -233,9 +233,9 @@ func (x *inspector) cfb(f *finding, b *blob) {
 
 func (x *inspector) cfbEntry(f *finding, c *cfbFile, e cfbEntry) {
 	name, inner := strings.ToLower(e.name), e.storage != ""
-	office := func(real string) {
+	office := func(is string) {
 		if f.real == "cfb" && !inner {
-			f.real = real
+			f.real = is
 		}
 	}
 	switch name {

@@ -91,7 +91,7 @@ func readHTML(src string, limit int, org string, r reached) HTML {
 
 func (h *htmlReader) look() look {
 	if len(h.open) == 0 {
-		return look{colour: black, back: white}
+		return look{colour: black(), back: white()}
 	}
 	return h.open[len(h.open)-1].look
 }

@@ -39,10 +39,9 @@ func (i *inflater) open(p []byte) io.Reader {
 
 // A list is one archive while it is read.
 type list struct {
-	x      *inspector
-	f      *finding
-	depth  int
-	prefix string
+	x     *inspector
+	f     *finding
+	depth int
 }
 
 // list begins an archive.
@@ -241,11 +240,11 @@ func (x *inspector) read(dst []byte, src io.Reader, most int) ([]byte, error) {
 }
 
 // isArchive reports whether a format holds files.
-func isArchive(real string) bool { return formats[real].family == familyArchive }
+func isArchive(is string) bool { return formats[is].family == familyArchive }
 
 // looksInto reports whether more of a file has to be seen than its beginning.
-func looksInto(real, ext string) bool {
-	switch real {
+func looksInto(is, ext string) bool {
+	switch is {
 	case "cfb", "rtf", "pdf", "html", "svg", "hta":
 		return true
 	case "text":
@@ -253,7 +252,7 @@ func looksInto(real, ext string) bool {
 	case "":
 		return ext == "iso" || ext == "img"
 	}
-	return isArchive(real)
+	return isArchive(is)
 }
 
 // cleanName makes a name in an archive fit to be shown; it is not used to make files.

@@ -3,6 +3,7 @@ package content
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -103,11 +104,11 @@ func (s *stage) sender(v pipeline.View) (f Sender) {
 	own := s.protect.domains
 	var seen []string
 	for _, r := range v.Recipients {
-		if d := r.Address.Domain; d != "" && len(seen) < mostSenders && !contains(seen, d) {
+		if d := r.Address.Domain; d != "" && len(seen) < mostSenders && !slices.Contains(seen, d) {
 			seen = append(seen, d)
 			if o, ok := newDomain(d); ok {
 				o.rcpt = true
-				own = append(own[:len(own):len(own)], o)
+				own = append(slices.Clip(own), o)
 			}
 		}
 	}
@@ -136,15 +137,6 @@ func (s *stage) sender(v pipeline.View) (f Sender) {
 	}
 	f.lookalike(own, v.Sender.Domain, "envelope")
 	return f
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // lookalike notes the first protected domain that a domain looks like without being it.
@@ -268,10 +260,9 @@ func addressIn(s string) string {
 			return ""
 		}
 		i += at
-		begin, end := i, i+1
 		part := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-+", r) }
-		begin = len(strings.TrimRightFunc(s[:i], part))
-		end = len(s) - len(strings.TrimLeftFunc(s[i+1:], part))
+		begin := len(strings.TrimRightFunc(s[:i], part))
+		end := len(s) - len(strings.TrimLeftFunc(s[i+1:], part))
 		local, domain := strings.Trim(s[begin:i], "."), strings.Trim(s[i+1:end], ".-")
 		if local != "" && strings.Contains(domain, ".") {
 			return local + "@" + domain

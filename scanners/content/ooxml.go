@@ -79,14 +79,14 @@ func (x *inspector) ooxml(f *finding, b *blob, entries []zipEntry, shift int64) 
 	for _, e := range entries {
 		name := strings.ToLower(strings.ReplaceAll(e.name, `\`, "/"))
 		folder, file := name[:strings.LastIndexByte(name, '/')+1], name[strings.LastIndexByte(name, '/')+1:]
-		switch {
-		case name == "word/document.xml":
+		switch name {
+		case "word/document.xml":
 			f.real = "docx"
-		case name == "xl/workbook.xml":
+		case "xl/workbook.xml":
 			f.real = "xlsx"
-		case name == "xl/workbook.bin":
+		case "xl/workbook.bin":
 			f.real = "xlsb"
-		case name == "ppt/presentation.xml":
+		case "ppt/presentation.xml":
 			f.real = "pptx"
 		}
 		switch {
@@ -177,11 +177,12 @@ func fieldCode(p []byte) bool {
 			break
 		}
 		p = p[i:]
-		begin, end := bytes.IndexByte(p, '>'), 0
+		begin := bytes.IndexByte(p, '>')
 		if begin < 0 {
 			break
 		}
-		if end = bytes.IndexByte(p[begin:], '<'); end < 0 {
+		end := bytes.IndexByte(p[begin:], '<')
+		if end < 0 {
 			break
 		}
 		code.Write(p[begin+1 : begin+end])
@@ -212,7 +213,7 @@ func (x *inspector) openDocument(f *finding, b *blob, entries []zipEntry, shift 
 			}
 		case e.name == "content.xml" && !f.encrypted:
 			p := x.unpack(f, b, e, shift, xmlSize)
-			if i := bytes.Index(p, []byte("script:event-listener")); i >= 0 {
+			if bytes.Contains(p, []byte("script:event-listener")) {
 				f.auto("event-listener")
 			}
 			if bytes.Contains(p, []byte("dde-source")) {

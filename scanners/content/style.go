@@ -29,10 +29,9 @@ type colour struct {
 	known   bool
 }
 
-var (
-	black = colour{known: true}
-	white = colour{255, 255, 255, true}
-)
+func black() colour { return colour{known: true} }
+
+func white() colour { return colour{255, 255, 255, true} }
 
 // like reports whether nobody can tell two colours apart.
 func (c colour) like(d colour) bool {
@@ -196,9 +195,9 @@ func parseColour(s string) (c colour) {
 	}
 	switch s {
 	case "white", "snow", "ghostwhite", "ivory", "floralwhite":
-		return white
+		return white()
 	case "black":
-		return black
+		return black()
 	case "red":
 		return colour{255, 0, 0, true}
 	case "gray", "grey":
@@ -371,11 +370,11 @@ func (s *sheet) rule(selectors, body string) {
 			}
 		}
 		one = strings.TrimSpace(one)
-		if i := strings.IndexAny(one, ".#"); i < 0 || i+1 == len(one) || len(one) > 64 || strings.ContainsAny(one[i+1:], ".# >:+~[*") || strings.ContainsAny(one[:i], " >:+~[") {
+		at := strings.IndexAny(one, ".#")
+		if at < 0 || at+1 == len(one) || len(one) > 64 || strings.ContainsAny(one[at+1:], ".# >:+~[*") || strings.ContainsAny(one[:at], " >:+~[") {
 			continue
-		} else {
-			one = one[i:]
 		}
+		one = one[at:]
 		if s.rules == nil {
 			s.rules = map[string]decl{}
 		}
