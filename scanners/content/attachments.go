@@ -166,10 +166,13 @@ func (x *inspector) file(a mime.Attachment, b *blob) File {
 		f = x.look(b, n.ext, 1)
 	}
 	return File{
-		Name: clip(a.Name, longestName), Extension: n.ext, Type: clip(a.Type, longestName), Real: f.real, Size: int(a.Size), SHA256: a.SHA256,
-		Executable: n.dangerous || f.runs || formats[f.real].runs, DangerousExtension: n.dangerous, DoubleExtension: n.double,
-		TypeMismatch: mismatch(n.ext, a.Type, f), BidiName: n.bidi, Macro: f.macro, AutoExec: f.autoexec, Encrypted: f.encrypted,
-		Features: sorted(f.features), Embedded: f.embedded, Archive: f.archive, Incomplete: f.incomplete, Damaged: f.damaged,
+		Name: clip(a.Name, longestName), Extension: n.ext, Type: clip(a.Type, longestName),
+		Real: f.real, Size: int(a.Size), SHA256: a.SHA256,
+		Executable:         n.dangerous || f.runs || formats[f.real].runs,
+		DangerousExtension: n.dangerous, DoubleExtension: n.double, BidiName: n.bidi,
+		TypeMismatch: mismatch(n.ext, a.Type, f),
+		Macro:        f.macro, AutoExec: f.autoexec, Encrypted: f.encrypted, Features: sorted(f.features), Embedded: f.embedded,
+		Archive: f.archive, Incomplete: f.incomplete, Damaged: f.damaged,
 	}
 }
 
@@ -247,8 +250,8 @@ func (x *inspector) page(f *finding, b *blob) {
 	}
 	h := readHTML(string(src), x.limits.HTML, "", x.reached)
 	for name, is := range map[string]bool{
-		"script": h.Script || h.SVGScript, "event_handler": h.EventHandlers > 0, "form": h.Form, "password": h.Password, "refresh": h.Refresh != "",
-		"link_mismatch": h.LinkMismatch, "data_html": h.DataHTML,
+		"script": h.Script || h.SVGScript, "event_handler": h.EventHandlers > 0, "form": h.Form, "password": h.Password,
+		"refresh": h.Refresh != "", "link_mismatch": h.LinkMismatch, "data_html": h.DataHTML,
 	} {
 		if is {
 			f.feature(name)

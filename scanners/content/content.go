@@ -1,5 +1,5 @@
-// Package content finds out what is in a mail: what its files really are, what its HTML does, who its names pretend to be,
-// which scripts it is written in. It looks nothing up, unpacks nothing beyond its limits, and runs nothing.
+// Package content finds out what is in a mail: what its files really are, what its HTML does, who its names pretend to
+// be, which scripts it is written in. It looks nothing up, unpacks nothing beyond its limits, and runs nothing.
 package content
 
 import (
@@ -10,8 +10,8 @@ import (
 	"sluice/pipeline"
 )
 
-// Kind is the kind of stage the configuration calls content. It only computes, so it fails only where something is wrong
-// with Sluice itself; then rules see that nothing is known, and mail goes on: on_error is skip.
+// Kind is the kind of stage the configuration calls content. It only computes, so it fails only where something is
+// wrong with Sluice itself; then rules see that nothing is known, and mail goes on: on_error is skip.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
 		Name:    "content",

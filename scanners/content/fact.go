@@ -64,8 +64,9 @@ type File struct {
 	AutoExec []string `json:"autoexec" expr:"autoexec"`
 	// Encrypted: it, or a part of it, cannot be read without a password.
 	Encrypted bool `json:"encrypted" expr:"encrypted"`
-	// Features are other things it has: dde, embedded_file, encrypted_names, event_handler, external_template, form,
-	// javascript, launch, ole_object, open_action, remote_object, script, submit_form, xfa, xlm.
+	// Features are other things it has: activex, data_html, dde, embedded_file, encrypted_names, event_handler,
+	// external_template, form, javascript, launch, link_mismatch, ole_object, open_action, password, refresh,
+	// remote_object, rich_media, script, submit_form, xfa, xlm.
 	Features []string `json:"features" expr:"features"`
 	// Embedded are the files inside a document, at most 20.
 	Embedded []string `json:"embedded" expr:"embedded"`

@@ -240,7 +240,7 @@ var comments = map[string]string{
 	"sluice/scanners/content.File.Encrypted":                   "Encrypted: it, or a part of it, cannot be read without a password.",
 	"sluice/scanners/content.File.Executable":                  "Executable: it can be run, by what it is or by a dangerous extension.",
 	"sluice/scanners/content.File.Extension":                   "Extension is what stands behind the last dot of the name, in lower case: exe.",
-	"sluice/scanners/content.File.Features":                    "Features are other things it has: dde, embedded_file, encrypted_names, event_handler, external_template, form, javascript, launch, ole_object, open_action, remote_object, script, submit_form, xfa, xlm.",
+	"sluice/scanners/content.File.Features":                    "Features are other things it has: activex, data_html, dde, embedded_file, encrypted_names, event_handler, external_template, form, javascript, launch, link_mismatch, ole_object, open_action, password, refresh, remote_object, rich_media, script, submit_form, xfa, xlm.",
 	"sluice/scanners/content.File.Incomplete":                  "Incomplete says why not all of it was looked into; \"\" if it was.",
 	"sluice/scanners/content.File.Macro":                       "Macro: it is a document with macros.",
 	"sluice/scanners/content.File.Name":                        "Name is the name it has in the mail, at most 255 characters.",
