@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,15 +48,23 @@ func peer(t *testing.T, c Config, dial func(context.Context) (net.Conn, error)) 
 func TestAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := peer(t, Config{AtOnce: 2}, nil)
-		now, most := 0, 0
+		var (
+			mu        sync.Mutex
+			now, most int
+		)
+		count := func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			now += n
+			most = max(most, now)
+		}
 		done := make(chan error, 10)
 		for range 10 {
 			go func() { // ends with its question
 				done <- p.Ask(t.Context(), func(context.Context) error {
-					now++
-					most = max(most, now)
+					count(1)
 					time.Sleep(time.Second)
-					now--
+					count(-1)
 					return nil
 				})
 			}()
