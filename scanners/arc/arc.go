@@ -17,15 +17,15 @@ func Kind() pipeline.Kind {
 		Name:    "arc",
 		Doc:     "Validates the ARC chain of mail that came through others' hands.",
 		OnError: pipeline.Skip,
-		Config:  func() any { return &Config{Sets: mostSets, Timeout: 10 * time.Second} },
+		Config:  func() any { return &Config{Sets: mostSets, KeyTimeout: 10 * time.Second} },
 		Fact:    func(any) any { return Fact{} },
 		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
 			c := *config.(*Config)
 			if c.Sets < 1 || c.Sets > mostSets {
 				return nil, fmt.Errorf("sets: %d: write a number from 1 to %d", c.Sets, mostSets)
 			}
-			if c.Timeout <= 0 {
-				return nil, fmt.Errorf("timeout: %s is no time to wait", c.Timeout)
+			if c.KeyTimeout <= 0 {
+				return nil, fmt.Errorf("key_timeout: %s is no time to wait", c.KeyTimeout)
 			}
 			return []pipeline.Stage{&stage{config: c, env: env}}, nil
 		},
@@ -38,8 +38,8 @@ const mostSets = 50 // RFC 8617, 4.2.1
 type Config struct {
 	// Sets is how many sets a chain may have; one with more fails. Default and most: 50.
 	Sets int `yaml:"sets"`
-	// Timeout is how long to wait for keys. Default: 10s.
-	Timeout time.Duration `yaml:"timeout"`
+	// KeyTimeout is how long to wait for keys. Default: 10s.
+	KeyTimeout time.Duration `yaml:"key_timeout"`
 }
 
 type stage struct {

@@ -139,11 +139,11 @@ func TestLimit(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Kind().New(&Config{Sets: 50}, pipelinetest.Env(t)); err == nil || err.Error() != "timeout: 0s is no time to wait" {
+	if _, err := Kind().New(&Config{Sets: 50}, pipelinetest.Env(t)); err == nil || err.Error() != "key_timeout: 0s is no time to wait" {
 		t.Error(err)
 	}
 	for _, n := range []int{0, 51} {
-		if _, err := Kind().New(&Config{Sets: n, Timeout: time.Second}, pipelinetest.Env(t)); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("sets: %d: ", n)) {
+		if _, err := Kind().New(&Config{Sets: n, KeyTimeout: time.Second}, pipelinetest.Env(t)); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("sets: %d: ", n)) {
 			t.Error(err)
 		}
 	}

@@ -148,7 +148,7 @@ func newStage(t testing.TB, sets int, fail ...string) pipeline.Stage {
 		r.fail[name] = true
 	}
 	env.Resolver = r
-	s, err := Kind().New(&Config{Sets: sets, Timeout: time.Minute}, env)
+	s, err := Kind().New(&Config{Sets: sets, KeyTimeout: time.Minute}, env)
 	if err != nil {
 		t.Fatal(err)
 	}

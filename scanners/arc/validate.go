@@ -76,7 +76,7 @@ func (s *stage) prove(ctx context.Context, m *mime.Message, sets []set, fact Fac
 			names, parts = append(names, x.ams.KeyName()), append(parts, x.ams.Body)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.config.KeyTimeout)
 	defer cancel()
 	asked := make(chan map[string]signature.Answer, 1)
 	go func() { asked <- signature.Keys(ctx, s.env.Resolver, names) }() // ends with ctx; the body is read meanwhile

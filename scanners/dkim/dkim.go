@@ -18,7 +18,7 @@ func Kind() pipeline.Kind {
 		Doc:     "Verifies the DKIM signatures of the mail.",
 		OnError: pipeline.Skip,
 		Config: func() any {
-			return &Config{Signatures: 8, MinBits: signature.LeastBits, Skew: 5 * time.Minute, Timeout: 10 * time.Second}
+			return &Config{Signatures: 8, MinBits: signature.LeastBits, Skew: 5 * time.Minute, KeyTimeout: 10 * time.Second}
 		},
 		Fact: func(any) any { return Fact{} },
 		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
@@ -30,8 +30,8 @@ func Kind() pipeline.Kind {
 				return nil, fmt.Errorf("min_bits: %d: RFC 8301 lets no key below %d bits count", c.MinBits, signature.LeastBits)
 			case c.Skew < 0:
 				return nil, fmt.Errorf("skew: %s is no time", c.Skew)
-			case c.Timeout <= 0:
-				return nil, fmt.Errorf("timeout: %s is no time to wait", c.Timeout)
+			case c.KeyTimeout <= 0:
+				return nil, fmt.Errorf("key_timeout: %s is no time to wait", c.KeyTimeout)
 			}
 			return []pipeline.Stage{&stage{config: c, resolver: env.Resolver, now: env.Now}}, nil
 		},
@@ -48,8 +48,8 @@ type Config struct {
 	MinBits int `yaml:"min_bits"`
 	// Skew is how far the clock of a signer may be off. Default: 5m.
 	Skew time.Duration `yaml:"skew"`
-	// Timeout is how long to wait for keys; they are asked for at the same time. Default: 10s.
-	Timeout time.Duration `yaml:"timeout"`
+	// KeyTimeout is how long to wait for keys; they are asked for at the same time. Default: 10s.
+	KeyTimeout time.Duration `yaml:"key_timeout"`
 }
 
 type stage struct {

@@ -247,7 +247,7 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.Signatures = 101 }, "signatures: 101: write a number from 1 to 100"},
 		{func(c *Config) { c.MinBits = 512 }, "min_bits: 512: RFC 8301 lets no key below 1024 bits count"},
 		{func(c *Config) { c.Skew = -time.Second }, "skew: -1s is no time"},
-		{func(c *Config) { c.Timeout = 0 }, "timeout: 0s is no time to wait"},
+		{func(c *Config) { c.KeyTimeout = 0 }, "key_timeout: 0s is no time to wait"},
 	} {
 		c := Kind().Config().(*Config)
 		tt.set(c)

@@ -53,7 +53,7 @@ func (s *stage) verify(ctx context.Context, m *mime.Message, now time.Time) (fac
 			keys, parts = append(keys, c.KeyName()), append(parts, c.Body)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.config.KeyTimeout)
 	defer cancel()
 	asked := make(chan map[string]signature.Answer, 1)
 	go func() { asked <- signature.Keys(ctx, s.resolver, keys) }() // ends with ctx; the body is read meanwhile
