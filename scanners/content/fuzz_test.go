@@ -143,6 +143,7 @@ func FuzzPDF(f *testing.F) {
 func FuzzHTML(f *testing.F) {
 	f.Add(`<style>.a{display:none}</style><p class=a>x<a href="https://a.example@b.example">c.com</a><table><tr><td bgcolor=#fff><font color=white>y`)
 	f.Add(`<svg onload=x><script>y</script></svg><img src=//t.example width=1><form action=//e.example><base href=x><meta http-equiv=refresh content="0;url=y">`)
+	f.Add("<A href=http:\xd5>0.BoX")
 	f.Fuzz(func(t *testing.T, s string) {
 		h := readHTML(s, 64<<10, "a.example", reached{})
 		valid(t, h.HiddenSample, h.Base, h.Refresh)

@@ -435,9 +435,12 @@ func (h *htmlReader) mismatch(shown, goes string) {
 	}
 	h.out.LinkMismatch = true
 	if len(h.out.Mismatches) < mostMismatches {
-		h.out.Mismatches = append(h.out.Mismatches, Mismatch{Shown: clip(shown, longestName), Goes: clip(goes, longestName)})
+		h.out.Mismatches = append(h.out.Mismatches, Mismatch{Shown: shownHost(shown), Goes: shownHost(goes)})
 	}
 }
+
+// shownHost makes a host fit for a fact.
+func shownHost(host string) string { return clip(strings.ToValidUTF8(host, "\ufffd"), longestName) }
 
 // isSpaceOrInvisible is what takes no part in a name that is shown.
 func isSpaceOrInvisible(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) }
