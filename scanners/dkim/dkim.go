@@ -63,6 +63,17 @@ func (s *stage) Reads() pipeline.Reads {
 	return pipeline.Reads{Input: pipeline.InputBody, Waits: true}
 }
 
+// undecided is the error of a mail of which no signature is valid so far. What is known of each it tells all the same, for
+// those who ask about one domain: else a signature of a domain that does not answer would hide that another is broken.
+type undecided struct {
+	Fact
+	why string
+}
+
+func (u *undecided) Error() string {
+	return "no signature is valid so far, and one is undecided: " + u.why
+}
+
 // Check verifies the signatures. Where none is valid and one could not be decided, whether the mail is signed is open, and
 // that is an error; beside a valid one it is part of the fact.
 func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
@@ -72,7 +83,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	}
 	fact, open, err := s.verify(ctx, v.Message, now)
 	if err == nil && open != "" && !fact.Pass {
-		err = fmt.Errorf("no signature is valid so far, and one is undecided: %s", open)
+		err = &undecided{fact, open}
 	}
 	if err != nil {
 		return pipeline.Result{}, err

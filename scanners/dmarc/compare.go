@@ -132,6 +132,9 @@ func (l look) all(facts pipeline.Facts, steps []string) (h heard) {
 	for _, step := range steps {
 		x := facts.Of(step)
 		fact, ok := x.Fact.(resulter)
+		if !ok {
+			ok = errors.As(x.Unknown, &fact) // a step that failed may know about some
+		}
 		if why := x.Missing["result"]; !ok || why != nil {
 			h.failed = fmt.Errorf("%s: %w", step, cmp.Or(x.Unknown, why, errNoResults))
 			// A failure to ask about somebody else's domain opens nothing: else forgers would bring one along.

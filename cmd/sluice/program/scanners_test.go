@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -182,6 +183,52 @@ func TestLatency(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A forger cannot keep DMARC from saying "fail" by a broken signature of the domain in From and one of a domain of his own
+// that does not answer: which of them is open is known.
+func TestForgerWithSilentDomain(t *testing.T) {
+	mail, key := signed(t, aMail)
+	n := newNet(t, 0, key, `_dmarc.sender.example. 600 TXT "v=DMARC1; p=reject"`)
+	r, err := resolve.New(resolve.Config{Servers: []string{"192.0.2.53"}, Attempts: 1}, nil, func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := n.dial(ctx, network, address)
+		return &silentAbout{Conn: conn, name: "evil"}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, journal := pipelinetest.Env(t), &pipelinetest.Journal{}
+	env.Journal, env.Resolver = journal, r
+	p := planOf(t, theScanners, env)
+	his := "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=evil.example; s=s; h=From; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+	ran := pipelinetest.Run(t, p, pipeline.SMTP, journal, pipelinetest.Mail{
+		From: "x@evil2.example", Text: his + strings.Replace(mail, "hello", "pay at once", 1),
+	})
+	for _, step := range ran.Record.Steps {
+		switch step.Name {
+		case "dkim":
+			if !strings.Contains(step.Unknown, "undecided: s._domainkey.evil.example") {
+				t.Errorf("dkim: fact %s, unknown %q", step.Fact, step.Unknown)
+			}
+		case "dmarc":
+			if !bytes.Contains(step.Fact, []byte(`"result":"fail"`)) {
+				t.Errorf("dmarc: fact %s, unknown %q", step.Fact, step.Unknown)
+			}
+		}
+	}
+}
+
+// silentAbout fails questions that name something.
+type silentAbout struct {
+	net.Conn
+	name string
+}
+
+func (s *silentAbout) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(s.name)) {
+		return 0, errors.New("nobody there")
+	}
+	return s.Conn.Write(p)
 }
 
 // BenchmarkScanners is what all scanners cost a mail where the answers of the DNS are in memory, beside what a mail costs
