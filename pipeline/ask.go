@@ -67,8 +67,9 @@ type call struct {
 // An errand is a call under way, in a goroutine of its own.
 type errand struct {
 	call
-	cancel    context.CancelCauseFunc
-	abandoned bool // guarded by desk.mu: nobody waits for it any more
+	cancel    context.CancelFunc
+	late      atomic.Bool // the phase that waits for it has come to its end
+	abandoned bool        // guarded by desk.mu: nobody waits for it any more
 }
 
 // A desk is where the answers of errands arrive. Nobody who brings one waits.
@@ -112,7 +113,7 @@ func (s *Session) collect() bool {
 }
 
 func (s *Session) forget(e *errand) {
-	e.cancel(nil)
+	e.cancel()
 	delete(s.running, e.call)
 	if e.rcpt != nil {
 		s.single--
@@ -233,7 +234,8 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 			// Each answers at once that it has come to its end.
 			for _, c := range todo {
 				if e := s.running[c]; e != nil {
-					e.cancel(ctx.Err())
+					e.late.Store(errors.Is(ctx.Err(), context.DeadlineExceeded))
+					e.cancel()
 				}
 			}
 			<-s.desk.wake
@@ -341,9 +343,8 @@ func (s *Session) start(ctx context.Context, c call, now Phase) {
 	v := s.view(c, now)
 	began := time.Now()
 	// It may outlive the phase in which it was started; the session ends it.
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	ctx, stop := context.WithTimeout(ctx, st.timeout)
-	e := &errand{call: c, cancel: func(cause error) { cancel(cause); stop() }}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), st.timeout)
+	e := &errand{call: c, cancel: cancel}
 	if s.running == nil {
 		s.running = map[call]*errand{}
 	}
@@ -361,13 +362,13 @@ func (s *Session) start(ctx context.Context, c call, now Phase) {
 	context.AfterFunc(ctx, func() {
 		if answered.CompareAndSwap(false, true) {
 			st.hanging.Add(1)
-			bring(s.failed(s.deadline(ctx, st), time.Since(began)))
+			bring(s.failed(s.deadline(ctx, st, e), time.Since(began)))
 		}
 	})
 	go func() {
 		result, err := s.check(ctx, st, v)
 		if err != nil && ctx.Err() != nil {
-			err = s.deadline(ctx, st) // a stage that heeds its context says the same as one that does not
+			err = s.deadline(ctx, st, e) // a stage that heeds its context says the same as one that does not
 		}
 		if !answered.CompareAndSwap(false, true) {
 			st.hanging.Add(-1)
@@ -383,8 +384,8 @@ func (s *Session) start(ctx context.Context, c call, now Phase) {
 	}()
 }
 
-func (s *Session) deadline(ctx context.Context, st *planStage) error {
-	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+func (s *Session) deadline(ctx context.Context, st *planStage, e *errand) error {
+	if e.late.Load() || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", st.timeout)
 	}
 	return errors.New("the client went away")
