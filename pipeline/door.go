@@ -25,6 +25,11 @@ const (
 	NotFinished Disposition = ""            // the transaction ended before
 )
 
+// taken reports whether the sender need not keep the mail.
+func (d Disposition) taken() bool {
+	return d == Delivered || d == Dropped || d == Held || d == Repeated
+}
+
 // A Settlement is what a door answers and does, worked out from the decisions about all recipients of a message.
 type Settlement struct {
 	Reply        Reply         // for a door that answers once; Code 250 accepts

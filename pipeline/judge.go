@@ -53,7 +53,7 @@ func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
 		if v.Action == Pass {
 			continue
 		}
-		if exempt != "" && v.Action.Refuses() && !s.content {
+		if v.Action.Refuses() && s.spares(exempt) {
 			j.exempt = exempt
 			continue
 		}
@@ -64,6 +64,11 @@ func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
 	j.certain = p.certain(l, now, exempt, j)
 	j.verdict = j.verdict.withReply()
 	return j
+}
+
+// spares reports whether refusals of s do not count for a recipient who is exempt for that reason.
+func (s *planStage) spares(exempt string) bool {
+	return exempt != "" && !s.content && !(s.logins && exempt == loggedIn)
 }
 
 func (p *Plan) certain(l ledger, now Phase, exempt string, j judgement) bool {
@@ -83,7 +88,7 @@ func (p *Plan) certain(l ledger, now Phase, exempt string, j judgement) bool {
 			continue
 		}
 		for _, f := range s.reads.Can {
-			if exempt != "" && f.Action.Refuses() && !s.content {
+			if f.Action.Refuses() && s.spares(exempt) {
 				continue
 			}
 			if (key{s.step, f.At}).less(j.key) && f.Action != j.verdict.Action {

@@ -122,6 +122,8 @@ type Before struct {
 	// Phase is when the last of its stages is asked, and PerRcpt whether any is asked for each recipient.
 	Phase   Phase
 	PerRcpt bool
+	// Logins is whether any of its stages is about the mail of logins, too (see Reads).
+	Logins bool
 	// Rules names the step's rules, in order, and ShadowRules those of them that are tried only (see Ruler).
 	Rules, ShadowRules []string
 	// Failed: the step could not be made, which has been reported; nothing is known of its rules.

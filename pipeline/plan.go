@@ -74,6 +74,7 @@ type planStage struct {
 	phase   Phase
 	perRcpt bool
 	content bool  // what it says depends on header or body, be it by way of facts
+	logins  bool  // its refusals count for logins, too
 	deps    []int // stages before it whose facts and hits it reads
 	timeout time.Duration
 	hanging *atomic.Int32 // calls that outlived their deadline
@@ -159,6 +160,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		for _, n := range last.stages {
 			self.Phase = max(self.Phase, p.stages[n].phase)
 			self.PerRcpt = self.PerRcpt || p.stages[n].perRcpt
+			self.Logins = self.Logins || p.stages[n].logins
 		}
 		before = append(before, self)
 	}
@@ -182,6 +184,7 @@ func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
 		phase:   r.Input.Phase(),
 		perRcpt: r.Input&InputRecipient != 0,
 		content: r.Input&(InputHeader|InputBody) != 0,
+		logins:  r.Logins,
 		timeout: ps.Timeout,
 		hanging: new(atomic.Int32),
 	}
@@ -200,6 +203,7 @@ func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
 			x.phase = max(x.phase, d.phase)
 			x.perRcpt = x.perRcpt || d.perRcpt
 			x.content = x.content || d.content
+			x.logins = x.logins || d.logins
 		}
 	}
 	if x.perRcpt {

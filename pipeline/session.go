@@ -47,6 +47,7 @@ type transaction struct {
 	live      []*rcpt // those not refused
 	phase     Phase   // how far it came
 	decisions []Decision
+	taken     []bool  // by live recipient, once the door has said what became of the mail
 	base      *Record // a resumed transaction's record
 	once      bool    // recipients cannot be refused one by one
 }
@@ -147,12 +148,15 @@ func (s *Session) decided(now Phase) bool {
 	return false
 }
 
+// loggedIn is why a login is exempt.
+const loggedIn = "logged in"
+
 // exempt returns why refusals that look neither at header nor at body do not count for a recipient (nil: an ordinary
 // one): whoever has trouble with us must reach the postmaster, and our own users are not strangers.
 func (s *Session) exempt(r *rcpt) string {
 	switch {
 	case s.client.Login != "":
-		return "logged in"
+		return loggedIn
 	case r != nil && r.Address.Local == "postmaster":
 		return "postmaster"
 	}
@@ -463,6 +467,9 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 		_ = s.record(ctx, "refused", Reply{451, "4.3.0", ""}, err.Error(), deliveries, false)
 	} else {
 		err = nil
+		for _, d := range deliveries {
+			t.taken = append(t.taken, d.Disposition.taken())
+		}
 	}
 	s.end()
 	return err
@@ -500,7 +507,7 @@ func (s *Session) Forget() {
 func (s *Session) end() {
 	t := s.tx
 	s.abandon(func(c call) bool { return c.rcpt != nil || s.plan.stages[c.stage].phase >= Mail })
-	first := Outcome{Counted: true}
+	first := Outcome{Counted: true, Taken: slices.Contains(t.taken, true)}
 	if len(t.decisions) > 0 {
 		first.Verdict = t.decisions[0].Verdict
 	}
@@ -523,7 +530,7 @@ func (s *Session) end() {
 				o.Verdict = r.early.verdict
 			}
 			if k := indexOf(t.live, t.seen[n]); k >= 0 && k < len(t.decisions) {
-				o.Verdict = t.decisions[k].Verdict
+				o.Verdict, o.Taken = t.decisions[k].Verdict, k < len(t.taken) && t.taken[k]
 			}
 			s.settle(a.result, o)
 		}

@@ -325,6 +325,72 @@ func TestAfter(t *testing.T) {
 	})
 }
 
+// A result hears whether the mail was taken in the end, whatever was decided: not where the client went away, nor where
+// the door postponed it for all or could not keep its word.
+func TestTaken(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		mail pipelinetest.Mail
+		says pipeline.Action // for a@
+		want map[string]bool
+	}{
+		{"taken", pipelinetest.Mail{}, 0, map[string]bool{"a": true, "b": true, "all": true}},
+		{"went away", pipelinetest.Mail{NoContent: true}, 0, map[string]bool{"a": false, "b": false, "all": false}},
+		{"one is refused", pipelinetest.Mail{}, pipeline.Reject, map[string]bool{"a": false, "b": true, "all": true}},
+		{"the disk is full", pipelinetest.Mail{Deliveries: []pipeline.Delivery{{Disposition: pipeline.Postponed}, {Disposition: pipeline.Postponed}}},
+			0, map[string]bool{"a": false, "b": false, "all": false}},
+		{"a mailbox is full", pipelinetest.Mail{Deliveries: []pipeline.Delivery{{Disposition: pipeline.Postponed}, {Disposition: pipeline.Delivered}}},
+			0, map[string]bool{"a": false, "b": true, "all": true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			heard := map[string]bool{}
+			hear := func(name string) func(context.Context, pipeline.Outcome) {
+				return func(_ context.Context, o pipeline.Outcome) { heard[name] = o.Taken }
+			}
+			p, j := plan(t,
+				pipelinetest.Step("all", stage(pipeline.Reads{Input: pipeline.InputSender}, always(R{After: hear("all")}))),
+				pipelinetest.Step("each", stage(pipeline.Reads{Input: pipeline.InputRecipient}, func(_ context.Context, v V) (R, error) {
+					return R{After: hear(v.Rcpt.Address.Local)}, nil
+				})),
+				pipelinetest.Step("no", stage(pipeline.Reads{Input: pipeline.InputRecipient, Can: final(pipeline.Reject)}, func(_ context.Context, v V) (R, error) {
+					if v.Rcpt.Address.Local == "a" {
+						return verdict(tt.says, 0, "no"), nil
+					}
+					return R{}, nil
+				})),
+			)
+			tt.mail.To = []string{"a@example.org", "b@example.org"}
+			run(t, p, j, tt.mail)
+			if !reflect.DeepEqual(heard, tt.want) {
+				t.Errorf("taken %v, want %v", heard, tt.want)
+			}
+		})
+	}
+}
+
+// Refusals that rest on what is about the mail of logins count for them; others that read the envelope only do not.
+func TestRefusalsOfLogins(t *testing.T) {
+	for _, tt := range []struct {
+		logins  bool
+		client  pipeline.Client
+		to      string
+		refused bool
+	}{
+		{true, pipeline.Client{Login: "me"}, "you@example.org", true},
+		{false, pipeline.Client{Login: "me"}, "you@example.org", false},
+		{true, pipeline.Client{}, "you@example.org", true},
+		{true, pipeline.Client{}, "postmaster@example.org", false},
+	} {
+		rate := pipelinetest.Step("rate", stage(pipeline.Reads{Input: pipeline.InputSender, Logins: tt.logins}, always(R{})))
+		p, j := plan(t, rate, pipelinetest.Step("no", stage(
+			pipeline.Reads{Input: pipeline.InputSender, Facts: []string{"rate"}, Can: final(pipeline.TempFail)}, always(verdict(pipeline.TempFail, 0, "no")))))
+		ran := run(t, p, j, pipelinetest.Mail{Client: tt.client, To: []string{tt.to}})
+		if got := ran.Refused[0] != nil; got != tt.refused {
+			t.Errorf("%+v: refused %t", tt, got)
+		}
+	}
+}
+
 // What one recipient's policy says does not touch another's mail.
 func TestRecipientIsTheUnit(t *testing.T) {
 	reads := pipeline.Reads{Input: pipeline.InputRecipient | pipeline.InputHeader, Can: final(pipeline.Reject)}

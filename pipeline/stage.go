@@ -33,6 +33,9 @@ type Reads struct {
 	Waits bool
 	// Strangers: it reads the client, and is only asked about clients who are neither trusted nor logged in.
 	Strangers bool
+	// Logins: what it finds is about the mail of logins, too. Refusals of those who read it count for them, although they
+	// may look neither at header nor at body.
+	Logins bool
 	// AnyClient: it reads the client, and is asked also where the client is unknown; View.Client is zero then.
 	AnyClient bool
 }
@@ -98,6 +101,9 @@ type Result struct {
 
 // An Outcome says what became of a Result.
 type Outcome struct {
-	Counted bool    // it took part in the decision
+	Counted bool // it took part in the decision
+	// Taken: the mail is ours, for the recipient whose result it was, or for anybody. It is not where a recipient was
+	// refused or postponed, where the transaction ended without a message, and where the door could not keep its word.
+	Taken   bool
 	Verdict Verdict // of the transaction: the recipient's whose result it was, or of the first recipient
 }

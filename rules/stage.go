@@ -48,13 +48,15 @@ type Termer interface {
 // not read, and of which refusals count or do not count together.
 //
 // A refusal by a rule that reads neither header nor body does not count for postmaster and for clients that have logged
-// in; other verdicts do. So those are in separate stages, each with a first verdict of its own, and so are rules that
-// wait for different facts of the content phase: such a fact may come from the body.
+// in, unless what it reads is about the mail of logins; other verdicts do. So those are in separate stages, each with a
+// first verdict of its own, and so are rules that wait for different facts of the content phase: such a fact may come
+// from the body.
 type group struct {
 	phase   pipeline.Phase
 	perRcpt bool
 	content bool
 	late    string
+	logins  bool
 	refuses bool
 }
 
@@ -64,6 +66,7 @@ func (s *ruleset) groupOf(x *rule) group {
 		return g
 	}
 	g.refuses = x.final.Refuses() && !x.shadow
+	g.logins = g.refuses && slices.ContainsFunc(x.steps, func(name string) bool { return s.scope.steps[name].Logins })
 	if x.phase == pipeline.Content {
 		var late []string
 		for _, name := range x.steps {
@@ -84,7 +87,8 @@ func compareGroups(a, b group) int {
 		return 0
 	}
 	return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(number(a.perRcpt), number(b.perRcpt)),
-		cmp.Compare(number(a.content), number(b.content)), cmp.Compare(a.late, b.late), cmp.Compare(number(a.refuses), number(b.refuses)))
+		cmp.Compare(number(a.content), number(b.content)), cmp.Compare(a.late, b.late), cmp.Compare(number(a.logins), number(b.logins)),
+		cmp.Compare(number(a.refuses), number(b.refuses)))
 }
 
 // stages makes the stages of the rules. Those that score come first, by phase, so that the thresholds, which stand
