@@ -2,7 +2,6 @@
 package greylist
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,8 +21,9 @@ import (
 // goes on: asking everybody to try again would stop all mail.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "greylist",
-		Doc:     "Knows whether this client has tried before to send from this sender to this recipient. It only reports.",
+		Name: "greylist",
+		Doc: "Knows whether this client has tried before to send from this sender to this recipient. It only reports, and is skipped " +
+			"where what is known cannot be read: asking everybody to try again would stop all mail.",
 		OnError: pipeline.Skip,
 		Unread:  "it only reports: to act on it write a rule, such as `when: greylist.new` with `tempfail: 4.7.1 please try again in a few minutes`",
 		Config: func() any {
@@ -50,7 +50,8 @@ type Config struct {
 	Window time.Duration `yaml:"window"`
 	// Keep is how long one that has passed is known after its last mail.
 	Keep time.Duration `yaml:"keep"`
-	// Allow is after how many senders that passed a client's whole network, or its SPF pool, is known for all others. 0: never.
+	// Allow is after how many different senders that passed a client's whole network, or its SPF pool, is known for all
+	// others. 0: never.
 	Allow int `yaml:"allow"`
 	// IPv4 is how many bits of an IPv4 address make the network that is remembered.
 	IPv4 int `yaml:"ipv4"`
@@ -116,22 +117,27 @@ type try struct {
 // nothing.
 func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
 	f := Fact{Client: s.client(v)}
-	network := s.key("network", f.Client)
-	triplet := s.key("try", f.Client, sender(v.Sender), strings.ToLower(cmp.Or(v.Rcpt.Original.String(), v.Rcpt.Address.String())))
-
+	from := sender(v.Sender)
+	k := keys{
+		// The address that was named, not the one it is said to stand for (ORCPT): strangers say what they like.
+		triplet: s.key("try", f.Client, from, v.Rcpt.Address.String()),
+		sender:  s.key("sender", f.Client, from),
+		passed:  s.key("passed", f.Client),
+		allowed: s.key("allowed", f.Client),
+	}
 	var t try
-	known, err := s.load(ctx, triplet, &t)
+	known, err := s.load(ctx, k.triplet, &t)
 	if err != nil {
 		return pipeline.Result{}, err
 	}
-	var passed int
+	allowed := false
 	if s.Allow > 0 {
-		if _, err := s.load(ctx, network, &passed); err != nil {
-			return pipeline.Result{}, err
+		if _, allowed, err = s.state.Load(ctx, k.allowed); err != nil {
+			return pipeline.Result{}, fmt.Errorf("read what is known of the client: %w", err)
 		}
 	}
 	switch age := v.Received.Sub(t.First); {
-	case s.Allow > 0 && passed >= s.Allow:
+	case allowed:
 		f.State = "allowed"
 	case known && t.Passed:
 		f.State = "known"
@@ -147,36 +153,51 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 		f.Since = seconds(v.Received.Sub(t.First))
 	}
 	return pipeline.Result{Fact: f, After: func(ctx context.Context, o pipeline.Outcome) {
-		if o.Verdict.Action == pipeline.Reject {
-			return
+		if o.Verdict.Action != pipeline.Reject {
+			s.learn(ctx, f, t, k, o.Taken && o.Verdict.Action <= pipeline.Keep)
 		}
-		s.learn(ctx, f, t, triplet, network, o.Verdict.Action == pipeline.TempFail)
 	}}, nil
 }
 
-// learn remembers. What cannot be remembered costs a client another try, so nobody is told.
-func (s *stage) learn(ctx context.Context, f Fact, t try, triplet, network string, postponed bool) {
-	switch f.State {
-	case "first":
+// keys are what the values about one mail for one recipient are kept under.
+type keys struct {
+	triplet string // a try
+	sender  string // a counter: how many triplets of this sender passed
+	passed  string // a counter: how many senders of this client did
+	allowed string // is there where enough of them did
+}
+
+// learn remembers. What cannot be remembered costs a client another try, so nobody is told. taken: the mail is delivered;
+// else it was postponed, by a rule that reads the fact or by something else, or the client went away, which shows nothing
+// but that it was there.
+func (s *stage) learn(ctx context.Context, f Fact, t try, k keys, taken bool) {
+	switch {
+	case f.State == "first":
 		// Without a rule that acts, a mail that has been taken is as good as one that came again.
-		t.Passed = !postponed
-		s.store(ctx, triplet, t, s.keepFor(t))
-	case "passed":
-		if postponed { // by something else
-			return
-		}
+		t.Passed = taken
+		s.store(ctx, k.triplet, t, s.keepFor(t))
+	case !taken: // what is known stays as it is
+	case f.State == "passed":
 		t.Passed = true
-		s.store(ctx, triplet, t, s.Keep)
-		if s.Allow > 0 {
-			var n int
-			if _, err := s.load(ctx, network, &n); err == nil {
-				s.store(ctx, network, n+1, s.Keep)
-			}
-		}
-	case "known":
-		s.store(ctx, triplet, t, s.Keep)
-	case "allowed":
-		s.store(ctx, network, s.Allow, s.Keep)
+		s.store(ctx, k.triplet, t, s.Keep)
+		s.count(ctx, k)
+	case f.State == "known":
+		s.store(ctx, k.triplet, t, s.Keep)
+	case f.State == "allowed":
+		_ = s.state.Store(ctx, k.allowed, []byte{1}, s.Keep)
+	}
+}
+
+// count counts a sender that passed, once, and lets its client's network be known after enough of them.
+func (s *stage) count(ctx context.Context, k keys) {
+	if s.Allow == 0 {
+		return
+	}
+	if n, err := s.state.Add(ctx, k.sender, 1, s.Keep); err != nil || n > 1 {
+		return
+	}
+	if n, err := s.state.Add(ctx, k.passed, 1, s.Keep); err == nil && n >= int64(s.Allow) {
+		_ = s.state.Store(ctx, k.allowed, []byte{1}, s.Keep)
 	}
 }
 

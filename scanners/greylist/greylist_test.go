@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,10 +59,19 @@ func (s *site) try(client, pool, from, to string) string {
 
 func (s *site) verdict(client, pool, from, to string, rule func(Fact) pipeline.Action) string {
 	s.t.Helper()
+	return s.outcome(client, pool, from, to, "", func(f Fact) pipeline.Outcome {
+		action := rule(f)
+		return pipeline.Outcome{Counted: true, Taken: !action.Refuses(), Verdict: pipeline.Verdict{Action: action}}
+	})
+}
+
+// outcome offers a mail for a recipient that is said to stand for original.
+func (s *site) outcome(client, pool, from, to, original string, becomes func(Fact) pipeline.Outcome) string {
+	s.t.Helper()
 	var v pipeline.View
 	v.Client.Addr, v.Received = netip.MustParseAddr(client), s.now
 	v.Sender = pipelinetest.Address(s.t, from)
-	v.Rcpt.Address = pipelinetest.Address(s.t, to)
+	v.Rcpt.Address, v.Rcpt.Original = pipelinetest.Address(s.t, to), pipelinetest.Address(s.t, original)
 	v.Facts = pipeline.Facts{"spf": {Fact: spfFact{pool}}}
 	if pool == "unknown" {
 		v.Facts = pipeline.Facts{"spf": {Unknown: errors.New("timeout")}}
@@ -74,7 +84,7 @@ func (s *site) verdict(client, pool, from, to string, rule func(Fact) pipeline.A
 	if f.New != (f.State == "first" || f.State == "early") || f.New != (f.Wait > 0) {
 		s.t.Errorf("%+v contradicts itself", f)
 	}
-	r.After(context.Background(), pipeline.Outcome{Counted: true, Verdict: pipeline.Verdict{Action: rule(f)}})
+	r.After(context.Background(), becomes(f))
 	return f.State
 }
 
@@ -157,6 +167,115 @@ func TestWithoutARule(t *testing.T) {
 	take := func(Fact) pipeline.Action { return pipeline.Pass }
 	s.is(s.verdict("192.0.2.1", "", "a@x.example", "me@example.org", take), "first")
 	s.is(s.verdict("192.0.2.1", "", "a@x.example", "me@example.org", take), "known")
+}
+
+// A client that goes away after RCPT has shown nothing: it neither passes nor becomes known, but it was there.
+func TestWentAway(t *testing.T) {
+	s := open(t, nil)
+	const me, a = "me@example.org", "a@x.example"
+	away := func() string {
+		return s.outcome("192.0.2.1", "", a, me, "", func(Fact) pipeline.Outcome { return pipeline.Outcome{Counted: true} })
+	}
+	s.is(away(), "first")
+	s.is(away(), "early")
+	s.now = s.now.Add(6 * time.Minute)
+	s.is(away(), "passed")
+	s.is(away(), "passed")
+	s.is(s.try("192.0.2.1", "", a, me), "passed")
+	s.is(away(), "known")
+}
+
+// What was held or thrown away makes nobody known.
+func TestHeldTeachesNothing(t *testing.T) {
+	s := open(t, nil)
+	for _, action := range []pipeline.Action{pipeline.Quarantine, pipeline.Discard} {
+		from := action.String() + "@x.example"
+		s.is(s.verdict("192.0.2.1", "", from, "me@example.org", func(Fact) pipeline.Action { return action }), "first")
+		s.is(s.try("192.0.2.1", "", from, "me@example.org"), "early")
+	}
+}
+
+// A stranger says himself for whom a recipient stands (ORCPT): that makes not two recipients one.
+func TestOriginalRecipient(t *testing.T) {
+	s := open(t, nil)
+	postpone := func(f Fact) pipeline.Outcome {
+		return pipeline.Outcome{Counted: true, Taken: !f.New}
+	}
+	s.is(s.outcome("192.0.2.1", "", "a@x.example", "me@example.org", "same@x.example", postpone), "first")
+	s.now = s.now.Add(6 * time.Minute)
+	s.is(s.outcome("192.0.2.1", "", "a@x.example", "you@example.org", "same@x.example", postpone), "first")
+	s.is(s.outcome("192.0.2.1", "", "a@x.example", "me@example.org", "other@x.example", postpone), "passed")
+}
+
+// One sender that writes to many is one sender, and bounces are.
+func TestAutoAllowCountsSenders(t *testing.T) {
+	s := open(t, func(c *Config) { c.Allow = 3 })
+	for range 2 {
+		for _, to := range []string{"a@example.org", "b@example.org", "c@example.org", "d@example.org"} {
+			s.try("192.0.2.1", "", "one@x.example", to)
+			s.try("192.0.2.1", "", "", to)
+		}
+		s.now = s.now.Add(6 * time.Minute)
+	}
+	s.is(s.try("192.0.2.1", "", "two@x.example", "a@example.org"), "first")
+	s.now = s.now.Add(6 * time.Minute)
+	s.is(s.try("192.0.2.1", "", "two@x.example", "a@example.org"), "passed")
+	s.is(s.try("192.0.2.1", "", "three@x.example", "a@example.org"), "allowed")
+}
+
+// Two attempts at once are one, and each is told the same.
+func TestAtOnce(t *testing.T) {
+	s := open(t, func(c *Config) { c.Allow = 2 })
+	at := s.now
+	for _, want := range []string{"first", "passed"} {
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if got := s.try("192.0.2.1", "", "a@x.example", "me@example.org"); got != want && !(want == "first" && got == "early" || want == "passed" && got == "known") {
+					t.Errorf("%s, want %s", got, want)
+				}
+			})
+		}
+		wg.Wait()
+		at = at.Add(6 * time.Minute)
+		s.now = at
+	}
+	s.is(s.try("192.0.2.1", "", "b@x.example", "me@example.org"), "first") // 20 times one sender
+}
+
+// A clock that goes back makes a first try of one that lies ahead, and nobody unknown.
+func TestClockGoesBack(t *testing.T) {
+	s := open(t, nil)
+	s.is(s.try("192.0.2.1", "", "a@x.example", "me@example.org"), "first")
+	s.now = s.now.Add(-time.Hour)
+	s.is(s.try("192.0.2.1", "", "a@x.example", "me@example.org"), "first")
+	s.now = s.now.Add(5 * time.Minute)
+	s.is(s.try("192.0.2.1", "", "a@x.example", "me@example.org"), "passed")
+	s.now = s.now.Add(-24 * time.Hour)
+	s.is(s.try("192.0.2.1", "", "a@x.example", "me@example.org"), "known")
+}
+
+// The pool is known under whatever name its step has, of the last one, and where its step comes later there is none.
+func TestWhichPool(t *testing.T) {
+	self := pipeline.Before{Name: "greylist", Fact: Fact{}}
+	for _, tt := range []struct {
+		before []pipeline.Before
+		want   string
+	}{
+		{[]pipeline.Before{self}, ""},
+		{[]pipeline.Before{{Name: "policy", Kind: "spf", Fact: spfFact{}}, {Name: "rdns", Fact: struct{}{}}, {Name: "rules"}, self}, "policy"},
+		{[]pipeline.Before{{Name: "spf", Fact: spfFact{}}, {Name: "other", Fact: spfFact{}}, self}, "other"},
+	} {
+		env := pipelinetest.Env(t)
+		env.Before = tt.before
+		stages, err := Kind().New(Kind().Config(), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(stages[0].Reads().Facts, " "); got != tt.want {
+			t.Errorf("reads %q, want %q", got, tt.want)
+		}
+	}
 }
 
 // Senders that differ for each mail are the same one.
