@@ -21,8 +21,9 @@ import (
 // goes on: a limit guards against floods, and must not be one's own outage.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "ratelimit",
-		Doc:     "Counts messages, recipients or octets by client, login, sender or recipient. It only reports.",
+		Name: "ratelimit",
+		Doc: "Counts messages, recipients or octets by client, login, sender or recipient. It only reports, and is skipped where the " +
+			"counters cannot be read: a limit guards against floods, and must not be one's own outage.",
 		OnError: pipeline.Skip,
 		Unread:  "it only reports: to act on it write a rule, such as `when: ratelimit.exceeded` with `tempfail: 4.7.1 too much at once`",
 		Config: func() any {
@@ -49,7 +50,7 @@ type Config struct {
 	Limit int64 `yaml:"limit" example:"100"`
 	// Per is the time in which they are counted. It slides: what was the time before weighs less and less.
 	Per time.Duration `yaml:"per"`
-	// Refused counts also what is refused or postponed. Else only what is taken.
+	// Refused counts also what is refused or postponed, and transactions that end without a message. Else only what is taken.
 	Refused bool `yaml:"refused"`
 	// IPv4 is how many bits of an IPv4 address make a network.
 	IPv4 int `yaml:"ipv4"`
@@ -114,7 +115,7 @@ func (s *stage) check() error {
 
 // Reads implements pipeline.Stage.
 func (s *stage) Reads() pipeline.Reads {
-	r := pipeline.Reads{Waits: true, Strangers: s.Of == "in"}
+	r := pipeline.Reads{Waits: true, Strangers: s.Of == "in", Logins: s.Of != "in"}
 	for _, by := range s.By {
 		r.Input |= inputs()[by]
 	}
@@ -147,7 +148,8 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	sum := sha256.Sum256([]byte(key))
 	counter := "ratelimit/" + s.step + "/" + hex.EncodeToString(sum[:16]) + "/"
 	keep := 2*s.Per + time.Minute
-	before, err := s.state.Add(ctx, counter+strconv.FormatInt(window-1, 10), 0, keep)
+	// To add nothing is to read; where there is no counter, the one that this makes need not stay.
+	before, err := s.state.Add(ctx, counter+strconv.FormatInt(window-1, 10), 0, time.Second)
 	if err != nil {
 		return pipeline.Result{}, fmt.Errorf("count %s: %w", key, err)
 	}
@@ -159,7 +161,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	return pipeline.Result{
 		Fact: Fact{Exceeded: count > s.Limit, Count: small(count), Limit: small(s.Limit), Key: key},
 		After: func(ctx context.Context, o pipeline.Outcome) {
-			if taken := o.Verdict.Action != pipeline.Reject && o.Verdict.Action != pipeline.TempFail; !taken && !s.Refused {
+			if !o.Taken && !s.Refused {
 				// What cannot be taken back makes the limit a little tighter until the time is over.
 				_, _ = s.state.Add(ctx, counter+strconv.FormatInt(window, 10), -n, keep)
 			}
@@ -200,7 +202,7 @@ func (s *stage) value(by string, v pipeline.View) string {
 		}
 		return netip.PrefixFrom(a, bits).Masked().String()
 	case "login":
-		return v.Client.Login
+		return strings.ToLower(v.Client.Login) // an MTA may tell it as it was typed
 	case "sender":
 		if v.Sender.IsZero() {
 			return "<>"

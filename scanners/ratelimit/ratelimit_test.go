@@ -51,6 +51,7 @@ type mail struct {
 	client, login, from, to string
 	size                    int
 	verdict                 pipeline.Action
+	away                    bool // the client goes away after it was asked for
 }
 
 func (s *site) send(m mail) Fact {
@@ -68,7 +69,9 @@ func (s *site) send(m mail) Fact {
 		s.t.Fatal(err)
 	}
 	if r.After != nil {
-		r.After(context.Background(), pipeline.Outcome{Counted: true, Verdict: pipeline.Verdict{Action: m.verdict}})
+		r.After(context.Background(), pipeline.Outcome{
+			Counted: true, Taken: !m.away && !m.verdict.Refuses(), Verdict: pipeline.Verdict{Action: m.verdict},
+		})
 	}
 	return r.Fact.(Fact)
 }
@@ -102,6 +105,7 @@ func TestRefused(t *testing.T) {
 		s := open(t, func(c *Config) { c.Refused = refused })
 		s.counts(mail{client: "192.0.2.1", from: "a@x.example", to: "me@example.org", verdict: pipeline.Reject}, want...)
 		s.counts(mail{client: "192.0.2.3", from: "a@x.example", to: "me@example.org", verdict: pipeline.TempFail}, want...)
+		s.counts(mail{client: "192.0.2.4", from: "a@x.example", to: "me@example.org", away: true}, want...)
 	}
 }
 
@@ -113,15 +117,15 @@ func TestBy(t *testing.T) {
 		same bool
 		key  string
 	}{
-		{[]string{"network"}, mail{"192.0.2.9", "", "b@y.example", "v@example.org", 0, 0}, true, "network 192.0.2.0/24"},
-		{[]string{"client"}, mail{"192.0.2.9", "me@example.org", "a@x.example", "u@example.org", 0, 0}, false, "client 192.0.2.1"},
-		{[]string{"login"}, mail{"198.51.100.1", "me@example.org", "b@y.example", "v@example.org", 0, 0}, true, "login me@example.org"},
-		{[]string{"login"}, mail{"192.0.2.1", "you@example.org", "a@x.example", "u@example.org", 0, 0}, false, "login me@example.org"},
-		{[]string{"sender"}, mail{"198.51.100.1", "", "A+2@X.example", "v@example.org", 0, 0}, true, "sender a@x.example"},
-		{[]string{"sender_domain"}, mail{"198.51.100.1", "", "b@x.example", "v@example.org", 0, 0}, true, "sender_domain x.example"},
-		{[]string{"recipient"}, mail{"198.51.100.1", "", "b@y.example", "u@example.org", 0, 0}, true, "recipient u@example.org"},
-		{[]string{"recipient_domain"}, mail{"198.51.100.1", "", "b@y.example", "v@example.org", 0, 0}, true, "recipient_domain example.org"},
-		{[]string{"sender", "recipient"}, mail{"198.51.100.1", "", "a@x.example", "v@example.org", 0, 0}, false, "sender a@x.example, recipient u@example.org"},
+		{[]string{"network"}, mail{"192.0.2.9", "", "b@y.example", "v@example.org", 0, 0, false}, true, "network 192.0.2.0/24"},
+		{[]string{"client"}, mail{"192.0.2.9", "me@example.org", "a@x.example", "u@example.org", 0, 0, false}, false, "client 192.0.2.1"},
+		{[]string{"login"}, mail{"198.51.100.1", "Me@Example.org", "b@y.example", "v@example.org", 0, 0, false}, true, "login me@example.org"},
+		{[]string{"login"}, mail{"192.0.2.1", "you@example.org", "a@x.example", "u@example.org", 0, 0, false}, false, "login me@example.org"},
+		{[]string{"sender"}, mail{"198.51.100.1", "", "A+2@X.example", "v@example.org", 0, 0, false}, true, "sender a@x.example"},
+		{[]string{"sender_domain"}, mail{"198.51.100.1", "", "b@x.example", "v@example.org", 0, 0, false}, true, "sender_domain x.example"},
+		{[]string{"recipient"}, mail{"198.51.100.1", "", "b@y.example", "u@example.org", 0, 0, false}, true, "recipient u@example.org"},
+		{[]string{"recipient_domain"}, mail{"198.51.100.1", "", "b@y.example", "v@example.org", 0, 0, false}, true, "recipient_domain example.org"},
+		{[]string{"sender", "recipient"}, mail{"198.51.100.1", "", "a@x.example", "v@example.org", 0, 0, false}, false, "sender a@x.example, recipient u@example.org"},
 	} {
 		s := open(t, func(c *Config) { c.By, c.Of = tt.by, "all" })
 		if f := s.send(a); f.Key != tt.key {
@@ -159,6 +163,31 @@ func TestBytes(t *testing.T) {
 	s := open(t, func(c *Config) { c.Count, c.Limit = "bytes", 1000 })
 	m := mail{client: "192.0.2.1", from: "a@x.example", to: "u@example.org", size: 400}
 	s.counts(m, 400, 800, 1200)
+}
+
+// The counters outlive a restart, and a clock that goes back finds those of its time.
+func TestRestartAndClock(t *testing.T) {
+	s := open(t, nil)
+	m := mail{client: "192.0.2.1", from: "a@x.example", to: "me@example.org"}
+	s.counts(m, 1, 2)
+	again := open(t, nil)
+	again.state = s.state
+	again.stage.(*stage).state = s.state
+	again.counts(m, 3, 4)
+	s.now = s.now.Add(-10 * time.Minute) // the hour before
+	s.counts(m, 1)
+	s.now = s.now.Add(20 * time.Minute)
+	s.counts(m, 5+0) // 10 minutes into the hour: 5/6 of that one
+	s.counts(m, 6+0)
+}
+
+// Whose limits count for logins.
+func TestLogins(t *testing.T) {
+	for of, want := range map[string]bool{"in": false, "out": true, "all": true} {
+		if got := open(t, func(c *Config) { c.Of = of }).stage.Reads().Logins; got != want {
+			t.Errorf("of %s: %t", of, got)
+		}
+	}
 }
 
 // Many at once are all counted.

@@ -19,8 +19,9 @@ import (
 // that is not recognised is mail like any other.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "replies",
-		Doc:     "Knows which mail answers what our users have sent, and who has been written to.",
+		Name: "replies",
+		Doc: "Knows which mail answers what our users have sent, and who has been written to. It is skipped where what is known " +
+			"cannot be read: an answer that is not recognised is mail like any other.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Keep: 60 * 24 * time.Hour, References: 20} },
 		Fact:    func(any) any { return Fact{} },
@@ -115,7 +116,7 @@ func (s *stage) sent(v pipeline.View) pipeline.Result {
 		author = from[0]
 	}
 	return pipeline.Result{Fact: Fact{Sent: true}, After: func(ctx context.Context, o pipeline.Outcome) {
-		if !o.Counted || o.Verdict.Action == pipeline.Reject || o.Verdict.Action == pipeline.TempFail {
+		if !o.Taken || o.Verdict.Action > pipeline.Keep {
 			return
 		}
 		// What cannot be remembered makes an answer to it mail like any other.

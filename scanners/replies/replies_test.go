@@ -51,7 +51,7 @@ func (s *site) mail(client pipeline.Client, to, header string, action pipeline.A
 		s.t.Fatal(err)
 	}
 	if r.After != nil {
-		r.After(context.Background(), pipeline.Outcome{Counted: true, Verdict: pipeline.Verdict{Action: action}})
+		r.After(context.Background(), pipeline.Outcome{Counted: true, Taken: !action.Refuses(), Verdict: pipeline.Verdict{Action: action}})
 	}
 	return r.Fact.(Fact)
 }
@@ -71,12 +71,16 @@ func TestReplies(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	s.mail(login, "friend@example.com", "From: me@example.org\nMessage-ID: <refused@example.org>", pipeline.Reject)
+	s.mail(login, "friend@example.com", "From: me@example.org\nMessage-ID: <held@example.org>", pipeline.Quarantine)
+	s.mail(login, "friend@example.com", "From: me@example.org", pipeline.Pass)
 	s.gets("me@example.org", "From: friend@example.com\nIn-Reply-To: <1@example.org>", Fact{Reply: true, Own: true, To: "1@example.org", Written: true})
 	s.gets("me+lists@example.org", "From: Friend+y@Example.com\nReferences: <0@x> <1@example.org>\n <9@x>", Fact{Reply: true, Own: true, To: "1@example.org", Written: true})
 	s.gets("you@example.org", "From: friend@example.com\nIn-Reply-To: <1@example.org>", Fact{Reply: true, To: "1@example.org"})
 	s.gets("me@example.org", "From: other@example.com\nIn-Reply-To: <1@example.org>", Fact{Reply: true, Own: true, To: "1@example.org"})
 	s.gets("me@example.org", "From: friend@example.com\nIn-Reply-To: <2@example.org>", Fact{Written: true})
 	s.gets("me@example.org", "From: x@example.com\nIn-Reply-To: <refused@example.org>", Fact{})
+	s.gets("me@example.org", "From: x@example.com\nIn-Reply-To: <held@example.org>", Fact{})
+	s.gets("me@example.org", "From: x@example.com\nIn-Reply-To: <>\nReferences: <> @", Fact{}) // a mail without an id is answered by nothing
 	s.gets("me@example.org", "From: x@example.com", Fact{})
 	s.now = s.now.Add(60 * 24 * time.Hour)
 	s.gets("me@example.org", "From: friend@example.com\nIn-Reply-To: <1@example.org>", Fact{})
