@@ -19,8 +19,9 @@ import (
 // for somebody else's service, and rules see that its answer is unknown.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "dnsbl",
-		Doc:     "Looks the client's address up in DNS lists.",
+		Name: "dnsbl",
+		Doc: "Looks the client's address up in DNS lists. It is skipped where none answers: mail must not wait for somebody else's " +
+			"service.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{} },
 		Fact: func(config any) any {

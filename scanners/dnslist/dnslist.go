@@ -25,14 +25,19 @@ type Config struct {
 	// Zone is the zone of the list: zen.spamhaus.org.
 	Zone string `yaml:"zone"`
 	// Codes are the answers that count as a listing: addresses, networks, or & and bits of the last octet (&8). Without them
-	// all of 127.0.0.0/8 does, but for 127.255.255.0/24, which lists answer to say that they refuse to.
+	// all of 127.0.0.0/8 does, but for 127.255.255.0/24 and 127.0.0.1, which lists answer to say that they refuse to. To have
+	// these count as a listing, write them themselves.
 	Codes []string `yaml:"codes" example:"[127.0.0.2, 127.0.0.10/31]"`
 	// Answers gives answers names that rules can ask for ("pbl" in dnsbl.zen.names), written as in codes.
 	Answers map[string][]string `yaml:"answers" example:"{pbl: [127.0.0.10/31], sbl: [127.0.0.2]}"`
-	// Refused are answers by which the list says that it does not serve us, besides 127.255.255.0/24; written as in codes.
-	Refused []string `yaml:"refused" example:"[127.0.0.1]"`
+	// Refused are answers by which the list says that it does not serve us, besides 127.255.255.0/24 and 127.0.0.1; written as
+	// in codes.
+	Refused []string `yaml:"refused" example:"[127.0.0.255]"`
 	// Timeout is how long to wait for this list. Default: 5s.
 	Timeout time.Duration `yaml:"timeout"`
+	// TestPoint is the name that this list always has, where that is not 2.0.0.127 (a list of addresses) or test (a list of
+	// domains).
+	TestPoint string `yaml:"test_point" example:"test.surbl.org"`
 	// NoTestPoints says that the list lacks the entries by which it can be seen to work (RFC 5782, 5): 127.0.0.2 listed and
 	// 127.0.0.1 not, TEST listed and INVALID not. A list that has not got them right is switched off, unless this is set.
 	NoTestPoints bool `yaml:"no_test_points"`
@@ -47,16 +52,24 @@ type Listed struct {
 	Names  []string `json:"names" expr:"names"`   // what the configuration calls these answers
 }
 
-// A Probe says by which names a list can be tested.
-type Probe struct{ Listed, Unlisted string }
+// A Probe says by which names a list can be tested: the first point that the list has.
+type Probe []Point
 
-// Addresses and Names are the test points of lists of addresses and of lists of names (RFC 5782, 5).
-func Addresses() Probe { return Probe{"2.0.0.127", "1.0.0.127"} }
+// A Point is a name that a list has, and one that it has not.
+type Point struct{ Listed, Unlisted string }
 
-// Names are the test points of lists of domains.
-func Names() Probe { return Probe{"test", "invalid"} }
+// Addresses are the test points of lists of addresses: 127.0.0.2 and 127.0.0.1, and where there are only IPv6 addresses
+// ::FFFF:7F00:2 and ::FFFF:7F00:1 (RFC 5782, 5).
+func Addresses() Probe {
+	six := ".0.0.0.0.0.f.7.f.f.f.f" + strings.Repeat(".0", 20)
+	return Probe{{"2.0.0.127", "1.0.0.127"}, {"2" + six, "1" + six}}
+}
 
-// A List is one DNS list. It is safe for concurrent use.
+// Names are the test points of lists of domains (RFC 5782, 5).
+func Names() Probe { return Probe{{"test", "invalid"}} }
+
+// A List is one DNS list. It is safe for concurrent use. What it knows of the list's health is its own: a reload of the
+// configuration, which makes another, tests anew, and sounds the alarm anew.
 type List struct {
 	zone    string
 	codes   []code
@@ -83,8 +96,10 @@ var (
 	Name = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
 	answers = netip.MustParsePrefix("127.0.0.0/8")
-	// refusals are what lists answer to resolvers they do not serve, and to queries they do not understand.
+	// What lists answer to resolvers they do not serve, and to queries they do not understand. The second is of old; no
+	// list should use it (RFC 5782, 2.1) for anything else.
 	refusals = netip.MustParsePrefix("127.255.255.0/24")
+	blocked  = netip.MustParseAddr("127.0.0.1")
 )
 
 const (
@@ -113,6 +128,12 @@ func New(c Config, p Probe, env pipeline.Env) (*List, error) {
 	}
 	if c.NoTestPoints {
 		l.every = 0
+	}
+	if c.TestPoint != "" {
+		if err := zoneError(c.TestPoint); err != nil || c.NoTestPoints {
+			wrong = append(wrong, fmt.Errorf("test_point: %q is no name before the zone, or there is also no_test_points", c.TestPoint))
+		}
+		l.probe = Probe{{c.TestPoint, p[0].Unlisted}}
 	}
 	var err error
 	l.codes, err = parseCodes(c.Codes)
@@ -150,9 +171,15 @@ type code struct {
 	bits    byte
 }
 
+// matches reports whether a is among c. Refusals are only where c is about nothing else.
 func (c code) matches(a netip.Addr) bool {
-	if c.bits != 0 {
-		return a.As4()[3]&c.bits != 0 && !refusals.Contains(a)
+	switch {
+	case a == blocked:
+		return c.network.IsSingleIP() && c.network.Addr() == a
+	case refusals.Contains(a) && (c.bits != 0 || !refusals.Overlaps(c.network) || c.network.Bits() < refusals.Bits()):
+		return false
+	case c.bits != 0:
+		return a.As4()[3]&c.bits != 0
 	}
 	return c.network.Contains(a)
 }
@@ -196,7 +223,7 @@ func (l *List) Ask(ctx context.Context, name string) (Listed, error) {
 	got, err := l.ask(own, name)
 	wg.Wait()
 	switch temporary := (*net.DNSError)(nil); {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled): // and not that his time is up: that is the list's doing
 		l.breaker.Cancelled()
 	case errors.As(err, &temporary):
 		l.breaker.Done(err)
@@ -221,11 +248,11 @@ func (l *List) ask(ctx context.Context, name string) (Listed, error) {
 		return Listed{}, err
 	}
 	for _, a := range got {
-		hit := len(l.codes) == 0 || slices.ContainsFunc(l.codes, func(c code) bool { return c.matches(a) })
-		if l.refuses(a) && (len(l.codes) == 0 || !hit) {
+		hit := slices.ContainsFunc(l.codes, func(c code) bool { return c.matches(a) })
+		if !hit && l.refuses(a) {
 			return Listed{}, fmt.Errorf("look up in %s: the list refuses to answer us (%s)", l.zone, a)
 		}
-		out.Listed = out.Listed || hit
+		out.Listed = out.Listed || hit || len(l.codes) == 0
 		if len(out.Codes) < maxCodes {
 			out.Codes = append(out.Codes, a.String())
 		}
@@ -265,25 +292,12 @@ func (l *List) isDue() bool {
 	return l.every > 0 && !l.now().Before(l.due)
 }
 
-// test looks at both test points. While it cannot, what it found last time holds, or that nothing is known of the list.
+// test looks at the test points. While it cannot, what it found last time holds, or that nothing is known of the list.
 func (l *List) test(ctx context.Context) {
-	var listed, unlisted []netip.Addr
-	var errListed, errUnlisted error
-	var wg sync.WaitGroup // both have ended when test returns
-	wg.Go(func() { listed, errListed = l.look(ctx, l.probe.Listed) })
-	wg.Go(func() { unlisted, errUnlisted = l.look(ctx, l.probe.Unlisted) })
-	wg.Wait()
-	var off error
-	switch err := errors.Join(errListed, errUnlisted); {
-	case len(unlisted) > 0 && !slices.ContainsFunc(unlisted, l.refuses):
-		off = fmt.Errorf("switched off: it lists everybody, its test point %s too", l.probe.Unlisted)
-	case err != nil:
+	off, err := l.points(ctx)
+	if err != nil {
 		l.untested(err)
 		return
-	case slices.ContainsFunc(listed, l.refuses) || slices.ContainsFunc(unlisted, l.refuses):
-		off = fmt.Errorf("switched off: the list refuses to answer us (%s)", append(listed, unlisted...)[0])
-	case len(listed) == 0:
-		off = fmt.Errorf("switched off: its test point %s is not listed, so it is dead, or has none: then set no_test_points", l.probe.Listed)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -300,6 +314,31 @@ func (l *List) test(ctx context.Context) {
 	}
 }
 
+// points returns why the list is of no use, by its test points; err is why they cannot be looked at.
+func (l *List) points(ctx context.Context) (off, err error) {
+	for _, p := range l.probe {
+		var listed, unlisted []netip.Addr
+		var errListed, errUnlisted error
+		var wg sync.WaitGroup // both have ended when it is waited for
+		wg.Go(func() { listed, errListed = l.look(ctx, p.Listed) })
+		wg.Go(func() { unlisted, errUnlisted = l.look(ctx, p.Unlisted) })
+		wg.Wait()
+		refused := slices.IndexFunc(append(listed, unlisted...), l.refuses)
+		switch err := errors.Join(errListed, errUnlisted); {
+		case len(unlisted) > 0 && !slices.ContainsFunc(unlisted, l.refuses):
+			return fmt.Errorf("switched off: it lists everybody, its test point %s too", p.Unlisted), nil
+		case err != nil:
+			return nil, err
+		case refused >= 0:
+			return fmt.Errorf("switched off: the list refuses to answer us (%s)", append(listed, unlisted...)[refused]), nil
+		case len(listed) > 0:
+			return nil, nil
+		}
+	}
+	return fmt.Errorf("switched off: its test point %s is not listed, so it is dead, or has none: then set test_point or no_test_points",
+		l.probe[0].Listed), nil
+}
+
 func (l *List) untested(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -311,5 +350,5 @@ func (l *List) untested(err error) {
 }
 
 func (l *List) refuses(a netip.Addr) bool {
-	return refusals.Contains(a) || slices.ContainsFunc(l.refused, func(c code) bool { return c.matches(a) })
+	return a == blocked || refusals.Contains(a) || slices.ContainsFunc(l.refused, func(c code) bool { return c.matches(a) })
 }

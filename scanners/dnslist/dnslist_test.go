@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
 	"sluice/scanners/breaker"
 )
@@ -44,6 +46,12 @@ func TestAsk(t *testing.T) {
 		{"nor by its bits", Config{Codes: []string{"&8"}}, addrs("127.255.255.254"), "", Listed{}, "look up in zen.example: the list refuses to answer us (127.255.255.254)"},
 		{"refused in another way", Config{Codes: []string{"&14"}, Refused: []string{"127.0.0.1"}}, addrs("127.0.0.1"), "", Listed{}, "look up in zen.example: the list refuses to answer us (127.0.0.1)"},
 		{"a code that looks like a refusal", Config{Codes: []string{"127.255.255.254"}}, addrs("127.255.255.254"), "", Listed{true, []string{"127.255.255.254"}, none}, ""},
+		{"nor by a network around it", Config{Codes: []string{"127.0.0.0/8"}}, addrs("127.255.255.254"), "", Listed{}, "look up in zen.example: the list refuses to answer us (127.255.255.254)"},
+		{"nor beside a listing", Config{}, addrs("127.0.0.2", "127.255.255.254"), "", Listed{}, "look up in zen.example: the list refuses to answer us (127.255.255.254)"},
+		{"127.0.0.1 is a refusal of old", Config{}, addrs("127.0.0.1"), "", Listed{}, "look up in zen.example: the list refuses to answer us (127.0.0.1)"},
+		{"with bits too", Config{Codes: []string{"&1"}}, addrs("127.0.0.1"), "", Listed{}, "look up in zen.example: the list refuses to answer us (127.0.0.1)"},
+		{"unless it is named", Config{Codes: []string{"127.0.0.1"}}, addrs("127.0.0.1"), "", Listed{true, []string{"127.0.0.1"}, none}, ""},
+		{"a name is no listing", Config{Codes: []string{"127.0.0.9"}, Answers: map[string][]string{"x": {"127.0.0.2"}}}, addrs("127.0.0.2"), "", Listed{false, []string{"127.0.0.2"}, []string{"x"}}, ""},
 		{"a parked domain lists nobody", Config{}, addrs("198.51.100.7"), "", Listed{}, "look up in zen.example: the answer 198.51.100.7 is outside 127.0.0.0/8: this is no list, or not any more"},
 		{"no answer", Config{}, nil, "timeout", Listed{}, "look up in zen.example: lookup 1.2.0.192.zen.example: timeout"},
 	} {
@@ -145,6 +153,74 @@ func TestTestPoints(t *testing.T) {
 	alarms(3)
 }
 
+// A list of IPv6 addresses alone has other test points, and some lists have their own.
+func TestOtherTestPoints(t *testing.T) {
+	const six = "0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0"
+	two := addrs("127.0.0.2")
+	for _, tt := range []struct {
+		name   string
+		probe  Probe
+		config Config
+		has    map[string][]netip.Addr
+		want   string
+	}{
+		{"IPv6 only", Addresses(), Config{}, map[string][]netip.Addr{"2." + six: two}, ""},
+		{"both", Addresses(), Config{}, map[string][]netip.Addr{"2." + six: two, "2.0.0.127": two}, ""},
+		{"neither", Addresses(), Config{}, nil, "is not listed, so it is dead"},
+		{"every IPv6 address", Addresses(), Config{}, map[string][]netip.Addr{"2." + six: two, "1." + six: two}, "it lists everybody"},
+		{"names", Names(), Config{}, map[string][]netip.Addr{"test": two}, ""},
+		{"all names", Names(), Config{}, map[string][]netip.Addr{"test": two, "invalid": two}, "it lists everybody"},
+		{"its own", Names(), Config{TestPoint: "test.surbl.org"}, map[string][]netip.Addr{"test.surbl.org": two}, ""},
+		{"its own, gone", Names(), Config{TestPoint: "test.surbl.org"}, map[string][]netip.Addr{"test": two}, "test point test.surbl.org is not listed"},
+		{"an IPv6 address is no answer", Addresses(), Config{}, map[string][]netip.Addr{"2.0.0.127": addrs("2001:db8::1")}, "is not listed, so it is dead"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &pipelinetest.Resolver{Addr: map[string][]netip.Addr{}}
+			for name, a := range tt.has {
+				r.Addr[name+".l.example"] = a
+			}
+			env := pipelinetest.Env(t)
+			env.Resolver = r
+			tt.config.Zone = "l.example"
+			l, err := New(tt.config, tt.probe, env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = l.Ask(t.Context(), "x")
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// A caller who has less time than the list needs finds it dead all the same.
+func TestBreakerOfTheImpatient(t *testing.T) {
+	env := pipelinetest.Env(t)
+	env.Resolver = waiting{}
+	l, err := New(Config{Zone: "zen.example", NoTestPoints: true}, Names(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range breaker.DefaultConfig().Failures {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err = l.Ask(ctx, "x")
+		cancel()
+	}
+	_, err = l.Ask(t.Context(), "x")
+	if open := (*breaker.OpenError)(nil); !errors.As(err, &open) {
+		t.Errorf("%v: it is still asked", err)
+	}
+}
+
+// waiting answers when nobody waits any more.
+type waiting struct{ pipeline.Resolver }
+
+func (waiting) LookupA(ctx context.Context, name string) ([]netip.Addr, error) {
+	<-ctx.Done()
+	return nil, &net.DNSError{Err: "timeout", Name: name, IsTimeout: true, IsTemporary: true}
+}
+
 // A list that does not answer is not waited for by each mail.
 func TestBreaker(t *testing.T) {
 	r := &pipelinetest.Resolver{Fail: map[string]string{"x.zen.example": "timeout"}}
@@ -178,6 +254,8 @@ func TestConfig(t *testing.T) {
 		`answers: pbl: codes: "&x": write`:   {Zone: "x.example", Answers: map[string][]string{"pbl": {"&x"}}},
 		"timeout: -1s is no time to wait":    {Zone: "x.example", Timeout: -time.Second},
 		"test_every: -1s is no time to wait": {Zone: "x.example", TestEvery: -time.Second},
+		`test_point: "a b" is no name`:       {Zone: "x.example", TestPoint: "a b"},
+		"there is also no_test_points":       {Zone: "x.example", TestPoint: "a", NoTestPoints: true},
 		`codes: "nobody" is no answer`:       {Zone: "x.example", Refused: []string{"nobody"}},
 	} {
 		if _, err := New(c, Addresses(), pipelinetest.Env(t)); err == nil || !strings.Contains(err.Error(), want) {
