@@ -98,8 +98,9 @@ func plainValue(n ast.Node) any {
 // would be theirs; the sender keeps it and tries again.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "rules",
-		Doc:     "Decides by rules about what the steps before it have found, and by the sum of the scores of those that hold.",
+		Name: "rules",
+		Doc: "Decides by rules about what the steps before it have found, and by the sum of the scores of those that hold. " +
+			"Should it fail mail is postponed: nobody knows what the rules would have said.",
 		OnError: pipeline.Postpone,
 		Pure:    true,
 		Config: func() any {

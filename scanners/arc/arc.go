@@ -14,8 +14,9 @@ import (
 // whose keys cannot be asked for is not held up; rules see that the chain is unknown.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "arc",
-		Doc:     "Validates the ARC chain of mail that came through others' hands.",
+		Name: "arc",
+		Doc: "Validates the ARC chain of mail that came through others' hands. It is skipped where keys cannot be asked for: a chain " +
+			"only ever adds to what a mail proves for itself.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Sets: mostSets, KeyTimeout: 10 * time.Second} },
 		Fact:    func(any) any { return Fact{} },

@@ -14,8 +14,9 @@ import (
 // wrong with Sluice itself; then rules see that nothing is known, and mail goes on: on_error is skip.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "content",
-		Doc:     "Finds out what attachments really are, what the HTML does and who the sender's names pretend to be.",
+		Name: "content",
+		Doc: "Finds out what attachments really are, what the HTML does and who the sender's names pretend to be. It only computes; " +
+			"should it fail it is skipped, for that is no fault of the mail.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Extensions: dangerous(), Limits: defaults()} },
 		Fact:    func(any) any { return Fact{} },

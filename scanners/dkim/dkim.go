@@ -14,8 +14,9 @@ import (
 // has other facts to be judged by, and rules see that this one is unknown.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "dkim",
-		Doc:     "Verifies the DKIM signatures of the mail.",
+		Name: "dkim",
+		Doc: "Verifies the DKIM signatures of the mail. It is skipped where keys cannot be asked for and no signature is valid without: " +
+			"most mail has other facts to be judged by.",
 		OnError: pipeline.Skip,
 		Config: func() any {
 			return &Config{Signatures: 8, MinBits: signature.LeastBits, Skew: 5 * time.Minute, KeyTimeout: 10 * time.Second}

@@ -20,7 +20,7 @@ func Kind() pipeline.Kind {
 	return pipeline.Kind{
 		Name: "dmarc",
 		Doc: "Asks what the owner of the domain in From wants done with mail that is not the owner's, and whether this " +
-			"is (DMARC).",
+			"is (DMARC). It is skipped where the question stays open: that nobody could be asked is no sign of forgery.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Lookups: 24} },
 		Fact:    func(any) any { return Fact{} },

@@ -25,8 +25,9 @@ import (
 // is what an MTA does (milter_default_action = tempfail).
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "milter",
-		Doc:     "Asks another milter (opendkim, rspamd, milter-greylist); its verdict and its changes are facts or, with `act`, ours.",
+		Name: "milter",
+		Doc: "Asks another milter (opendkim, rspamd, milter-greylist); its verdict and its changes are facts or, with `act`, ours. " +
+			"It is skipped where the milter does not answer: it is one sign among several; with `act` write `on_error: postpone`.",
 		OnError: pipeline.Skip,
 		Config: func() any {
 			return &Config{

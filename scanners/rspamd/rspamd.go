@@ -18,8 +18,9 @@ import (
 // `on_error: postpone`.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "rspamd",
-		Doc:     "Asks a running rspamd; its score, action and symbols are facts.",
+		Name: "rspamd",
+		Doc: "Asks a running rspamd; its score, action and symbols are facts. It is skipped where rspamd does not answer: " +
+			"it is one sign among several; a site that leaves the decision to it writes `on_error: postpone`.",
 		OnError: pipeline.Skip,
 		Config: func() any {
 			return &Config{

@@ -18,8 +18,9 @@ import (
 // writes `on_error: postpone`.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "spamd",
-		Doc:     "Asks a running spamd of SpamAssassin; its score and rules are facts.",
+		Name: "spamd",
+		Doc: "Asks a running spamd of SpamAssassin; its score and rules are facts. It is skipped where spamd does not answer: " +
+			"it is one sign among several; a site that leaves the decision to it writes `on_error: postpone`.",
 		OnError: pipeline.Skip,
 		Config: func() any {
 			return &Config{
