@@ -124,10 +124,6 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	for _, w := range first.warnings {
 		s.log.Warn(w)
 	}
-	welcome, err := p.firstAccount(c, s.house)
-	if err != nil {
-		return err
-	}
 	protocols := s.protocols(first)
 	if err := s.doors.open(p.ctx, sockets, protocols, inherited); err != nil {
 		return err
@@ -142,6 +138,12 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	orders, err := s.openControl()
 	if err != nil {
 		s.log.Warn("sluice reload can only send a signal, and will not know what became of it", "err", err)
+	}
+	// Not before all doors are open: where one cannot be, the account would be there and its password never shown.
+	welcome, err := p.firstAccount(c, s.house)
+	if err != nil {
+		s.doors.closeAll()
+		return err
 	}
 	welcome.print(p.stdout, &s.doors)
 	s.doors.ready.Store(true)
