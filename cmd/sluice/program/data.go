@@ -25,6 +25,14 @@ func makeFolder(data string) error {
 	return nil
 }
 
+// hasFolder returns nil if there is a data folder.
+func hasFolder(data string) error {
+	if _, err := os.Stat(data); err != nil {
+		return fmt.Errorf("the data folder %s: %w", data, cause(err))
+	}
+	return nil
+}
+
 // probe writes a file into a folder and takes it away.
 func probe(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")

@@ -36,6 +36,9 @@ func (c *explainCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	if err := hasFolder(settings.Data); err != nil {
+		return err
+	}
 	records, err := await(p.ctx, settings, c.Key)
 	if err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -393,8 +392,8 @@ func (p *program) withQuarantine(f func(*quarantine.Quarantine, *config.Config) 
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(settings.Data); err != nil {
-		return fmt.Errorf("the data folder %s: %w", settings.Data, cause(err))
+	if err := hasFolder(settings.Data); err != nil {
+		return err
 	}
 	q, err := openQuarantine(p.ctx, settings, slog.New(slog.DiscardHandler), p.now)
 	if err != nil {

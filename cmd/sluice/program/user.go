@@ -39,14 +39,18 @@ type userAdd struct {
 }
 
 func (c *userAdd) Run(p *program) error {
+	name, err := c.account.usable()
+	if err != nil {
+		return err
+	}
+	settings, err := p.settings()
+	if err != nil {
+		return err
+	}
+	if err := makeFolder(settings.Data); err != nil {
+		return err
+	}
 	return p.withUsers(func(u *users.Users, _ *config.Config) error {
-		name, err := c.account.normal()
-		if err != nil {
-			return err
-		}
-		if err := users.CheckAccount(name); err != nil {
-			return err
-		}
 		if exists, err := u.Exists(p.ctx, name); err != nil {
 			return err
 		} else if exists {
@@ -162,6 +166,19 @@ func (a account) normal() (string, error) {
 	return address.String(), nil
 }
 
+// usable is normal for a new account: its name can be that of folders. What is wrong is said of the name without the
+// quotes that its normal form has in mail.
+func (a account) usable() (string, error) {
+	name, err := a.normal()
+	if err != nil {
+		return "", err
+	}
+	if bare, err := mime.ParseAddress(name); err == nil {
+		name = bare.Mailbox() + "@" + bare.Domain
+	}
+	return name, users.CheckAccount(name)
+}
+
 // read returns the password: one line of standard input, or what is typed, twice, at a terminal.
 func (c password) read(p *program, name string) (string, error) {
 	if c.Stdin {
@@ -200,13 +217,16 @@ func line(in *bufio.Reader) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r"), nil
 }
 
-// withUsers opens the accounts, making the data folder if need be, for a command.
+// withUsers opens the accounts for a command. It makes no data folder: a mistyped one would look like one without accounts.
 func (p *program) withUsers(f func(*users.Users, *config.Config) error) (err error) {
 	settings, err := p.settings()
 	if err != nil {
 		return err
 	}
-	if err := makeFolder(settings.Data); err != nil {
+	if err := hasFolder(settings.Data); err != nil {
+		return err
+	}
+	if err := makeFolder(settings.Data); err != nil { // there it is; but can we write to it?
 		return err
 	}
 	c := usersConfig(settings)
