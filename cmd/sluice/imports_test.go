@@ -58,6 +58,7 @@ var libraries = []struct {
 	{"blitiri.com.ar/go/spf", nil, "our own evaluator is asked; that one is its oracle in tests"},
 	{"github.com/dutchcoders/go-clamd", []string{"scanners/clamav"}, "it turns errors into clean unless guarded"},
 	{"github.com/prometheus/client_golang", []string{"protocols/admin"}, "what is counted is worked out in one place"},
+	{"github.com/ulikunitz/xz", []string{"scanners/content"}, "what it unpacks is bounded in one place"},
 	{"testing", []string{"pipeline/pipelinetest", "mailstore/storetest", "protocols/peertest"}, "what only tests need stays out of the program"},
 }
 

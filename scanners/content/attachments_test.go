@@ -151,7 +151,7 @@ func TestFiles(t *testing.T) {
 		{"a.7z", szArchiveOf(false, "a.exe", "b.txt"), "7z files=2 size=8 depth=1 in:executable incomplete: files in 7z are listed, and not looked into"},
 		{"a.7z", szArchiveOf(true, "a.txt"), "7z encrypted files=1 size=4 depth=1 incomplete: files in 7z are listed, and not looked into"},
 		{"a.7z", szWrap(nil, []byte{szEncoded, szPackInfo, 0, 1, szSizes, 4, szEnd, szUnpackInfo, szFolder, 1, 0, 1, 0x24, 6, 0xf1, 7, 1, 1, 0, szUnpackSizes, 4, szEnd, szEnd}), "7z encrypted features=encrypted_names incomplete: the names in it are encrypted"},
-		{"a.7z", szWrap(nil, []byte{szEncoded, szPackInfo, 0, 1, szSizes, 4, szEnd, szUnpackInfo, szFolder, 1, 0, 1, 0x23, 3, 1, 1, 1, 0, szUnpackSizes, 4, szEnd, szEnd}), "7z incomplete: the names in it are packed"},
+		{"a.7z", szWrap(nil, []byte{szEncoded, szPackInfo, 0, 1, szSizes, 4, szEnd, szUnpackInfo, szFolder, 1, 0, 1, 0x23, 3, 1, 1, 1, 0, szUnpackSizes, 4, szEnd, szEnd}), "7z damaged: its packed list of files: is not as it should be"},
 		{"a.7z", szArchiveOf(false, "a.exe")[:40], "7z damaged: its list of files: it ends too early"},
 	} {
 		if got := says(file(t, config(), tt.name, tt.content)); got != tt.want {

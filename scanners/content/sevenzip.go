@@ -1,11 +1,10 @@
 package content
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"strings"
+	"math/bits"
 	"unicode/utf16"
 )
 
@@ -15,7 +14,9 @@ const (
 
 	szPackInfo, szUnpackInfo, szSubStreams, szSizes, szCRC = 6, 7, 8, 9, 10
 	szFolder, szUnpackSizes, szNumUnpack                   = 11, 12, 13
-	szEmptyStream, szNames, szEncoded                      = 14, 17, 23
+	szEmptyStream, szEmptyFile, szNames, szEncoded         = 14, 15, 17, 23
+
+	szStart = 32 // octets before everything that is found by its place
 )
 
 // sevenZipAES is the method that asks for a password.
@@ -23,10 +24,10 @@ const sevenZipAES = "\x06\xf1\x07\x01"
 
 var errSevenZip = errors.New("is not as it should be")
 
-// sevenZip lists a 7z archive by its header, where that is not packed itself.
+// sevenZip lists a 7z archive by its header.
 func (x *inspector) sevenZip(f *finding, b *blob, depth int) {
 	l := x.list(f, depth)
-	h, err := b.slice(0, 32)
+	h, err := b.slice(0, szStart)
 	if err != nil {
 		f.fail("its header", err)
 		return
@@ -42,12 +43,11 @@ func (x *inspector) sevenZip(f *finding, b *blob, depth int) {
 		f.broken("its header: " + errBeyond.Error())
 		return
 	}
-	const largest = 1 << 20
-	if size > largest {
-		f.cut("its list of files is larger than 1 MiB")
+	if size > szLargest {
+		f.cut(szTooLarge)
 		return
 	}
-	p, err := b.slice(32+int64(offset), int64(size))
+	p, err := b.slice(szStart+int64(offset), int64(size))
 	if err != nil {
 		f.fail("its list of files", err)
 		return
@@ -56,22 +56,27 @@ func (x *inspector) sevenZip(f *finding, b *blob, depth int) {
 		f.broken("its list of files has a wrong checksum")
 	}
 	z := &szReader{p: p}
-	switch z.byte() {
-	case szEncoded:
+	id := z.byte()
+	for again := 0; id == szEncoded && again < szMostPacked; again++ {
 		z.streams()
-		if z.aes {
-			f.encrypted = true
-			f.feature("encrypted_names")
-			f.cut("the names in it are encrypted")
-		} else {
-			f.cut("the names in it are packed")
+		if z.bad {
+			break
 		}
-	case szHeader:
+		if p = x.szUnpack(f, b, z); p == nil {
+			return
+		}
+		z = &szReader{p: p}
+		id = z.byte()
+	}
+	switch {
+	case id == szHeader:
 		z.header(l)
 		f.encrypted = f.encrypted || z.aes
 		if f.archive.Count > 0 {
 			f.cut("files in 7z are listed, and not looked into")
 		}
+	case id == szEncoded && !z.bad:
+		f.cut("the names in it are packed again and again")
 	default:
 		z.bad = true
 	}
@@ -85,7 +90,9 @@ type szReader struct {
 	p    []byte
 	bad  bool
 	aes  bool
+	pack szPacking
 	unit []uint64 // sizes of the unpacked folders
+	sums szSums   // which of the folders have checksums
 	subs []uint64 // sizes of the files in them, where the header has them
 }
 
@@ -161,13 +168,14 @@ func (z *szReader) streams() {
 		case szEnd:
 			return
 		case szPackInfo:
-			z.number()
+			z.pack.at = z.number()
 			n := z.count()
+			z.pack.streams = n
 			for id := z.byte(); id != szEnd && !z.bad; id = z.byte() {
 				switch id {
 				case szSizes:
 					for i := 0; i < n && !z.bad; i++ {
-						z.number()
+						z.pack.size = z.number()
 					}
 				case szCRC:
 					z.digests(n)
@@ -193,6 +201,7 @@ func (z *szReader) unpackInfo() (folders int) {
 	if z.byte() != 0 { // the list is elsewhere
 		z.fail()
 	}
+	z.pack.folders = folders
 	var outs []int
 	for i := 0; i < folders && !z.bad; i++ {
 		outs = append(outs, z.folder())
@@ -208,7 +217,7 @@ func (z *szReader) unpackInfo() (folders int) {
 		z.unit = append(z.unit, last)
 	}
 	if id := z.byte(); id == szCRC {
-		z.digests(folders)
+		z.sums = z.digests(folders)
 		id = z.byte()
 		if id != szEnd {
 			z.fail()
@@ -229,16 +238,20 @@ func (z *szReader) folder() (outs int) {
 	ins := 0
 	for i := 0; i < coders && !z.bad; i++ {
 		flags := z.byte()
-		if id := z.take(uint64(flags & 15)); string(id) == sevenZipAES {
+		id := z.take(uint64(flags & 15))
+		if string(id) == sevenZipAES {
 			z.aes = true
 		}
 		in, out := 1, 1
 		if flags&0x10 != 0 {
 			in, out = z.count(), z.count()
 		}
+		var settings []byte
 		if flags&0x20 != 0 {
-			z.take(z.number())
+			settings = z.take(z.number())
 		}
+		z.pack.coders++
+		z.pack.method, z.pack.settings = id, settings
 		if in > most || out > most {
 			z.fail()
 			return 0
@@ -257,22 +270,32 @@ func (z *szReader) folder() (outs int) {
 	return outs
 }
 
-func (z *szReader) digests(n int) {
-	defined := n
-	if z.byte() == 0 {
-		defined = bits(z.take(uint64((n + 7) / 8)))
-	}
-	z.take(uint64(defined) * 4)
+// szSums says which things have checksums.
+type szSums struct {
+	all   bool
+	some  []byte // a bit for each
+	first []byte // the first of them
 }
 
-func bits(p []byte) (n int) {
-	for _, c := range p {
-		for ; c != 0; c &= c - 1 {
-			n++
+func (s szSums) has(i int) bool { return s.all || szBit(s.some, i) }
+
+func (z *szReader) digests(n int) (s szSums) {
+	defined := n
+	if s.all = z.byte() != 0; !s.all {
+		s.some = z.take(uint64((n + 7) / 8))
+		defined = 0
+		for _, c := range s.some {
+			defined += bits.OnesCount8(c)
 		}
 	}
-	return n
+	if p := z.take(uint64(defined) * 4); len(p) > 0 {
+		s.first = p[:4]
+	}
+	return s
 }
+
+// szBit returns the bit of the i-th of some things.
+func szBit(p []byte, i int) bool { return i/8 < len(p) && p[i/8]&(0x80>>(i%8)) != 0 }
 
 // subStreams reads the sizes of files.
 func (z *szReader) subStreams(folders int) {
@@ -304,22 +327,25 @@ func (z *szReader) subStreams(folders int) {
 	if id == szSizes {
 		id = z.byte()
 	}
-	// Checksums follow of those that have none yet, which it would take much to work out: the list of files is looked for.
-	if id != szEnd && !z.bad {
-		i := bytes.Index(z.p, []byte{szEnd, szEnd, szFiles})
-		if i < 0 {
-			z.fail()
-			return
+	if id == szCRC { // of those that have none yet
+		open := 0
+		for i, n := range streams {
+			if n != 1 || !z.sums.has(i) {
+				open += n
+			}
 		}
-		z.p = z.p[i+1:]
+		z.digests(open)
+		id = z.byte()
+	}
+	if id != szEnd {
+		z.fail()
 	}
 }
 
 // files reads the names.
 func (z *szReader) files(l *list) {
 	n := z.count()
-	var names []byte
-	var empty []byte
+	var names, empty, files []byte
 	for !z.bad {
 		id := z.byte()
 		if id == szEnd {
@@ -329,13 +355,17 @@ func (z *szReader) files(l *list) {
 		switch id {
 		case szEmptyStream:
 			empty = p
+		case szEmptyFile:
+			files = p
 		case szNames:
-			if len(p) > 0 && p[0] == 0 {
-				names = p[1:]
+			if len(p) == 0 || p[0] != 0 { // they are elsewhere
+				z.fail()
+				return
 			}
+			names = p[1:]
 		}
 	}
-	sizes := z.subs
+	sizes, without := z.subs, 0
 	for i := 0; i < n && len(names) >= 2; i++ {
 		var name string
 		if name, names = szName(names); !l.more() {
@@ -343,12 +373,12 @@ func (z *szReader) files(l *list) {
 		}
 		e := entry{name: name, size: -1, packed: -1, encrypted: z.aes}
 		switch {
-		case i/8 < len(empty) && empty[i/8]&(0x80>>(i%8)) != 0: // a folder, or a file without content
-			e.size, e.encrypted = 0, false
+		case szBit(empty, i): // a folder, or a file without content
+			e.size, e.encrypted, e.folder = 0, false, !szBit(files, without)
+			without++
 		case len(sizes) > 0:
 			e.size, sizes = int64(min(sizes[0], 1<<62)), sizes[1:]
 		}
-		e.folder = e.size == 0 && !strings.Contains(name, ".")
 		l.add(e, nil)
 	}
 }
