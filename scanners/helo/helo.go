@@ -19,9 +19,10 @@ import (
 // says by itself is known all the same, and RFC 5321, 4.1.4 does not want mail refused for a name that cannot be verified.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "helo",
-		Step:    "greeting", // helo is the greeting itself
-		Doc:     "Looks at the name by which the client greets: its form, whether it is ours, whether it leads to the client.",
+		Name: "helo",
+		Step: "greeting", // helo is the greeting itself
+		Doc: "Looks at the name by which the client greets: its form, whether it is ours, whether it leads to the client. Where the " +
+			"DNS does not answer only that is unknown: RFC 5321, 4.1.4 wants no mail refused for it.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{} },
 		Fact:    func(any) any { return Fact{} },
@@ -72,6 +73,7 @@ func (s stage) Reads() pipeline.Reads {
 func (s stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
 	client := v.Client.Addr.Unmap().WithZone("")
 	f := Fact{Name: strings.ToLower(strings.TrimSuffix(v.Greeting, "."))}
+	name, isName := orgdomain.Canonical(v.Greeting)
 	if a, ok := literal(f.Name); ok {
 		f.Valid, f.Literal, f.Resolves, f.Matches = true, true, true, a == client
 		return pipeline.Result{Fact: f}, nil
@@ -80,45 +82,45 @@ func (s stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, err
 		f.Bare, f.Matches = true, a.Unmap() == client
 		return pipeline.Result{Fact: f}, nil
 	}
-	f.Valid = valid(f.Name)
-	if name, ok := orgdomain.Canonical(f.Name); ok {
-		f.Ours = slices.Contains(s.ours, name)
-	}
+	f.Valid, f.Ours = isName && valid(name), isName && slices.Contains(s.ours, name)
 	if !f.Valid {
 		return pipeline.Result{Fact: f}, nil
 	}
-	resolves, matches, err := s.look(ctx, f.Name, client)
-	f.Resolves, f.Matches = resolves, matches
-	r := pipeline.Result{Fact: f}
-	if err != nil {
-		r.Missing = map[string]error{}
-		if !matches {
-			r.Missing["matches"] = err
-		}
-		if !resolves {
-			r.Missing["resolves"] = err
-		}
-	}
+	r := pipeline.Result{Missing: map[string]error{}}
+	s.look(ctx, name, client, &f, r.Missing)
+	r.Fact = f
 	return r, nil
 }
 
-// look asks for addresses and MX records at once. err is what could not be found out.
-func (s stage) look(ctx context.Context, name string, client netip.Addr) (resolves, matches bool, err error) {
-	var addrs []netip.Addr
+// look asks for addresses of both kinds and MX records at once. What could not be found out is in missing.
+func (s stage) look(ctx context.Context, name string, client netip.Addr, f *Fact, missing map[string]error) {
+	// Those of the client's kind say whether the name leads to it; those of the other kind say nothing of that.
+	same, other := s.resolver.LookupA, s.resolver.LookupAAAA
+	if client.Is6() {
+		same, other = other, same
+	}
+	var addrs, more []netip.Addr
 	var mx []*net.MX
-	var addrErr, mxErr error
-	var wg sync.WaitGroup // both have ended when look returns
-	wg.Go(func() { addrs, addrErr = s.resolver.LookupAddr(ctx, name) })
+	var addrErr, moreErr, mxErr error
+	var wg sync.WaitGroup // all have ended when look returns
+	wg.Go(func() { addrs, addrErr = same(ctx, name) })
+	wg.Go(func() { more, moreErr = other(ctx, name) })
 	wg.Go(func() { mx, mxErr = s.resolver.LookupMX(ctx, name) })
 	wg.Wait()
-	if notFound(addrErr) {
-		addrErr = nil
-	}
-	if notFound(mxErr) || len(addrs) > 0 { // then it does not matter
-		mxErr = nil
-	}
 	takes := slices.ContainsFunc(mx, func(m *net.MX) bool { return m.Host != "." }) // RFC 7505: "." takes no mail
-	return len(addrs) > 0 || takes, slices.Contains(addrs, client), errors.Join(addrErr, mxErr)
+	f.Resolves, f.Matches = len(addrs) > 0 || len(more) > 0 || takes, slices.Contains(addrs, client)
+	open := func(err error) error {
+		if notFound(err) {
+			return nil
+		}
+		return err
+	}
+	if err := open(addrErr); err != nil {
+		missing["matches"] = err
+	}
+	if err := errors.Join(open(addrErr), open(moreErr), open(mxErr)); err != nil && !f.Resolves {
+		missing["resolves"] = err
+	}
 }
 
 func notFound(err error) bool {
@@ -137,10 +139,9 @@ func literal(s string) (netip.Addr, bool) {
 	return a.Unmap(), err == nil && a.Zone() == "" && six == a.Is6()
 }
 
-// valid reports whether a name is a fully qualified host name: letters, digits and hyphens, and no number as last label.
-func valid(name string) bool {
-	c, ok := orgdomain.Canonical(name)
-	if !ok || !strings.Contains(c, ".") {
+// valid reports whether a name, in lower case and A-labels, is a fully qualified host name: letters, digits and hyphens, and no number as last label.
+func valid(c string) bool {
+	if !strings.Contains(c, ".") {
 		return false
 	}
 	for label := range strings.SplitSeq(c, ".") {

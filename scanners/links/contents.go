@@ -6,9 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
+	"iter"
 	"net/netip"
-	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 type key struct {
 	name  string // before the zone
 	shown string // what it stands for
+	of    string // whose it is, where several may be one's: an organisational domain
 }
 
 // Contents are what of a mail can be looked up. Each is worked out once, for all lists.
@@ -39,6 +39,8 @@ const (
 	maxAddresses = 200       // of one mail that are looked at
 	maxText      = 256 << 10 // octets of text in which addresses are looked for
 	maxShown     = 200       // octets of a file's name in a fact
+	maxLocal     = 64        // RFC 5321, 4.5.3.1.1
+	maxDomain    = 253
 )
 
 func newContents(v pipeline.View, ignores func(string) bool) *contents {
@@ -58,13 +60,13 @@ func (l list) keys(c *contents) []key {
 	if l.Hash != "" {
 		if l.of["addresses"] {
 			for _, a := range c.allAddresses() {
-				add(key{l.digest([]byte(a)), a})
+				add(key{l.digest([]byte(a)), a, a[strings.LastIndexByte(a, '@')+1:]})
 			}
 		}
 		if l.of["files"] {
 			for _, f := range c.view.Message.Attachments() {
 				if sum, err := hex.DecodeString(f.SHA256); err == nil {
-					add(key{l.encode(sum), shown(f)})
+					add(key{l.encode(sum), shown(f), f.SHA256})
 				}
 			}
 		}
@@ -83,6 +85,44 @@ func shown(f mime.Attachment) string {
 	return strings.ToValidUTF8(f.Name[:min(len(f.Name), maxShown)], "")
 }
 
+// choose picks at most this many of the keys, so that nobody hides one behind many others: of each domain alike, and of
+// too many domains a third from the beginning, a third from the end and the rest evenly from between.
+func choose(keys []key, most int) []key {
+	if len(keys) <= most {
+		return keys
+	}
+	turn := map[string]int{} // how many of the same domain came before
+	turns := make([][]key, 0, 8)
+	for _, k := range keys {
+		n := turn[k.of]
+		turn[k.of]++
+		if n == len(turns) {
+			turns = append(turns, nil)
+		}
+		turns[n] = append(turns[n], k)
+	}
+	var out []key
+	for _, round := range turns {
+		out = append(out, thin(round, most-len(out))...)
+	}
+	return out
+}
+
+// thin picks n of the keys: the first, the last and some from between.
+func thin(keys []key, n int) []key {
+	if len(keys) <= n {
+		return keys
+	}
+	first := (n + 2) / 3
+	last := (n - first + 1) / 2
+	out := append([]key{}, keys[:first]...)
+	between, step := keys[first:len(keys)-last], n-first-last
+	for i := range step {
+		out = append(out, between[i*len(between)/step])
+	}
+	return append(out, keys[len(keys)-last:]...)
+}
+
 // domain is what a list of domains is asked for a host: its organisational domain, or itself. Addresses are asked for the
 // other way round, as lists of domains have them.
 func (l list) domain(host string, ignores func(string) bool) key {
@@ -91,20 +131,26 @@ func (l list) domain(host string, ignores func(string) bool) key {
 		return key{}
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
-		if !a.Is4() {
-			return key{}
+		if a = a.Unmap(); !a.Is4() {
+			return key{} // lists of domains have none of these
 		}
 		b := a.As4()
-		return key{strings.Join([]string{itoa(b[3]), itoa(b[2]), itoa(b[1]), itoa(b[0])}, "."), name}
+		return key{strings.Join([]string{itoa(b[3]), itoa(b[2]), itoa(b[1]), itoa(b[0])}, "."), a.String(), a.String()}
 	}
-	if !strings.Contains(name, ".") || ignores(name) {
+	if !strings.Contains(name, ".") || !isHost(name) || ignores(name) {
 		return key{}
 	}
-	if l.Host {
-		return key{name, name}
-	}
 	org, _ := orgdomain.Of(name)
-	return key{org, org}
+	if l.Host {
+		return key{name, name, org}
+	}
+	return key{org, org, org}
+}
+
+// isHost reports whether a name can be one of a host that somebody reaches: what else there is in names only makes servers
+// say that they fail.
+func isHost(name string) bool {
+	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
 func itoa(b byte) string { return strconv.Itoa(int(b)) }
@@ -142,79 +188,6 @@ func (c *contents) hosts(of map[string]bool) []string {
 	return out
 }
 
-// linkHosts are the different hosts of URLs, in order.
-func linkHosts(urls []string) []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, s := range urls {
-		host := hostOf(s)
-		if host != "" && !seen[host] {
-			seen[host] = true
-			out = append(out, host)
-		}
-	}
-	return out
-}
-
-// hostOf returns the host that a browser would go to, also for URLs that are none by the book: it takes \ for /, addresses
-// in decimal, octal and hexadecimal numbers, and dots of other scripts.
-func hostOf(s string) string {
-	s = strings.ReplaceAll(s, `\`, "/")
-	u, err := url.Parse(s)
-	host := ""
-	if err == nil {
-		host = u.Hostname()
-	} else if _, rest, ok := strings.Cut(s, "//"); ok {
-		rest, _, _ = strings.Cut(strings.TrimLeft(rest, "/"), "/")
-		rest = rest[strings.LastIndexByte(rest, '@')+1:]
-		host, _, _ = strings.Cut(rest, ":")
-	}
-	host = strings.NewReplacer("。", ".", "．", ".", "｡", ".").Replace(strings.TrimSuffix(host, "."))
-	if a, ok := numeric(host); ok {
-		return a.String()
-	}
-	return strings.ToLower(host)
-}
-
-// numeric reads an IPv4 address as browsers do: one to four numbers, in decimal, octal or hexadecimal, the last of which
-// fills what is left.
-func numeric(host string) (netip.Addr, bool) {
-	parts := strings.Split(host, ".")
-	if len(parts) > 4 {
-		return netip.Addr{}, false
-	}
-	var all uint64
-	for i, p := range parts {
-		base := 10
-		if len(p) > 1 && (strings.HasPrefix(p, "0x") || strings.HasPrefix(p, "0X")) {
-			p, base = p[2:], 16
-			if p == "" {
-				p = "0"
-			}
-		} else if len(p) > 1 && p[0] == '0' {
-			base = 8
-		}
-		n, err := strconv.ParseUint(p, base, 32)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		if i < len(parts)-1 {
-			if n > 255 {
-				return netip.Addr{}, false
-			}
-			all |= n << (8 * (3 - i))
-			continue
-		}
-		if n >= 1<<(8*(5-len(parts))) {
-			return netip.Addr{}, false
-		}
-		all |= n
-	}
-	return netip.AddrFrom4([4]byte{byte(all >> 24), byte(all >> 16), byte(all >> 8), byte(all)}), true
-}
-
-var address = regexp.MustCompile(`[A-Za-z0-9!#$%&'*+/=?^_{|}~.-]{1,64}@[A-Za-z0-9.-]{1,253}\.[A-Za-z]{2,63}`)
-
 // allAddresses are the different addresses of the header's senders, the envelope's, and those in the text, in lower case,
 // without a subaddress.
 func (c *contents) allAddresses() []string {
@@ -242,13 +215,49 @@ func (c *contents) allAddresses() []string {
 		}
 	}
 	text := c.view.Message.Text()
-	for _, s := range address.FindAllString(text[:min(len(text), maxText)], maxAddresses) {
-		if a, err := mime.ParseAddress(strings.TrimLeft(s, ".'")); err == nil {
+	for s := range addressesIn(text[:min(len(text), maxText)]) {
+		if a, err := mime.ParseAddress(s); err == nil {
 			add(a)
 		}
 	}
 	return c.addresses
 }
+
+// addressesIn yields what looks like a mail address in a text.
+func addressesIn(text string) iter.Seq[string] {
+	local := func(c byte) bool {
+		return isLetter(c) || isDigit(c) || strings.IndexByte("!#$%&'*+/=?^_{|}~.-", c) >= 0
+	}
+	domain := func(c byte) bool { return isLetter(c) || isDigit(c) || c == '.' || c == '-' }
+	return func(yield func(string) bool) {
+		for at := 0; at < len(text); at++ {
+			n := strings.IndexByte(text[at:], '@')
+			if n < 0 {
+				return
+			}
+			at += n
+			begin, end := at, at+1
+			for begin > 0 && at-begin <= maxLocal && local(text[begin-1]) {
+				begin--
+			}
+			for end < len(text) && end-at <= maxDomain && domain(text[end]) {
+				end++
+			}
+			name := strings.TrimLeft(text[begin:at], ".'")
+			host := strings.TrimRight(text[at+1:end], ".-")
+			top := host[strings.LastIndexByte(host, '.')+1:]
+			if name == "" || at-begin > maxLocal || len(top) < 2 || len(top) == len(host) || !isLetter(top[0]) || end-at > maxDomain {
+				continue
+			}
+			if !yield(name + "@" + host) {
+				return
+			}
+		}
+	}
+}
+
+func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 
 func (l list) digest(b []byte) string {
 	switch l.Hash {

@@ -19,8 +19,9 @@ import (
 // somebody else's service, and rules see that its answer is unknown.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "links",
-		Doc:     "Looks up domains, addresses and files of the mail in DNS lists.",
+		Name: "links",
+		Doc: "Looks up domains, addresses and files of the mail in DNS lists. It is skipped where none answers: mail must not wait for " +
+			"somebody else's service.",
 		Step:    "uribl", // links are those of the message
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Most: 30} },
@@ -47,7 +48,8 @@ type Config struct {
 	Lists map[string]List `yaml:"lists" example:"{surbl: {zone: multi.surbl.org, codes: [\"&248\"]}}"`
 	// Ignore are domains that are never asked for, with all below them: our own, and those that everybody links to.
 	Ignore []string `yaml:"ignore" example:"[example.org, w3.org]"`
-	// Most is how many different names of one mail each list is asked for at most. What is left out is counted in unasked.
+	// Most is how many different names of one mail each list is asked for at most: of more some from the beginning, some from
+	// the end and some from between, of each domain alike. What is left out is counted in unasked.
 	Most int `yaml:"most"`
 }
 
@@ -142,7 +144,7 @@ func newList(name string, c List, env pipeline.Env) (list, error) {
 			wrong = append(wrong, errors.New("of: say of what: `of: [addresses]` or `of: [files]`"))
 		}
 		// Lists of hashes have no test points that all agree on.
-		c.NoTestPoints = true
+		c.NoTestPoints = c.TestPoint == ""
 	default:
 		wrong = append(wrong, fmt.Errorf("hash: there is no %q; it is one of md5, sha1, sha256", c.Hash))
 	}
@@ -184,7 +186,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	for i, l := range s.lists {
 		keys := l.keys(in)
 		found[i].Unasked = max(0, len(keys)-s.most)
-		keys = keys[:min(len(keys), s.most)]
+		keys = choose(keys, s.most)
 		wg.Go(func() { failed[i] = l.ask(ctx, keys, &found[i]) })
 	}
 	wg.Wait()

@@ -1,10 +1,13 @@
 package links
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
@@ -137,11 +140,137 @@ func TestHostOf(t *testing.T) {
 		"http://[2001:db8::1]/":             "2001:db8::1",
 		"http://a b.example/":               "a b.example",
 		"http://%zz.example/":               "%zz.example",
+		"http://ev%69l.example/":            "evil.example",
+		"http://evil%2Eexample/":            "evil.example",
+		"http://evil.example%2F@x.example/": "x.example",
+		"http:///evil.example/x":            "evil.example",
+		"http:/evil.example/x":              "evil.example",
+		"http:\\/evil.example\\@x.example/": "evil.example",
+		"http://x.example#@evil.example/":   "x.example",
+		"http://x.example?@evil.example/":   "x.example",
+		"http://a:b@c@evil.example:80?x":    "evil.example",
+		"ht\ntp://ev\til.example/":          "evil.example",
+		"http://[::ffff:192.0.2.1]:80/":     "192.0.2.1",
+		"http://[fe80::1%25eth0]/":          "fe80::1",
+		"http://[x]/":                       "",
+		"http://EVIL.Example.:8080":         "evil.example",
+		"mailto:a@evil.example":             "",
 		"x":                                 "",
 	} {
 		if got := hostOf(in); got != want {
 			t.Errorf("%s: %q, want %q", in, got, want)
 		}
+	}
+}
+
+// Where a list of domains is asked for an IDN, it is so in A-labels, however it is written.
+func TestIDN(t *testing.T) {
+	l := list{List: zone()}
+	for in, want := range map[string]string{
+		"http://b\u00fccher.example/":         "xn--bcher-kva.example",
+		"http://www.B\u00dcCHER.example/":     "xn--bcher-kva.example",
+		"http://xn--BCHER-kva.example/":       "xn--bcher-kva.example",
+		"http://\uff45vil.example/":           "evil.example",
+		"http://ev\u00adil.example/":          "evil.example", // a soft hyphen
+		"http://%E2%93%94vil.example/":        "evil.example", // a circled e
+		"http://a_b.b\u00fccher.example/":     "xn--bcher-kva.example",
+		"http://r3---x.b\u00fccher.example/":  "xn--bcher-kva.example",
+		"http://a b.example/":                 "",
+		"http://\"x\".example/":               "",
+		"http://com/":                         "",
+		"http://bad.co.uk/":                   "bad.co.uk",
+		"http://deep.below.bad.co.uk:80/x?y":  "bad.co.uk",
+		"http://[::ffff:192.0.2.1]/":          "1.2.0.192",
+		"http://[2001:db8::1]/":               "",
+		"http://" + strings.Repeat("a.", 200): "",
+	} {
+		if got := l.domain(hostOf(in), func(string) bool { return false }).name; got != want {
+			t.Errorf("%s: asks for %q, want %q", in, got, want)
+		}
+	}
+}
+
+// An open redirector leads on to what stands in its URL.
+func TestRedirectors(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://www.google.com/url?q=http://evil.example/x&sa=D":                            "www.google.com evil.example",
+		"https://r.example/?u=https%3A%2F%2Fevil.example%2Fx":                                "r.example evil.example",
+		"https://r.example/?u=https%253A%252F%252Fevil.example":                              "r.example evil.example",
+		"https://r.example/http:/evil.example/":                                              "r.example evil.example",
+		"https://a.example/?x=http://b.example/?y=http://c.example/":                         "a.example b.example c.example",
+		"https://a.example/http-is-a-word":                                                   "a.example",
+		"https://a.example/" + strings.Repeat("http://x.example/", 50) + "http://z.example/": "a.example x.example",
+	} {
+		if got := strings.Join(linkHosts([]string{in}), " "); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// Nobody hides a domain behind others: not behind names of one domain, not behind many domains, wherever it stands.
+func TestChoose(t *testing.T) {
+	const most = 30
+	var keys []key
+	for i := range 1000 {
+		keys = append(keys, key{name: fmt.Sprintf("h%d.junk.example", i), of: "junk.example"})
+	}
+	keys = slices.Insert(keys, 500, key{name: "www.bad.example", of: "bad.example"})
+	got := choose(keys, most)
+	if len(got) != most || !slices.ContainsFunc(got, func(k key) bool { return k.of == "bad.example" }) {
+		t.Errorf("behind names of one domain: %v", got)
+	}
+	keys = nil
+	for i := range 1000 {
+		keys = append(keys, key{name: fmt.Sprintf("d%d.example", i), of: fmt.Sprintf("d%d.example", i)})
+	}
+	got = choose(keys, most)
+	at := func(i int) bool { return slices.Contains(got, keys[i]) }
+	if len(got) != most || !at(0) || !at(9) || !at(999) || !at(990) {
+		t.Errorf("of many domains: %v", got)
+	}
+	before := -1
+	for i := range keys {
+		if at(i) {
+			if i-before > 120 {
+				t.Errorf("none between %d and %d", before, i)
+			}
+			before = i
+		}
+	}
+	for n := range 100 {
+		got := choose(keys[:max(n, 1)], most)
+		slices.SortFunc(got, func(a, b key) int { return strings.Compare(a.name, b.name) })
+		if len(got) != min(max(n, 1), most) || len(slices.Compact(got)) != len(got) {
+			t.Errorf("%d of %d", len(got), n)
+		}
+	}
+}
+
+// Addresses in a text are found in a time that grows with the text alone.
+func TestAddressesIn(t *testing.T) {
+	for in, want := range map[string]string{
+		"write to Victim@phish.example.":             "Victim@phish.example",
+		"<a@b.example>,c.d+e@f-g.example;x":          "a@b.example c.d+e@f-g.example",
+		"'a@b.example' ..a@b.example":                "a@b.example a@b.example",
+		"@ @b.example a@ a@b a@b. a@b.1 a@b.c a@@b":  "",
+		strings.Repeat("a", 65) + "@b.example":       "",
+		strings.Repeat("a", 64) + "@b.example":       strings.Repeat("a", 64) + "@b.example",
+		"a@" + strings.Repeat("b.", 200) + "example": "",
+	} {
+		if got := strings.Join(slices.Collect(addressesIn(in)), " "); got != want {
+			t.Errorf("%.40s: %q, want %q", in, got, want)
+		}
+	}
+	began := time.Now()
+	for _, unit := range []string{"a", "@", "a@", "a@a.", "a@a.a", "a.a@"} {
+		text := strings.Repeat(unit, maxText/len(unit))
+		n := 0
+		for range addressesIn(text) {
+			n++
+		}
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("took %s", took)
 	}
 }
 

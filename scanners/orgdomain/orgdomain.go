@@ -34,10 +34,13 @@ func Canonical(domain string) (name string, ok bool) {
 	if strings.IndexFunc(name, func(r rune) bool { return r >= 0x80 }) >= 0 {
 		// The list is of A-labels; what the mapping for look-ups does to letters, full-width ones too, browsers do as well.
 		a, err := idna.Lookup.ToASCII(name)
+		if err != nil { // they do not mind underscores, nor hyphens anywhere
+			a, err = idna.New(idna.MapForLookup(), idna.StrictDomainName(false), idna.CheckHyphens(false), idna.BidiRule()).ToASCII(name)
+		}
 		if err != nil {
 			return "", false
 		}
-		name = a
+		name = strings.TrimSuffix(a, ".") // there are other dots
 	}
 	if len(name) > 253 || strings.ContainsAny(name, " \t\r\n\x00@/") {
 		return "", false

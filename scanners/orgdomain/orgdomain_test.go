@@ -15,6 +15,8 @@ func TestOf(t *testing.T) {
 		"bücher.example.com":      "example.com",
 		"www.bücher.de":           "xn--bcher-kva.de",
 		"www.食狮.公司.cn":            "xn--85x722f.xn--55qx5d.cn",
+		"a_b.bücher.de":           "xn--bcher-kva.de",
+		"r3---x.Bücher。de。":       "xn--bcher-kva.de",
 		"192.0.2.1":               "192.0.2.1",
 		"foo.github.io":           "foo.github.io",
 		"_dmarc.mail.example.com": "example.com",
