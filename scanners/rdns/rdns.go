@@ -12,14 +12,16 @@ import (
 	"sync"
 
 	"sluice/pipeline"
+	"sluice/scanners/resolve"
 )
 
 // Kind is the kind of stage the configuration calls rdns. Without an answer mail goes on: whoever runs the client's zone
 // is seldom the one who sends the mail, and rules see that the answer is unknown.
 func Kind() pipeline.Kind {
 	return pipeline.Kind{
-		Name:    "rdns",
-		Doc:     "Asks for the names of the client's address, and whether they lead back to it.",
+		Name: "rdns",
+		Doc: "Asks for the names of the client's address, and whether they lead back to it. It is skipped where the DNS does not " +
+			"answer: whoever runs the client's zone is seldom the one who sends the mail.",
 		OnError: pipeline.Skip,
 		Config:  func() any { return &Config{Names: 10} },
 		Fact:    func(any) any { return Fact{} },
@@ -41,7 +43,7 @@ type Config struct {
 
 // Fact is what rules see.
 type Fact struct {
-	Result    string   `json:"result" expr:"result"`       // as iprev: "pass", "fail", "permerror" where there is no name
+	Result    string   `json:"result" expr:"result"`       // as iprev: "pass", "fail", "permerror" where there is no name, or far too many
 	Name      string   `json:"name" expr:"name"`           // the first that leads back to the address, "" if none does
 	Confirmed bool     `json:"confirmed" expr:"confirmed"` // whether one does
 	Names     []string `json:"names" expr:"names"`         // all that were looked at, in order
@@ -64,7 +66,7 @@ func (s stage) Reads() pipeline.Reads {
 func (s stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
 	client := v.Client.Addr.Unmap().WithZone("")
 	names, err := s.resolver.LookupPTR(ctx, client)
-	if notFound(err) || err == nil && len(names) == 0 {
+	if notFound(err) || errors.Is(err, resolve.ErrTooMany) || err == nil && len(names) == 0 {
 		return pipeline.Result{Fact: Fact{Result: "permerror", Names: []string{}}}, nil
 	}
 	if err != nil {
@@ -86,7 +88,7 @@ func (s stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, err
 	for i, name := range names {
 		wg.Go(func() {
 			addrs, err := look(ctx, name)
-			if err != nil && !notFound(err) {
+			if err != nil && !notFound(err) && !errors.Is(err, resolve.ErrTooMany) {
 				failed[i] = fmt.Errorf("ask for the address of %s: %w", name, err)
 			}
 			leads[i] = slices.Contains(addrs, client)

@@ -1,6 +1,7 @@
 package rdns
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -8,6 +9,8 @@ import (
 
 	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
+	"sluice/protocols/peertest"
+	"sluice/scanners/resolve"
 )
 
 func TestConform(t *testing.T) { pipelinetest.Conform(t, Kind(), nil) }
@@ -64,6 +67,41 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%+v, want %+v", got.Fact, tt.want)
 			}
 		})
+	}
+}
+
+// Thousands of names, or of addresses of a name, are no way to have nothing known: they are looked at as far as the
+// limits go.
+func TestFarTooMany(t *testing.T) {
+	var records []string
+	for i := range 600 {
+		records = append(records, fmt.Sprintf("1.2.0.192.in-addr.arpa. 60 PTR n%d.example.", i),
+			fmt.Sprintf("many.example. 60 A 198.51.%d.%d", i/250, i%250))
+	}
+	records = append(records, "2.2.0.192.in-addr.arpa. 60 PTR many.example.")
+	d := peertest.DNS(t, records...)
+	env := pipelinetest.Env(t)
+	r, err := resolve.New(resolve.Config{Servers: []string{d.Address}, Attempts: 1}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env.Resolver = r
+	stages, err := Kind().New(Kind().Config(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for client, want := range map[string]Fact{
+		"192.0.2.1": {Result: "permerror", Names: []string{}},
+		"192.0.2.2": {Result: "fail", Names: []string{"many.example"}},
+	} {
+		var v pipeline.View
+		v.Client.Addr = netip.MustParseAddr(client)
+		if got, err := stages[0].Check(t.Context(), v); err != nil || !reflect.DeepEqual(got.Fact, want) {
+			t.Errorf("%s: %+v, %v", client, got.Fact, err)
+		}
+	}
+	if d.Asked() > 2+2+2 { // each over UDP and TCP
+		t.Errorf("%d questions", d.Asked())
 	}
 }
 

@@ -19,6 +19,7 @@ var (
 	ErrTimeout       = errors.New("no answer in time") //
 	ErrServerFailure = errors.New("server failure")    // SERVFAIL: DNSSEC that does not validate is one, too
 	ErrRefused       = errors.New("refused by the server")
+	ErrTooMany       = errors.New("more than is taken") // records or aliases; asking again does not help
 )
 
 // An answer is what is known about a question. It is shared and must not be changed.
@@ -116,7 +117,7 @@ func ended(ctx context.Context) *net.DNSError {
 
 func (r *Resolver) run(ctx context.Context, q question, c *call) {
 	defer c.cancel()
-	c.answer, c.err = r.follow(ctx, q)
+	c.answer, c.err = r.guarded(ctx, q)
 	r.mu.Lock()
 	if r.calls[q] == c {
 		delete(r.calls, q)
@@ -144,6 +145,16 @@ func (r *Resolver) run(ctx context.Context, q question, c *call) {
 	}
 	r.mu.Unlock()
 	close(c.done)
+}
+
+// guarded is follow. A panic over what a server sent is no answer, rather than the end of the program.
+func (r *Resolver) guarded(ctx context.Context, q question) (a answer, err *net.DNSError) {
+	defer func() {
+		if x := recover(); x != nil {
+			a, err = answer{}, &net.DNSError{Err: fmt.Sprintf("panic: %v", x), IsTemporary: true}
+		}
+	}()
+	return r.follow(ctx, q)
 }
 
 // pastAnswer returns what was known of a question until lately, and under which key. mu is held.
@@ -181,14 +192,16 @@ func (r *Resolver) follow(ctx context.Context, q question) (answer, *net.DNSErro
 		}
 		a, next, links := r.read(m, name, q.qtype)
 		if chain += links; chain > r.config.Aliases {
-			return answer{}, &net.DNSError{Err: fmt.Sprintf("more than %d aliases in a row", r.config.Aliases), Server: from, IsTemporary: true}
+			return answer{}, &net.DNSError{
+				Err: fmt.Sprintf("more than %d aliases in a row", r.config.Aliases), UnwrapErr: ErrTooMany, Server: from, IsTemporary: true,
+			}
 		}
 		a.authentic = m.AuthenticatedData && r.config.TrustAD
 		if whole.size > 0 {
 			a.ttl = min(a.ttl, whole.ttl)
 			a.authentic = a.authentic && whole.authentic
 		}
-		a.size += whole.size
+		a.size += whole.size + recordOverhead*len(a.records)
 		if next == "" {
 			if chain > 0 && a.missing == ErrNoSuchName { //nolint:errorlint // ours, as read left it
 				a.missing = ErrNoRecords // it is the alias' target that does not exist
@@ -301,15 +314,20 @@ func (r *Resolver) order() []*server {
 
 // askServer puts a question to one server: over UDP, and over TCP if the answer does not fit.
 func (r *Resolver) askServer(ctx context.Context, s *server, q question) (*dns.Msg, *net.DNSError) {
-	m, err := r.transfer(ctx, "udp", s.address, q, true)
+	edns := true
+	m, err := r.transfer(ctx, "udp", s.address, q, edns)
 	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) {
-		m, err = r.transfer(ctx, "udp", s.address, q, false) // RFC 6891, 6.2.2: it may not know EDNS
+		edns = false // RFC 6891, 6.2.2: it may not know EDNS
+		m, err = r.transfer(ctx, "udp", s.address, q, edns)
 	}
 	if err == nil && m.Truncated {
-		m, err = r.transfer(ctx, "tcp", s.address, q, true)
+		m, err = r.transfer(ctx, "tcp", s.address, q, edns)
 		if err == nil && m.Truncated {
 			err = errors.New("the answer is cut short over TCP too")
 		}
+	}
+	if err != nil && ctx.Err() != nil { // nobody waits any more: that says nothing of the server
+		return nil, ended(ctx)
 	}
 	s.mu.Lock()
 	if s.deadTo = (time.Time{}); err != nil {
@@ -339,9 +357,24 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (*dns.M
 	case m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError:
 		return nil, fail("server says " + dns.RcodeToString[m.Rcode])
 	case len(m.Answer) > r.config.Records:
-		return nil, fail(fmt.Sprintf("more than %d records", r.config.Records))
+		e := fail(fmt.Sprintf("more than %d records", r.config.Records))
+		e.UnwrapErr = ErrTooMany
+		return nil, e
+	case refers(m):
+		return nil, fail("it does not resolve for us, but refers to other servers")
 	}
 	return m, nil
+}
+
+// refers reports whether m is no answer but a referral (RFC 2308, 2.2), as servers of zones give that do no recursion.
+func refers(m *dns.Msg) bool {
+	if m.Rcode != dns.RcodeSuccess || len(m.Answer) > 0 {
+		return false
+	}
+	if _, known := negative(m); known {
+		return false
+	}
+	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeNS })
 }
 
 // transfer sends one question from a port of its own and waits for its answer. Packets that are none are passed over:

@@ -66,7 +66,9 @@ const (
 	deadFor       = 10 * time.Second        // a server that did not answer is asked last
 	udpSize       = 1232                    // RFC 9715, 3.1: what does not need fragments
 	resolvConf    = "/etc/resolv.conf"
-	entryOverhead = 300 // octets of the cache that an empty answer costs
+	// Octets of the cache that an empty answer and each of its records cost besides what was sent.
+	entryOverhead  = 300
+	recordOverhead = 150
 )
 
 // A Resolver asks recursive resolvers and keeps their answers. It implements pipeline.Resolver and is safe for
@@ -75,7 +77,7 @@ const (
 // Names may be given with U-labels and with or without the trailing dot, and are always absolute; names in answers have
 // no trailing dot. All errors are *net.DNSError. IsNotFound: the name or the type does not exist. IsTemporary: the
 // question stays open, as nobody answered (IsTimeout too), or a server failed or refused. errors.Is tells them apart:
-// ErrNoSuchName, ErrNoRecords, ErrTimeout, ErrServerFailure, ErrRefused.
+// ErrNoSuchName, ErrNoRecords, ErrTimeout, ErrServerFailure, ErrRefused, ErrTooMany.
 type Resolver struct {
 	config  Config
 	servers []*server
@@ -288,7 +290,10 @@ func lookup[R dns.RR, T any](ctx context.Context, r *Resolver, name string, qtyp
 // absolute returns a name as questions have it.
 func absolute(name string) (string, bool) {
 	if strings.IndexFunc(name, func(r rune) bool { return r >= 0x80 }) >= 0 {
-		a, err := idna.Punycode.ToASCII(name)
+		a, err := idna.Lookup.ToASCII(name) // RFC 5891, 5: with capitals and other dots made plain
+		if err != nil {
+			a, err = idna.Punycode.ToASCII(name) // and what is no name of a host may be one of the DNS
+		}
 		if err != nil {
 			return "", false
 		}

@@ -187,6 +187,8 @@ func TestLookups(t *testing.T) {
 	ips("four.example", "192.0.2.4")
 	ips("six.example", "2001:db8::6")
 	ips("bücher.example", "192.0.2.7")
+	ips("BÜCHER。example.", "192.0.2.7")
+	ips("xn--BCHER-kva.example", "192.0.2.7")
 	ips("mixed.example", "192.0.2.8")
 	ips("broken.example", "2001:db8::9")
 	four, err := r.LookupA(ctx, "a.example")
@@ -254,6 +256,9 @@ func TestAliases(t *testing.T) {
 	for _, name := range []string{"loop.example", "self.example", "c11.example"} {
 		z.questions()
 		_, err := r.LookupTXT(t.Context(), name)
+		if !errors.Is(err, ErrTooMany) {
+			t.Errorf("%s: %v is not ErrTooMany", name, err)
+		}
 		dnsError(t, err, "temporary", "more than 8 aliases")
 		if n := len(z.questions()); n > 9 {
 			t.Errorf("%s: %d questions", name, n)
@@ -417,9 +422,14 @@ func TestForgedAnswers(t *testing.T) {
 }
 
 func TestServerWithoutEDNS(t *testing.T) {
-	z := &zone{records: map[string][]string{"a.example. A": {"a.example. 60 A 192.0.2.1"}}}
+	z := &zone{records: map[string][]string{"a.example. A": {"a.example. 60 A 192.0.2.1"}, "cut.example. A": {"cut.example. 60 A 192.0.2.2"}}}
 	z.handle = func(w dns.ResponseWriter, q *dns.Msg) bool {
 		if q.IsEdns0() == nil {
+			if m := z.answer(q); q.Question[0].Name == "cut.example." && w.LocalAddr().Network() == "udp" {
+				m.Answer, m.Truncated = nil, true
+				w.WriteMsg(m)
+				return true
+			}
 			return false
 		}
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeFormatError))
@@ -429,6 +439,61 @@ func TestServerWithoutEDNS(t *testing.T) {
 	r := resolver(t, Config{Servers: []string{z.address}, Attempts: 1}, nil)
 	got, err := r.LookupA(t.Context(), "a.example")
 	check(t, "A", got, err, addrs("192.0.2.1"))
+	got, err = r.LookupA(t.Context(), "cut.example") // neither does it over TCP
+	check(t, "A", got, err, addrs("192.0.2.2"))
+}
+
+// A server that refers to others has not said that there is none; the next one is asked.
+func TestReferral(t *testing.T) {
+	z := &zone{}
+	z.handle = func(w dns.ResponseWriter, q *dns.Msg) bool {
+		m := new(dns.Msg).SetReply(q)
+		ns, _ := dns.NewRR("example. 60 NS ns.example.")
+		m.Ns = []dns.RR{ns}
+		if strings.HasPrefix(q.Question[0].Name, "none") {
+			soa, _ := dns.NewRR("example. 60 SOA ns.example. root.example. 1 2 3 4 60")
+			m.Ns = append(m.Ns, soa) // RFC 2308, 2.2: with it, this is "no data"
+		}
+		w.WriteMsg(m)
+		return true
+	}
+	serve(t, z)
+	r := resolver(t, Config{Servers: []string{z.address}, Attempts: 1}, nil)
+	_, err := r.LookupA(t.Context(), "a.example")
+	dnsError(t, err, "temporary", "refers to other servers")
+	_, err = r.LookupA(t.Context(), "none.example")
+	dnsError(t, err, "not found", "no such record")
+	good := serve(t, &zone{records: map[string][]string{"a.example. A": {"a.example. 60 A 192.0.2.1"}}})
+	r = resolver(t, Config{Servers: []string{z.address, good.address}, Attempts: 1}, nil)
+	got, err := r.LookupA(t.Context(), "a.example")
+	check(t, "A", got, err, addrs("192.0.2.1"))
+}
+
+// A caller who goes away does not make a server dead.
+func TestGivingUpSaysNothingOfTheServer(t *testing.T) {
+	quiet := silent(t)
+	r := resolver(t, Config{Servers: []string{quiet, "192.0.2.1"}, Timeout: time.Hour}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if m, err := r.askServer(ctx, r.servers[0], question{"a.example.", dns.TypeA}); err == nil || !err.IsTimeout {
+		t.Errorf("%v, %v", m, err)
+	}
+	if order := r.order(); order[0].address != quiet {
+		t.Errorf("asks %s first", order[0].address)
+	}
+}
+
+// What a dialer or the library does in a panic is no answer, and ends nothing else.
+func TestPanic(t *testing.T) {
+	r, err := New(Config{Servers: []string{"192.0.2.1"}}, nil, func(context.Context, string, string) (net.Conn, error) { panic("oops") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.LookupA(t.Context(), "a.example")
+	dnsError(t, err, "temporary", "panic: oops")
+	if len(r.slots) != 0 {
+		t.Error("it is still counted as under way")
+	}
 }
 
 func TestCache(t *testing.T) {
@@ -490,7 +555,7 @@ func TestCacheIsBounded(t *testing.T) {
 		if _, err := r.LookupA(t.Context(), fmt.Sprintf("n%d.example", i)); err != nil {
 			t.Fatal(err)
 		}
-		if r.cache.size > most || len(r.cache.entries) != r.cache.recent.Len() || i > 20 && len(r.cache.entries) < 8 {
+		if r.cache.size > most || len(r.cache.entries) > most/entryOverhead || len(r.cache.entries) != r.cache.recent.Len() || i > 20 && len(r.cache.entries) < 6 {
 			t.Fatalf("%d octets in %d entries", r.cache.size, len(r.cache.entries))
 		}
 	}
