@@ -126,7 +126,7 @@ func (r *Resolver) run(ctx context.Context, q question, c *call) {
 	switch {
 	case c.err == nil:
 		key := q
-		if c.answer.missing == ErrNoSuchName { //nolint:errorlint // ours, as read left it
+		if c.answer.missing == ErrNoSuchName {
 			key.qtype = dns.TypeNone
 			// What the name had while it existed must not outlive it.
 			r.cache.drop(q)
@@ -203,7 +203,7 @@ func (r *Resolver) follow(ctx context.Context, q question) (answer, *net.DNSErro
 		}
 		a.size += whole.size + recordOverhead*len(a.records)
 		if next == "" {
-			if chain > 0 && a.missing == ErrNoSuchName { //nolint:errorlint // ours, as read left it
+			if chain > 0 && a.missing == ErrNoSuchName {
 				a.missing = ErrNoRecords // it is the alias' target that does not exist
 			}
 			if a.ttl = min(a.ttl, r.config.CacheFor); a.missing != nil {

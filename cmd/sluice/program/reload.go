@@ -50,7 +50,7 @@ type setup struct {
 	config       *config.Config
 	certificates certificates
 	asking       *resolve.Resolver
-	resolver     admin.Resolver // asking, counted
+	resolver     admin.Resolver  // asking, counted
 	users        *users.Users    // nil in the first: the house has opened them
 	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
@@ -115,7 +115,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	}
 	var planErr, believeErr error
 	made.believed, believeErr = deliverUsers(c)
-	made.plan, planErr = plan(c, c.Pipeline, pipeline.Env{
+	made.plan, made.warnings, planErr = plan(c, c.Pipeline, pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records,
 	})
@@ -125,7 +125,6 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	if err := s.house.journal.Plan(s.ctx, made.plan.Version(), made.plan.Text()); err != nil {
 		return nil, fmt.Errorf("keep the plan: %w", err)
 	}
-	made.warnings = slices.Clone(warnings(c, made.plan))
 	if aliasErr != nil {
 		for _, e := range leaves(aliasErr) {
 			made.warnings = append(made.warnings, e.Error())
