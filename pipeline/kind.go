@@ -95,6 +95,11 @@ type Env struct {
 	// Files returns the files a configuration names; a name may be a pattern as in path/filepath.Match and is relative to
 	// the configuration. A name that leads to no file is an error.
 	Files func(pattern string) ([]File, error)
+	// Secret returns the text of one file that a configuration names, such as a password, without white space around it.
+	// The name is relative to the configuration and no pattern. A file that is not there or empty is an error. Unlike what
+	// Files returns it leaves no trace in the plan's text and version, which the journal keeps: not even a hash, from which
+	// a short secret could be guessed.
+	Secret func(name string) (string, error)
 	// Before describes the steps before the one being made, and last that one itself.
 	Before []Before
 	// Name is the name of the step being made.

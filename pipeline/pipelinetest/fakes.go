@@ -42,7 +42,7 @@ func Env(t testing.TB) pipeline.Env {
 			return nil, fmt.Errorf("dial %s %s: no network in this test", network, address)
 		},
 		State: &State{Now: func() time.Time { return Epoch }},
-		Files: Files{}.Open,
+		Files: Files{}.Open, Secret: Files{}.Secret,
 	}
 }
 
@@ -76,6 +76,18 @@ func (f Files) Open(pattern string) ([]pipeline.File, error) {
 	}
 	slices.SortFunc(out, func(a, b pipeline.File) int { return strings.Compare(a.Path, b.Path) })
 	return out, nil
+}
+
+// Secret is an Env's Secret.
+func (f Files) Secret(name string) (string, error) {
+	text, ok := f[name]
+	if !ok {
+		return "", fmt.Errorf("%s: no such file", name)
+	}
+	if text = strings.TrimSpace(text); text == "" {
+		return "", fmt.Errorf("%s is empty", name)
+	}
+	return text, nil
 }
 
 // A Resolver answers from memory. Names are without a trailing dot; a name that is nowhere does not exist.

@@ -160,14 +160,14 @@ func (c Config) token(env pipeline.Env) (string, error) {
 	if c.TokenFile == "" {
 		return "", nil
 	}
-	files, err := env.Files(c.TokenFile)
+	text, err := env.Secret(c.TokenFile)
 	if err != nil {
 		return "", fmt.Errorf("token_file: %w", err)
 	}
-	line, _, _ := strings.Cut(string(files[0].Text), "\n")
+	line, _, _ := strings.Cut(text, "\n")
 	line = strings.TrimSpace(line)
-	if line == "" || strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("token_file: %s: its first line is no token", files[0].Path)
+	if strings.ContainsFunc(line, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("token_file: %s: its first line is no token", c.TokenFile)
 	}
 	return line, nil
 }

@@ -38,7 +38,7 @@ func TestConform(t *testing.T) {
 func made(t testing.TB, c *Config, files pipelinetest.Files) *stage {
 	t.Helper()
 	env := pipelinetest.Env(t)
-	env.Name, env.Files = "judge", files.Open
+	env.Name, env.Files, env.Secret = "judge", files.Open, files.Secret
 	env.Dial, env.Now = (&net.Dialer{}).DialContext, time.Now
 	s, err := newStage(*c, env)
 	if err != nil {
@@ -374,7 +374,7 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.CA = "none" }, "ca: "},
 		{func(c *Config) { c.CA = "pem" }, "ca: pem has no certificate in PEM"},
 		{func(c *Config) { c.TokenFile = "none" }, "token_file: "},
-		{func(c *Config) { c.TokenFile = "empty" }, "token_file: empty: its first line is no token"},
+		{func(c *Config) { c.TokenFile = "empty" }, "token_file: empty is empty"},
 		{func(c *Config) { c.TokenFile = "spaces" }, "token_file: spaces: its first line is no token"},
 		{func(c *Config) { c.Connect = 0 }, "connect: 0s is too little"},
 		{func(c *Config) { c.Facts, c.Socket = nil, "/s" }, "facts: there is none; "},
@@ -382,10 +382,23 @@ func TestConfig(t *testing.T) {
 		c := config("http://127.0.0.1:1/")
 		tt.change(c)
 		env := pipelinetest.Env(t)
-		env.Files = files.Open
+		env.Files, env.Secret = files.Open, files.Secret
 		if _, err := newStage(*c, env); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%v\nwant %s", err, tt.want)
 		}
+	}
+	// The plan's text is kept in the journal: a hash of the token there could be guessed.
+	files = pipelinetest.Files{"token": "s3cret\n"}
+	env := pipelinetest.Env(t)
+	env.Files, env.Secret = files.Open, files.Secret
+	c := config("http://127.0.0.1:1/")
+	c.TokenFile = "token"
+	p, err := pipeline.NewPlan([]pipeline.Step{{Kind: Kind(), Config: c}}, env, pipeline.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := p.Text(); !strings.Contains(text, `"TokenFile":"token"`) || strings.Contains(text, "sha256") || strings.Contains(text, "s3cret") {
+		t.Errorf("%s", text)
 	}
 	for url, want := range map[string]string{
 		"http://judge.example/": "judge.example:80", "https://judge.example": "judge.example:443", "http://[::1]/": "[::1]:80", "https://[::1]:8443/x": "[::1]:8443",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"sluice/pipeline"
 	"sluice/scanners/breaker"
@@ -44,7 +45,8 @@ type Config struct {
 	// Address is where a worker of rspamd listens that scans: unix:PATH or HOST:PORT. That is the normal worker, or the
 	// proxy in self_scan mode.
 	Address string `yaml:"address" example:"127.0.0.1:11333"`
-	// PasswordFile is a file with the password that the worker wants. Default: it wants none.
+	// PasswordFile is a file whose first line is the password that the worker wants. It is read when the configuration is.
+	// Default: it wants none.
 	PasswordFile string `yaml:"password_file" example:"/etc/sluice/rspamd.password"`
 	// SettingsID is the name of the settings that rspamd shall use for this mail (Settings-ID). Default: its own choice.
 	SettingsID string `yaml:"settings_id" example:"incoming"`
@@ -93,13 +95,14 @@ func secret(name string, env pipeline.Env) (string, error) {
 	if name == "" {
 		return "", nil
 	}
-	files, err := env.Files(name)
+	text, err := env.Secret(name)
 	if err != nil {
 		return "", err
 	}
-	line, _, _ := strings.Cut(string(files[0].Text), "\n")
-	if line = strings.TrimSpace(line); line == "" {
-		return "", fmt.Errorf("%s has no password in its first line", files[0].Path)
+	line, _, _ := strings.Cut(text, "\n")
+	line = strings.TrimSpace(line)
+	if strings.ContainsFunc(line, unicode.IsControl) { // it goes into a field of HTTP
+		return "", fmt.Errorf("%s: its first line is no password", name)
 	}
 	return line, nil
 }

@@ -3,6 +3,7 @@ package rspamd
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -33,16 +34,38 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.Address = "" }, "address: is missing; write unix:PATH or HOST:PORT"},
 		{func(c *Config) { c.MaxSymbols = 0 }, "max_size, max_reply and max_symbols are at least 1"},
 		{func(c *Config) { c.PasswordFile = "none" }, "password_file: none: no such file"},
-		{func(c *Config) { c.PasswordFile = "empty" }, "password_file: empty has no password in its first line"},
+		{func(c *Config) { c.PasswordFile = "empty" }, "password_file: empty is empty"},
+		{func(c *Config) { c.PasswordFile = "noise" }, "password_file: noise: its first line is no password"},
 	} {
 		c := Kind().Config().(*Config)
 		c.Address = "unix:/run/rspamd/worker.sock"
 		tt.change(c)
 		env := pipelinetest.Env(t)
-		env.Files = pipelinetest.Files{"empty": "\nx\n"}.Open
+		env.Secret = pipelinetest.Files{"empty": "\n \n", "noise": "a\x00b"}.Secret
 		if _, err := newStage(*c, env); err == nil || err.Error() != tt.want {
 			t.Errorf("%v\nwant %s", err, tt.want)
 		}
+	}
+}
+
+// The plan's text is kept in the journal: a hash of a password there could be guessed.
+func TestPasswordIsInNoPlan(t *testing.T) {
+	files := pipelinetest.Files{"password": "secret\n"}
+	env := pipelinetest.Env(t)
+	env.Files, env.Secret = files.Open, files.Secret
+	c := Kind().Config().(*Config)
+	c.Address, c.PasswordFile = "127.0.0.1:11333", "password"
+	p, err := pipeline.NewPlan([]pipeline.Step{{Kind: Kind(), Config: c}}, env, pipeline.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"secret", "secret\n"} {
+		if hash := fmt.Sprintf("%x", sha256.Sum256([]byte(line))); strings.Contains(p.Text(), hash) || strings.Contains(p.Text(), "secret") {
+			t.Errorf("%s", p.Text())
+		}
+	}
+	if !strings.Contains(p.Text(), `"PasswordFile":"password"`) || strings.Contains(p.Text(), "sha256") {
+		t.Errorf("%s", p.Text())
 	}
 }
 
@@ -109,7 +132,7 @@ func fake(t *testing.T, answer func(net.Conn)) (*stage, *atomic.Int32) {
 	dialled := new(atomic.Int32)
 	env := pipelinetest.Env(t)
 	env.Now = time.Now
-	env.Files = pipelinetest.Files{"password": "secret\n"}.Open
+	env.Secret = pipelinetest.Files{"password": "secret\n"}.Secret
 	env.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		dialled.Add(1)
 		if answer == nil {

@@ -43,10 +43,11 @@ type checkResult struct {
 func (c *checkCommand) Run(p *program) error {
 	result := checkResult{Version: checkVersion, File: p.configFile, Errors: config.Problems{}, Warnings: []string{}}
 	settings, err := p.settings()
-	var made *pipeline.Plan
 	if err == nil {
-		if made, err = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
-			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings(settings, made)...)
+		var made *pipeline.Plan
+		var warnings []string
+		if made, warnings, err = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
+			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings...)
 		}
 		if wrong := aliasProblems(p.ctx, settings); len(wrong) > 0 {
 			var more config.Problems
@@ -71,11 +72,6 @@ func (c *checkCommand) Run(p *program) error {
 		return errSilent
 	}
 	return nil
-}
-
-// warnings are what an administrator should know of a configuration that is right.
-func warnings(c *config.Config, plan *pipeline.Plan) []string {
-	return slices.Concat(plan.Warnings(), beyond(c, plan), exposed(c.Listen.Admin))
 }
 
 func (c *checkCommand) print(p *program, settings *config.Config, r checkResult) error {
@@ -123,7 +119,7 @@ func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Re
 		steps[i].OnError = &skip
 	}
 	var last lastRecord
-	plan, err := plan(settings, steps, offlineEnv(settings.Hostname, p.now, &last))
+	plan, _, err := plan(settings, steps, offlineEnv(settings.Hostname, p.now, &last))
 	if err != nil {
 		return nil, err
 	}

@@ -26,9 +26,10 @@ func (p *program) logger(c config.Log, level slog.Leveler) *slog.Logger {
 }
 
 // plan makes the plan of a configuration. Its error is config.Problems: what the steps object to gets the line of the
-// configuration that it is about.
-func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (*pipeline.Plan, error) {
-	env.Files = files(c)
+// configuration that it is about. The warnings are what an administrator should know of a configuration that is right.
+func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings []string, _ error) {
+	secrets := secrets{config: c}
+	env.Files, env.Secret = files(c), secrets.read
 	made, err := pipeline.NewPlan(steps, env, pipeline.Options{
 		SpeakEarliest:  c.Speak == config.SpeakEarliest,
 		PhaseTimeout:   c.Limits.PhaseTimeout,
@@ -37,11 +38,11 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (*pipeline.
 		Abandoned:      c.Limits.Abandoned,
 	})
 	if err != nil {
-		return nil, placed(c, steps, err)
+		return nil, nil, placed(c, steps, err)
 	}
 	// Every plan comes from here, for check, for serve and for a reload. The tests in its rule files are run at this
 	// place: what fails is an error of the configuration, with its line, before anything is decided by the plan.
-	return made, nil
+	return made, slices.Concat(made.Warnings(), beyond(c, made), exposed(c.Listen.Admin), secrets.warnings), nil
 }
 
 // placed turns the errors of NewPlan, each of which begins with the position of its step, into problems.

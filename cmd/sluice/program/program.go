@@ -154,7 +154,7 @@ func (p *program) everythingWrong(c *config.Config, err error) error {
 	if c == nil || !errors.As(err, &all) || len(c.Pipeline) == 0 {
 		return err
 	}
-	if _, e := plan(c, c.Pipeline, offlineEnv(c.Hostname, p.now, nil)); e != nil {
+	if _, _, e := plan(c, c.Pipeline, offlineEnv(c.Hostname, p.now, nil)); e != nil {
 		return append(all, config.AsProblems(c.File(), e)...).Sorted()
 	}
 	return err
