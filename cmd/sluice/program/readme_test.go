@@ -92,6 +92,31 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// The README names every kind of step, with what becomes of mail without its answer, and every example.
+func TestReadmeIsComplete(t *testing.T) {
+	text := read(t, root, "README.md")
+	for _, k := range Stages() {
+		row := regexp.MustCompile("(?m)^\\| `" + k.Name + "` \\| .* \\| " + k.OnError.String() + " \\| .*\\|$")
+		if !row.MatchString(text) {
+			t.Errorf("the table of steps has no row of %s, or another on_error than %s", k.Name, k.OnError)
+		}
+	}
+	examples, err := os.ReadDir(filepath.Join(root, "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		if e.IsDir() && !strings.Contains(text, "(examples/"+e.Name()+")") {
+			t.Errorf("there is no link to examples/%s", e.Name())
+		}
+	}
+	for _, link := range regexp.MustCompile(`\]\(([^):#]+)\)`).FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat(filepath.Join(root, link[1])); err != nil {
+			t.Errorf("a link leads nowhere: %v", err)
+		}
+	}
+}
+
 // shellLines returns the commands of a text's sh blocks.
 func shellLines(text string) (lines []string) {
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(text, -1) {
