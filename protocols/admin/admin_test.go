@@ -48,6 +48,7 @@ func record(t *testing.T) *pipeline.Record {
 		Steps: []pipeline.StepRecord{
 			{Name: "dnsbl", Stages: []pipeline.StageRecord{{Phase: pipeline.Connect, State: "error", OnError: &policy}}},
 			{Name: "spf", Stages: []pipeline.StageRecord{{Phase: pipeline.Mail, State: "not asked", Why: "client logged in"}}},
+			{Name: "uribl", Missing: map[string]string{"dead": "no answer in time"}, Stages: []pipeline.StageRecord{{Phase: pipeline.Content, State: "answered"}}},
 			{Name: "rules",
 				Stages:    []pipeline.StageRecord{{Phase: pipeline.Content, State: "answered"}},
 				Hits:      []pipeline.Hit{{Name: "prize"}, {Name: "tried", Shadow: true}},
@@ -282,6 +283,7 @@ func TestMetrics(t *testing.T) {
 		Logins:      &listen.Logins{},
 		Journal:     func() Journal { return Journal{1, 2, 3, 4, 5} },
 		Held:        func(context.Context) (int, error) { return 6, nil },
+		Resolver:    func() Answers { return Answers{9, 10, 11, 12, 13, 14} },
 		Space:       func() (octets, inodes int64, low, known bool) { return 7, 8, true, true },
 	})
 	var lines []string
@@ -342,7 +344,7 @@ func TestNamesAreBounded(t *testing.T) {
 	rec.Metrics = m
 	r := record(t)
 	for i := range 3 * mostNames {
-		r.Steps[2].Hits = []pipeline.Hit{{Name: fmt.Sprintf("rule %d \xff", i)}}
+		r.Steps[3].Hits = []pipeline.Hit{{Name: fmt.Sprintf("rule %d \xff", i)}}
 		if err := rec.Record(t.Context(), r, false); err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,7 @@ type Metrics struct {
 	transactions, recipients, verdicts            *prometheus.CounterVec
 	transactionSeconds, messageBytes              *prometheus.HistogramVec
 	asked, stageErrors, notAsked, hits, undecided *prometheus.CounterVec
+	leftOpen                                      *prometheus.CounterVec
 	stageSeconds                                  *prometheus.HistogramVec
 	delivered, deliveredBytes                     prometheus.Counter
 	deliverErrors                                 *prometheus.CounterVec
@@ -37,7 +38,7 @@ type Metrics struct {
 	lookupSeconds                                 *prometheus.HistogramVec
 	lookups                                       *prometheus.CounterVec
 
-	rules, steps names
+	rules, steps, fields names
 }
 
 // NewMetrics returns metrics with nothing counted yet. version is the program's.
@@ -66,6 +67,8 @@ func NewMetrics(version string) *Metrics {
 		"step", "phase")
 	m.stageErrors = counters("stage_errors_total", "Questions that a stage could not answer, by the policy that this met (on_error).",
 		"step", "phase", "policy")
+	m.leftOpen = counters("stage_unknown_total", "Fields of facts that a stage left unknown, although it answered: one of several lists, say.",
+		"step", "field")
 	m.notAsked = counters("stage_not_asked_total", "Questions that were not asked, by whether the answer was not needed or could not be had.",
 		"step", "phase", "state")
 	m.stageSeconds = seconds("stage_seconds", "Time that stages took to answer.", "step", "phase")
@@ -140,6 +143,9 @@ func (m *Metrics) said(steps []pipeline.StepRecord) {
 			default:
 				m.notAsked.WithLabelValues(step, phase, x.State).Inc()
 			}
+		}
+		for field := range s.Missing {
+			m.leftOpen.WithLabelValues(step, m.fields.bounded(s.Name+"\x00"+field, field)).Inc()
 		}
 		for _, h := range s.Hits {
 			shadow := "false"
