@@ -124,7 +124,7 @@ tests:
 	one, two := set.tests[0], set.tests[1]
 	if one.name != "one" || !slices.Equal(one.mail.rcpts, []string{"c@d.example", "e@f.example"}) || one.mail.ip.String() != "192.0.2.1" ||
 		one.mail.facts[0].step.name != "dnsbl" || one.mail.facts[0].fields[0].name != "zen" || one.hit[0].name != "listed" ||
-		one.miss[0].name != "bank" || one.verdict.String() != "keep" || one.folder != "Lists/x" {
+		one.miss[0].name != "bank" || one.verdicts[""].value != "keep" || one.folders[""].value != "Lists/x" {
 		t.Errorf("got %+v", one)
 	}
 	if two.message != "testdata/a.eml" || two.hit[0].name != "list" {

@@ -117,14 +117,24 @@ func Kind() pipeline.Kind {
 	}
 }
 
-// New reads, checks and compiles the rules of a step. Its error joins everything that is wrong: each part is a
-// [*Problem], or says what no line of a rule file is to blame for.
+// New reads, checks and compiles the rules of a step, and runs the tests in their files. Its error joins everything that is
+// wrong: each part is a [*Problem], or says what no line of a rule file is to blame for.
 func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	set, err := load(c, env)
 	if err != nil {
 		return nil, err
 	}
-	return set.stages(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder}), nil
+	stages := set.stages(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder})
+	r := &reporter{step: env.Name}
+	set.runTests(stages, env, r)
+	var failed []error
+	for _, p := range r.sorted(nil) {
+		failed = append(failed, p)
+	}
+	if err := errors.Join(failed...); err != nil {
+		return nil, err
+	}
+	return stages, nil
 }
 
 func load(c Config, env pipeline.Env) (*ruleset, error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"sluice/pipeline"
+	"sluice/pipeline/mime"
 )
 
 // A ruleTest is a test inside a rule file: a mail and what the rules should make of it.
@@ -18,8 +19,14 @@ type ruleTest struct {
 	mail    testMail
 	hit     []named
 	miss    []named
-	verdict pipeline.Action
-	folder  string
+	// What is expected by recipient; "" is for all others.
+	verdicts, folders map[string]expectation
+}
+
+// An expectation is what a test expects for a recipient, "" for all.
+type expectation struct {
+	rcpt, value string
+	at          spot
 }
 
 // A testMail is a mail written in a test. What is not given is unknown or empty.
@@ -60,7 +67,7 @@ func (r *reader) testList(n ast.Node) {
 }
 
 func (r *reader) test(n ast.Node) {
-	t := &ruleTest{pos: r.src.spotOf(n), verdict: pipeline.Pass}
+	t := &ruleTest{pos: r.src.spotOf(n)}
 	has := map[string]bool{}
 	for _, e := range r.mapping(n, "a test", []string{"name", "message", "mail", "expect"}) {
 		has[e.name] = true
@@ -156,17 +163,40 @@ func (r *reader) expect(t *ruleTest, n ast.Node) {
 		case "miss":
 			t.miss = r.names(e)
 		case "folder":
-			t.folder, _ = r.text(e)
+			t.folders = r.perRecipient(e)
 		case "verdict":
-			text, ok := r.text(e)
-			if !ok {
-				continue
-			}
-			if err := t.verdict.UnmarshalText([]byte(text)); err != nil {
-				r.at(e.value, fmt.Sprintf("there is no verdict `%s`", text), didYouMean(text, append(finals(), "pass")))
+			t.verdicts = r.perRecipient(e)
+			for _, x := range t.verdicts {
+				var a pipeline.Action
+				if err := a.UnmarshalText([]byte(x.value)); err != nil {
+					r.report(x.at, r.rule, fmt.Sprintf("there is no verdict `%s`", x.value), didYouMean(x.value, append(finals(), "pass")))
+				}
 			}
 		}
 	}
+}
+
+// perRecipient reads what is expected for all recipients, or a mapping of what is for each.
+func (r *reader) perRecipient(e entry) map[string]expectation {
+	out := map[string]expectation{}
+	m, ok := e.value.(*ast.MappingNode)
+	if !ok {
+		if text, ok := r.text(e); ok {
+			out[""] = expectation{"", text, r.src.spotOf(e.value)}
+		}
+		return out
+	}
+	for _, x := range r.mapping(m, "`"+e.name+"`", nil) {
+		a, err := mime.ParseAddress(x.name)
+		if err != nil {
+			r.at(x.key, fmt.Sprintf("%q is no address", x.name), "")
+			continue
+		}
+		if text, ok := r.text(x); ok {
+			out[a.String()] = expectation{a.String(), text, r.src.spotOf(x.value)}
+		}
+	}
+	return out
 }
 
 // names reads a list of names, or one alone.

@@ -40,8 +40,6 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 	if err != nil {
 		return nil, nil, placed(c, steps, err)
 	}
-	// Every plan comes from here, for check, for serve and for a reload. The tests in its rule files are run at this
-	// place: what fails is an error of the configuration, with its line, before anything is decided by the plan.
 	return made, slices.Concat(made.Warnings(), beyond(c, made), exposed(c.Listen.Admin), secrets.warnings), nil
 }
 
