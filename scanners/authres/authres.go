@@ -101,6 +101,12 @@ func (s *stage) Check(_ context.Context, v pipeline.View) (pipeline.Result, erro
 	return r, nil
 }
 
+// Whoever gets the mail sees the field: which server did not answer us, and how, is for the record alone.
+const (
+	temperror = "temperror"
+	noAnswer  = "no answer"
+)
+
 // field is the value of the field (RFC 8601, 2.2). A step that failed is told as temperror, one that was not asked not
 // at all.
 func (s *stage) field(v pipeline.View) string {
@@ -118,13 +124,18 @@ func (s *stage) field(v pipeline.View) string {
 		switch {
 		case errors.Is(why, pipeline.ErrNotAsked):
 		case !ok && x.method != "" && why != nil:
-			w.say(x.method, "temperror", why.Error())
+			w.say(x.method, temperror, noAnswer)
 		case ok && why != nil:
 			fact.AuthResults(func(method, _, _ string, properties ...string) {
-				w.say(method, "temperror", why.Error(), properties...)
+				w.say(method, temperror, noAnswer, properties...)
 			})
 		case ok:
-			fact.AuthResults(w.say)
+			fact.AuthResults(func(method, result, reason string, properties ...string) {
+				if result == temperror {
+					reason = noAnswer
+				}
+				w.say(method, result, reason, properties...)
+			})
 		}
 	}
 	return w.String()

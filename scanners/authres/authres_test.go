@@ -83,12 +83,12 @@ func TestField(t *testing.T) {
 		}, "", `mx.example.org; spf=pass smtp.mailfrom=example.com; dkim=pass header.d=a.example header.s=s1; ` +
 			`dkim=permerror reason="no key" header.d=b.example; dmarc=fail reason="p=reject" header.from=example.com`},
 		{"failed", pipeline.Facts{"my_spf": unknown(errors.New("no answer")), "my_rdns": unknown(errors.New(`"no"`))}, "",
-			`mx.example.org; spf=temperror reason="no answer"; iprev=temperror reason="\"no\""`},
+			`mx.example.org; spf=temperror reason="no answer"; iprev=temperror reason="no answer"`},
 		{"not asked", pipeline.Facts{"my_spf": unknown(pipeline.ErrNotAsked)}, "", "mx.example.org; none"},
 		{"in part", pipeline.Facts{"my_dmarc": {
 			Fact:    told{[][]string{{"dmarc", "", "", "header.from", "example.com"}}},
-			Missing: map[string]error{"result": errors.New("spf is open")},
-		}}, "", `mx.example.org; dmarc=temperror reason="spf is open" header.from=example.com`},
+			Missing: map[string]error{"result": errors.New("spf is open: lookup x on 192.0.2.53:53")},
+		}}, "", `mx.example.org; dmarc=temperror reason="no answer" header.from=example.com`},
 		{"in part, for nobody asked", pipeline.Facts{"my_dmarc": {
 			Fact:    told{[][]string{{"dmarc", "", "", "header.from", "example.com"}}},
 			Missing: map[string]error{"result": fmt.Errorf("spf: %w", pipeline.ErrNotAsked)},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -208,11 +209,23 @@ func (t *text) facts(indent int, steps []pipeline.StepRecord) {
 		case s.Unknown != "":
 			t.line(indent+1, "%-28s unknown: %s%s", s.Name, s.Unknown, shadow(s.Shadow))
 		}
+		// Often many fields are unknown for one reason.
+		names := map[string][]string{}
 		for _, name := range sortedKeys(s.Missing) {
-			t.line(indent+1, "%-28s unknown: %s", s.Name+"."+name, s.Missing[name])
+			names[s.Missing[name]] = append(names[s.Missing[name]], name)
+		}
+		for _, why := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return strings.Compare(names[a][0], names[b][0]) }) {
+			field := strings.Join(names[why], ", ")
+			if len(names[why]) > 1 {
+				field = "{" + field + "}"
+			}
+			t.line(indent+1, "%-28s unknown: %s", s.Name+"."+field, why)
 		}
 	}
 }
+
+// A fact of more than this many characters is shown without what is empty, 0 or false.
+const longFact = 200
 
 // compact writes JSON as rules would name it: {zen: {listed: true}}.
 func compact(raw json.RawMessage) string {
@@ -220,7 +233,42 @@ func compact(raw json.RawMessage) string {
 	if json.Unmarshal(raw, &v) != nil {
 		return string(raw)
 	}
-	return plain(v)
+	whole := plain(v)
+	if len(whole) <= longFact {
+		return whole
+	}
+	if v, any := something(v); any {
+		return plain(v) + ", the rest is empty, 0 or false"
+	}
+	return "all is empty, 0 or false"
+}
+
+// something is a value without what in it is empty, 0 or false, and whether anything is left.
+func something(v any) (any, bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for k, x := range v {
+			if x, ok := something(x); ok {
+				out[k] = x
+			}
+		}
+		return out, len(out) > 0
+	case []any:
+		var out []any
+		for _, x := range v {
+			x, _ = something(x)
+			out = append(out, x)
+		}
+		return out, len(out) > 0
+	case string:
+		return v, v != ""
+	case bool:
+		return v, v
+	case float64:
+		return v, v != 0
+	}
+	return v, v != nil
 }
 
 func plain(v any) string {
