@@ -1,9 +1,10 @@
 package peertest
 
 import (
-	"crypto/sha1" //nolint:gosec // what lists of addresses are keyed by
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"regexp"
@@ -179,9 +180,58 @@ pipeline:
 	s.Mails("you@example.org", "", 1)
 }
 
+// The same for users of a Postfix that asks us: who has logged in there, what they send to the world, and its answers.
+func TestLoginsAtPostfix(t *testing.T) {
+	s := StartSluice(t, SluiceConfig{
+		YAML: `domains: [example.org]
+pipeline:
+  - replies: {}
+  - ratelimit: {name: rate_out, by: [login], of: out, count: recipients, limit: 2}
+  - rules:
+      rules:
+        - {name: much_out, when: rate_out.exceeded, tempfail: 4.7.1 too much out}
+        - {name: own, when: replies.own and replies.written, file: Own}
+`,
+		Accounts: []string{"me@example.org"},
+	})
+	p := StartPostfix(t, PostfixConfig{Main: map[string]string{
+		"smtpd_milters": "unix:" + s.MilterSocket, "milter_default_action": "tempfail", "virtual_transport": "lmtp:unix:" + s.LMTPSocket,
+		"smtpd_relay_restrictions": "permit_sasl_authenticated, reject_unauth_destination",
+		"smtpd_sasl_auth_enable":   "yes", "smtpd_sasl_type": "dovecot", "smtpd_sasl_path": SASL(t),
+	}})
+	send := func(login, from, to, header string) string {
+		c := introduce(t, p.Address, "ADDR=192.0.2.9")
+		defer c.Close()
+		if login != "" {
+			plain := base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + Password))
+			if _, err := c.Expect("235", "AUTH PLAIN %s", plain); err != nil {
+				t.Fatal(err)
+			}
+		}
+		replies, err := c.Mail(false, from, []string{to}, "From: "+from+"\r\nSubject: x\r\n"+header+"\r\n\r\nx\r\n")
+		if err != nil {
+			return err.Error()
+		}
+		return replies[0]
+	}
+	for n, want := range []string{"250", "250", "451 4.7.1 too much out"} {
+		got := send("me@example.org", "me@example.org", "friend@example.com", fmt.Sprintf("Message-ID: <%d@ours>", n))
+		if !strings.Contains(got, want) {
+			t.Fatalf("the %d. mail: %s, want %s", n+1, got, want)
+		}
+	}
+	for _, id := range []string{"0@ours", "2@ours"} { // the last of which was not taken
+		if got := send("", "friend@example.com", "me@example.org", "In-Reply-To: <"+id+">"); !strings.HasPrefix(got, "250") {
+			t.Fatal(got)
+		}
+	}
+	s.Mails("me@example.org", "Own", 1)
+	s.Mails("me@example.org", "", 1)
+}
+
 // Lists of domains and of hashes, and what is to be seen of them when they die: in the record and in the metrics.
 func TestLinkListsAndTheirEnd(t *testing.T) {
-	address := sha1.Sum([]byte("victim@phish.example")) //nolint:gosec // see above
+	address := sha1.Sum([]byte("victim@phish.example"))
 	file := sha256.Sum256([]byte("MZ bad"))
 	d := DNS(t,
 		"test.uri.example. 60 A 127.0.0.2", "bad.co.uk.uri.example. 60 A 127.0.0.12", "77.2.0.192.uri.example. 60 A 127.0.0.2",
