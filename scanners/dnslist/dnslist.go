@@ -210,6 +210,10 @@ func parseCodes(list []string) ([]code, error) {
 // Ask returns what the list says of a name, an address the other way round for instance, without the zone. An error says
 // that the list has not answered, refuses to, or is switched off because its answers mean nothing.
 func (l *List) Ask(ctx context.Context, name string) (Listed, error) {
+	due, off := l.health()
+	if off != nil && !due { // who refuses to answer, or says nonsense, is not asked for each mail
+		return Listed{}, fmt.Errorf("look up in %s: %w", l.zone, off)
+	}
 	if err := l.breaker.Allow(); err != nil {
 		return Listed{}, fmt.Errorf("look up in %s: %w", l.zone, err)
 	}
@@ -217,7 +221,7 @@ func (l *List) Ask(ctx context.Context, name string) (Listed, error) {
 	own, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	var wg sync.WaitGroup // has ended when Ask returns
-	if l.isDue() {
+	if due {
 		wg.Go(func() { l.test(own) })
 	}
 	got, err := l.ask(own, name)
@@ -286,10 +290,11 @@ func (l *List) look(ctx context.Context, name string) ([]netip.Addr, error) {
 	return got, nil
 }
 
-func (l *List) isDue() bool {
+// health returns whether the list is to be tested, and why it was found to be of no use.
+func (l *List) health() (due bool, off error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.every > 0 && !l.now().Before(l.due)
+	return l.every > 0 && !l.now().Before(l.due), l.off
 }
 
 // test looks at the test points. While it cannot, what it found last time holds, or that nothing is known of the list.

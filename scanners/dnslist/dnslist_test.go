@@ -129,7 +129,11 @@ func TestTestPoints(t *testing.T) {
 	ask("switched off: it lists everybody, its test point 1.0.0.127 too")
 	now = now.Add(30 * time.Second)
 	set("1.0.0.127", "")
-	ask("switched off") // it is not tested for each mail
+	asked := len(r.Asked())
+	ask("switched off") // it is not tested for each mail, nor asked
+	if got := len(r.Asked()); got != asked {
+		t.Errorf("%d questions to a list that is switched off", got-asked)
+	}
 	now = now.Add(30 * time.Second)
 	ask("listed")
 	alarms(1)
