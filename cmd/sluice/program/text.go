@@ -237,7 +237,7 @@ func compact(raw json.RawMessage) string {
 	if len(whole) <= longFact {
 		return whole
 	}
-	if v, any := something(v); any {
+	if v, left := something(v); left {
 		return plain(v) + ", the rest is empty, 0 or false"
 	}
 	return "all is empty, 0 or false"
