@@ -144,6 +144,9 @@ func (p *program) dataOf() (string, error) {
 	return filepath.Abs(c.Path(c.Data))
 }
 
+// orderTime is how long the running server may take: it reads the configuration, and runs the tests in it.
+const orderTime = 2 * time.Minute
+
 // order has the server of a data folder do something, and returns what became of it.
 func (p *program) order(data, order string) (result reloaded, err error) {
 	conn, err := new(net.Dialer).DialContext(p.ctx, "unix", controlSocket(data))
@@ -152,10 +155,17 @@ func (p *program) order(data, order string) (result reloaded, err error) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(p.ctx, func() { _ = conn.Close() })()
+	if err := conn.SetDeadline(time.Now().Add(orderTime)); err != nil {
+		return result, fmt.Errorf("ask the running server: %w", err)
+	}
 	if _, err := io.WriteString(conn, order+"\n"); err != nil {
 		return result, fmt.Errorf("ask the running server: %w", err)
 	}
 	switch err := json.NewDecoder(conn).Decode(&result); {
+	case p.ctx.Err() != nil:
+		return result, errors.New("interrupted before the running server answered; it may still do what it was told")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return result, fmt.Errorf("the running server has not answered for %s; it may hang", orderTime)
 	case errors.Is(err, io.EOF):
 		return result, errors.New("the running server ended before it answered")
 	case err != nil:
