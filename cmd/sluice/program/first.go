@@ -38,7 +38,7 @@ func (i introduction) print(w io.Writer, d *doors) {
 	fmt.Fprintf(w, "  account   %s\n  password  %s\n", i.account, i.password)
 	if at := tcp(d.at("smtp")); at != "" {
 		fmt.Fprintf(w, "\nSend it a mail:\n\n  "+
-			`printf 'From: you@example.org\r\nSubject: hello\r\n\r\nIt works.\r\n' | curl -sS smtp://%s --mail-from you@example.org --mail-rcpt %s -T -`+"\n",
+			`printf 'From: you@example.org\r\nMessage-ID: <hello@example.org>\r\nSubject: hello\r\n\r\nIt works.\r\n' | curl -sS smtp://%s --mail-from you@example.org --mail-rcpt %s -T -`+"\n",
 			at, i.account)
 	}
 	if at := tcp(d.at("imap")); at != "" {
