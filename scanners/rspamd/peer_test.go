@@ -99,7 +99,7 @@ func TestRspamd(t *testing.T) {
 		t.Errorf("restarted: %+v", f)
 	}
 	r.Stop()
-	if _, err := stage.Check(t.Context(), v); err == nil || !strings.HasPrefix(err.Error(), "ask rspamd at "+r.Address+": dial ") {
+	if _, err := stage.Check(t.Context(), v); err == nil || !strings.HasPrefix(err.Error(), "ask rspamd at "+r.Address+": ") {
 		t.Errorf("dead: %v", err)
 	}
 }
