@@ -40,6 +40,7 @@ type answer struct {
 	err      error
 	took     time.Duration
 	recalled bool
+	gap      bool // nobody asked, and somebody might have answered
 }
 
 // verdict is what the answer says, an error by way of the policy.
@@ -176,6 +177,13 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 			if s.heard(c.stage, c.rcpt) != nil || c.rcpt != nil && c.rcpt.settled() {
 				continue
 			}
+			if s.again != nil && s.ready(c) {
+				if a := s.again.answer(p, c); a != nil {
+					s.put(c, a)
+					progress = true
+					continue
+				}
+			}
 			if s.running[c] != nil {
 				underWay++
 				rest = append(rest, c)
@@ -289,6 +297,9 @@ func (s *Session) heard(stage int, r *rcpt) *answer {
 func (s *Session) put(c call, a *answer) {
 	if s.plan.steps[s.plan.stages[c.stage].step].Shadow {
 		shadow(&a.result)
+	}
+	if s.again != nil {
+		s.again.leaveOut(s.plan, c.stage, a)
 	}
 	if c.rcpt != nil {
 		c.rcpt.own[c.stage] = a
@@ -445,6 +456,9 @@ func (s *Session) view(c call, now Phase) View {
 	st := &s.plan.stages[c.stage]
 	in := st.reads.Input
 	v := View{Phase: now}
+	if s.again != nil {
+		v.Again = s.again.view(s.plan, c)
+	}
 	v.Door = s.door
 	if t := s.tx; t != nil {
 		v.ID, v.Received = t.id, t.received

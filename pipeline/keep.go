@@ -22,7 +22,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 	t := s.tx
 	r := &Record{
 		Version: RecordVersion, ID: t.id, Received: t.received, Door: s.door, QueueID: t.queueID, SHA256: t.digest(),
-		Plan: s.plan.version, Client: s.client, Greeting: s.greeting, Sender: t.sender, Asked: t.asked,
+		Plan: s.plan.version, Client: s.client, Greeting: s.greeting, Sender: t.sender, Asked: t.asked, Once: t.once,
 		End: end, Reply: reply, Note: note, Via: s.door, Began: t.received,
 	}
 	if m := t.message; m != nil {
@@ -279,35 +279,62 @@ func (p *Plan) Resume(d Door, r *Record) *Session {
 		if st.perRcpt || step.Kind.Pure || step.Kind.AtDelivery {
 			continue // pure stages say again what they said
 		}
-		s.shared[i] = recalled(step, i, r)
+		s.shared[i] = p.recalled(i, r.Steps)
 	}
 	return s
 }
 
-// recalled is what a stage that looks at the world said according to a record.
-func recalled(step *planStep, stage int, r *Record) *answer {
-	at := slices.IndexFunc(r.Steps, func(x StepRecord) bool { return x.Name == step.Name && x.Kind == step.Kind.Name })
+// stageRecord finds what was recorded of a stage: about everybody, or, where it is asked for each, about one recipient. The
+// second result is nil where there is nothing.
+func (p *Plan) stageRecord(stage int, recorded []StepRecord) (sr StepRecord, _ *StageRecord) {
+	st := &p.stages[stage]
+	step := &p.steps[st.step]
+	at := slices.IndexFunc(recorded, func(x StepRecord) bool { return x.Name == step.Name && x.Kind == step.Kind.Name })
 	if at < 0 {
-		return &answer{state: stateNotAsked, why: errNotRecorded.Error()}
+		return sr, nil
 	}
-	sr := r.Steps[at]
-	n := slices.Index(step.stages, stage)
+	sr = recorded[at]
+	n := 0 // its place among those of its step that a record of this sort has
+	for _, i := range step.stages {
+		if i == stage {
+			break
+		}
+		if p.stages[i].perRcpt == st.perRcpt {
+			n++
+		}
+	}
 	if n >= len(sr.Stages) {
-		return &answer{state: stateNotAsked, why: errNotRecorded.Error()}
+		return sr, nil
 	}
-	x := sr.Stages[n]
+	return sr, &sr.Stages[n]
+}
+
+// recalled is what a stage that looks at the world said according to what was recorded.
+func (p *Plan) recalled(stage int, recorded []StepRecord) *answer {
+	step := &p.steps[p.stages[stage].step]
+	sr, x := p.stageRecord(stage, recorded)
+	if x == nil {
+		return &answer{state: stateNotAsked, why: errNotRecorded.Error(), recalled: true, gap: true}
+	}
 	switch x.State {
 	case stateError:
 		return &answer{state: stateError, err: fmt.Errorf("%s", x.Why), recalled: true}
-	case stateNotAsked, stateNotNeeded:
-		return &answer{state: stateNotAsked, why: x.State + ": " + x.Why, recalled: true}
+	case stateNotNeeded:
+		return &answer{state: stateNotAsked, why: "it was not needed", recalled: true, gap: true}
+	case stateNotAsked:
+		return &answer{state: stateNotAsked, why: x.Why, recalled: true}
 	}
 	a := &answer{state: stateAnswered, recalled: true}
 	if x.Verdict != nil {
 		a.result.Verdict = *x.Verdict
 	}
 	a.result.Effects, a.result.Edits, a.result.Terms = x.Effects, x.Edits, x.Terms
-	if n == len(sr.Stages)-1 {
+	if sr.Shadow && !step.Shadow {
+		a.result.Effects, a.result.Edits = slices.Clone(x.Effects), slices.Clone(x.Edits)
+		sr.Hits, sr.Undecided = slices.Clone(sr.Hits), slices.Clone(sr.Undecided)
+		defer inEarnest(&a.result)
+	}
+	if x == &sr.Stages[len(sr.Stages)-1] {
 		// The step's fact and hits are those of all its stages: the last one has them.
 		a.result.Hits, a.result.Undecided = sr.Hits, sr.Undecided
 		if step.factType != nil && sr.Fact != nil {
@@ -325,4 +352,20 @@ func recalled(step *planStep, stage int, r *Record) *answer {
 		}
 	}
 	return a
+}
+
+// inEarnest takes the mark off a result that the shadow of its step has left.
+func inEarnest(r *Result) {
+	for i := range r.Hits {
+		r.Hits[i].Shadow = false
+	}
+	for i := range r.Undecided {
+		r.Undecided[i].Shadow = false
+	}
+	for i := range r.Effects {
+		r.Effects[i].Shadow = false
+	}
+	for i := range r.Edits {
+		r.Edits[i].Shadow = false
+	}
 }

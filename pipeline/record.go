@@ -26,6 +26,7 @@ type Record struct {
 	Greeting string  `json:"greeting,omitempty"`
 	Sender   Address `json:"sender"`
 	Asked    Asked   `json:"asked,omitzero"`
+	Once     bool    `json:"once,omitempty"` // recipients could not be refused one by one
 
 	Steps      []StepRecord      `json:"steps"`
 	Recipients []RecipientRecord `json:"recipients"`

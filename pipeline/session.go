@@ -28,6 +28,7 @@ type Session struct {
 	shared   []*answer // what was said about everybody, by stage
 	tx       *transaction
 	resumed  bool
+	again    *replaying // a replay
 
 	// What is under way. It may outlive the phase in which it was asked, where nobody has to be refused at once.
 	running map[call]*errand

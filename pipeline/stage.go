@@ -55,6 +55,7 @@ type View struct {
 	Facts     Facts         // of the steps in Reads.Facts
 	Hits      []Hit         // of the steps in Reads.Facts: rules that held, in configured order; shadow ones too
 	Undecided []Undecided   // of the steps in Reads.Facts: rules that could not be decided
+	Again     *Again        // set where a recorded transaction is decided again
 }
 
 // Facts are what earlier steps found, by the name of the step. A step of which nothing is known is absent or has a

@@ -58,6 +58,8 @@ type term struct {
 	id     int // in ruleset.terms
 	rule   *rule
 	source string
+	key    string // the source in full
+	input  pipeline.Input
 	pos    spot
 
 	op      termKind
@@ -156,7 +158,11 @@ func (b *builder) split(n ast.Node) *node {
 }
 
 func (b *builder) term(n ast.Node) *term {
-	t := &term{id: len(b.set.terms), rule: b.rule, source: shorten(b.source(n), 200)}
+	t := &term{id: len(b.set.terms), rule: b.rule, key: b.source(n)}
+	t.source = shorten(t.key, 200)
+	all := b.need.input
+	b.need.input = 0
+	defer func() { t.input, b.need.input = b.need.input, b.need.input|all }()
 	from, to := b.span(n)
 	t.pos = b.rule.whenAt[min(from, len(b.rule.whenAt)-1)]
 	t.pos.length = to - from

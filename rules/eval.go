@@ -305,7 +305,10 @@ func (s *state) evalRule(x *rule) truth {
 	}
 	outer := s.rule
 	s.rule = x
-	t := s.eval(x.cond)
+	t := isFalse
+	if !s.view.Again.Without(x.at) {
+		t = s.eval(x.cond)
+	}
 	s.rule = outer
 	s.truths[x.at] = t
 	return t
@@ -340,7 +343,17 @@ func (s *state) eval(n *node) truth {
 	return t
 }
 
+var errNotLookedAt = errors.New("the message is gone, and this was not looked at when it came")
+
 func (s *state) evalTerm(t *term) truth {
+	if t.input&(pipeline.InputHeader|pipeline.InputBody) != 0 && s.view.Again != nil {
+		if came, ok := s.view.Again.Term(t.key); ok {
+			if truth(came) == unknown {
+				s.failures[t.id] = errNotLookedAt
+			}
+			return truth(came)
+		}
+	}
 	for _, i := range t.refs {
 		if s.unknown[i] != nil {
 			return unknown
@@ -466,6 +479,9 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 		return s.gather(s.gather(out, n.l, positive), n.r, positive)
 	}
 	t := n.term
+	if t.input&(pipeline.InputHeader|pipeline.InputBody) != 0 && s.view.Message == nil {
+		return out // what it saw is gone
+	}
 	if !positive || t.show == nil || s.terms[t.id] != isTrue || len(out) >= maxEvidence {
 		return out
 	}

@@ -20,6 +20,7 @@ type stage struct {
 	facts []stageFact
 	refs  []int
 	terms []*term // of its rules, in the order of [stage.Terms]
+	keys  []string
 
 	subject, size, headerFrom bool
 
@@ -163,6 +164,9 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 	if st.reads.Input&(pipeline.InputHeader|pipeline.InputBody) != 0 {
 		st.subject, st.size, st.headerFrom = true, true, true
 	}
+	for _, t := range st.terms {
+		st.keys = append(st.keys, t.key)
+	}
 	st.states.New = func() any { return newState(s) }
 	return st
 }
@@ -212,6 +216,9 @@ func (st *stage) Terms() []Term {
 	}
 	return out
 }
+
+// TermKeys implements pipeline.Termer.
+func (st *stage) TermKeys() []string { return st.keys }
 
 // Check evaluates all rules of the stage, in order. Those below a final verdict are evaluated too: whether it counts is
 // not known here.
@@ -337,6 +344,7 @@ func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Res
 	}
 	var r pipeline.Result
 	switch {
+	case v.Again.Without(t.at):
 	case reaches(t.reject):
 		r.Verdict = pipeline.Verdict{At: t.at, Action: pipeline.Reject, Reason: why("reject", t.reject),
 			Reply: pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "message refused: it looks like spam"}}

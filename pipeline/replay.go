@@ -1,0 +1,287 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"sluice/pipeline/mime"
+)
+
+// A Replay says how a recorded transaction is to be decided again. The zero Replay decides without the message.
+type Replay struct {
+	// Message is the message as it came; nil where it is gone. Then what conditions say of it is taken from the record, and
+	// unknown where the record does not have it.
+	Message *mime.Message
+	// Then is the plan that decided; nil is the one that decides again. It says what the recorded terms are.
+	Then *Plan
+	// Without are places whose word does not count: they are left out as if nobody had written them.
+	Without []Place
+}
+
+// A Place is a place in the order of decision: that of a rule in its step, or of whatever else gives a verdict there. At -1
+// is what on_error of the step says.
+type Place struct {
+	Step string
+	At   int
+}
+
+// An Again is what a stage that is asked again may know besides the transaction. Its methods work on nil, which knows
+// nothing.
+type Again struct {
+	gone    bool // the message
+	terms   map[string]byte
+	without []int
+	gaps    *gaps
+}
+
+// Term returns what a term of a condition came to at the time (see [Result.Terms]), where the message that it reads is gone;
+// ok is false where the message is there. A term that was not evaluated then is 3, unknown.
+func (a *Again) Term(key string) (came byte, ok bool) {
+	if a == nil || !a.gone {
+		return 0, false
+	}
+	if came := a.terms[key]; came != 0 {
+		return came, true
+	}
+	a.gaps.add(fmt.Sprintf("the message is gone, and `%s` was not looked at then", key))
+	return 3, true
+}
+
+// Without reports whether the rule at a place of the stage's step is left out.
+func (a *Again) Without(at int) bool { return a != nil && slices.Contains(a.without, at) }
+
+// A Termer is a stage whose conditions have terms, which [Result.Terms] tells of. Terms of one key that read nothing but the
+// message come to the same, whatever the plan.
+type Termer interface {
+	TermKeys() []string // in the order of Result.Terms
+}
+
+// A Replayed is what a replay came to.
+type Replayed struct {
+	// Record is like the one that the transaction would have left. Dispositions are what the door would have done, where
+	// the mail went is not said.
+	Record *Record
+	// Gaps says what would have to be known and is not in the record: the outcome may be another. None: it is exact.
+	Gaps []string
+}
+
+type gaps struct{ all []string }
+
+func (g *gaps) add(what string) {
+	if !slices.Contains(g.all, what) {
+		g.all = append(g.all, what)
+	}
+}
+
+// A replaying session asks nothing of the world.
+type replaying struct {
+	Replay
+	record *Record
+	terms  map[string]byte // of those asked about everybody
+	gaps   gaps
+}
+
+// Replay decides again about the transaction of a record, as this plan does. Nothing outside is asked and nothing is carried
+// out: what stages that look at the world have said is recalled from the record, pure stages are asked again.
+func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error) {
+	if o.Then == nil {
+		o.Then = p
+	}
+	again := &replaying{Replay: o, record: r}
+	if again.gone() {
+		again.terms = o.Then.terms(r.Steps, nil)
+	}
+	s := p.NewSession(r.Door, r.Client)
+	s.began, s.again = r.Received, again
+	defer s.dismiss()
+	s.Connect(ctx)
+	s.Helo(ctx, r.Greeting)
+	s.tx = &transaction{
+		id: r.ID, received: r.Received, sender: r.Sender, phase: Mail, queueID: r.QueueID, sha256: r.SHA256, asked: r.Asked, once: r.Once,
+	}
+	s.everybody(ctx, Mail)
+	for _, x := range r.Recipients {
+		switch {
+		case x.Disposition == Repeated:
+			s.Repeat(x.Recipient, x.Reply, x.Note)
+		case x.Refused():
+			s.Refuse(x.Recipient, x.Reply, x.Note)
+		default:
+			s.Rcpt(ctx, x.Recipient)
+		}
+	}
+	end, reply := "refused", Reply{}
+	var deliveries []Delivery
+	switch {
+	case len(s.tx.live) == 0:
+	case r.Size == 0:
+		end = r.End
+		for _, x := range s.tx.live {
+			if !x.settled() {
+				again.gaps.add("the mail never came: what would have been said of it nobody knows")
+			}
+		}
+	default:
+		s.Data(ctx)
+		decisions := s.Content(ctx, o.Message)
+		refuse := slices.ContainsFunc(r.Recipients, func(x RecipientRecord) bool {
+			return x.Disposition == Refused && x.Verdict.Action == Reject && !x.Refused()
+		})
+		settled := r.Door.Settle(decisions, refuse)
+		if reply = settled.Reply; reply.Code < 400 {
+			end = "done"
+		}
+		for i, d := range settled.Dispositions {
+			deliveries = append(deliveries, Delivery{Disposition: d, Reply: settled.Replies[i]})
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return Replayed{}, fmt.Errorf("replay %s: %w", r.ID, err)
+	}
+	s.noteGaps()
+	out := s.toRecord(end, reply, "", deliveries)
+	out.MessageID, out.Subject, out.Size = r.MessageID, r.Subject, r.Size
+	return Replayed{out, again.gaps.all}, nil
+}
+
+// Refused reports whether the door itself refused the recipient, with no stage asked.
+func (r *RecipientRecord) Refused() bool {
+	return (r.Disposition == Refused || r.Disposition == Postponed) && r.Verdict.Action == Pass && r.Step == "" && len(r.Steps) == 0 &&
+		r.Reply.Code >= 400
+}
+
+// dismiss tells the results of a replay that nothing became of them.
+func (s *Session) dismiss() {
+	tell := func(all []*answer) {
+		for _, a := range all {
+			if a != nil {
+				s.settle(a.result, Outcome{})
+			}
+		}
+	}
+	tell(s.shared)
+	if s.tx != nil {
+		for _, r := range s.tx.seen {
+			tell(r.own)
+		}
+	}
+}
+
+// answer is what a stage says in a replay without being asked; nil: it has to be asked again.
+func (again *replaying) answer(p *Plan, c call) *answer {
+	st := &p.stages[c.stage]
+	step := &p.steps[st.step]
+	recorded := again.record.Steps
+	if c.rcpt != nil {
+		recorded = nil
+		if x := again.record.recipient(c.rcpt.Recipient); x != nil {
+			recorded = x.Steps
+		}
+	}
+	if step.Kind.Pure {
+		_, termer := st.stage.(Termer)
+		// Without the message a stage can only be asked again that says what it has made of it in terms.
+		if termer || !again.gone() || st.reads.Input&(InputHeader|InputBody) == 0 {
+			return nil
+		}
+	}
+	if step.Kind.AtDelivery {
+		return &answer{state: stateNotAsked, why: "asked where the mail is filed", recalled: true}
+	}
+	return p.recalled(c.stage, recorded)
+}
+
+func (again *replaying) gone() bool { return again.Message == nil }
+
+// view is what a stage may know that is asked again.
+func (again *replaying) view(p *Plan, c call) *Again {
+	a := &Again{gone: again.gone(), terms: again.terms, without: again.places(p, c.stage), gaps: &again.gaps}
+	if c.rcpt != nil && a.gone {
+		if x := again.record.recipient(c.rcpt.Recipient); x != nil {
+			a.terms = again.Then.terms(x.Steps, again.terms)
+		}
+	}
+	return a
+}
+
+// places are those of a stage's step that are left out.
+func (again *replaying) places(p *Plan, stage int) (all []int) {
+	for _, x := range again.Without {
+		if x.Step == p.steps[p.stages[stage].step].Name {
+			all = append(all, x.At)
+		}
+	}
+	return all
+}
+
+// leaveOut takes out of an answer what is not to count.
+func (again *replaying) leaveOut(p *Plan, stage int, a *answer) {
+	places := again.places(p, stage)
+	if len(places) == 0 {
+		return
+	}
+	out := func(at int) bool { return slices.Contains(places, at) }
+	if a.err != nil && out(-1) {
+		a.state, a.why, a.err = stateNotAsked, a.err.Error(), nil
+		return
+	}
+	r := &a.result
+	if r.Verdict.Action != Pass && out(r.Verdict.At) {
+		// A stage gives its first verdict only: a later one takes its place.
+		r.Verdict = Verdict{}
+		for _, h := range r.Hits {
+			if h.Action != Pass && !h.Shadow && !out(h.At) {
+				r.Verdict = Verdict{At: h.At, Action: h.Action, By: h.Name}
+				break
+			}
+		}
+	}
+	r.Hits = slices.DeleteFunc(slices.Clone(r.Hits), func(h Hit) bool { return out(h.At) })
+	r.Effects = slices.DeleteFunc(slices.Clone(r.Effects), func(e Effect) bool { return out(e.At) })
+	r.Edits = slices.DeleteFunc(slices.Clone(r.Edits), func(e Edit) bool { return out(e.At) })
+}
+
+// terms returns what the terms of recorded steps came to, by key, those of all as well.
+func (p *Plan) terms(recorded []StepRecord, all map[string]byte) map[string]byte {
+	out := map[string]byte{}
+	for k, v := range all {
+		out[k] = v
+	}
+	for i := range p.stages {
+		termer, ok := p.stages[i].stage.(Termer)
+		if !ok {
+			continue
+		}
+		_, x := p.stageRecord(i, recorded)
+		if x == nil {
+			continue
+		}
+		for n, key := range termer.TermKeys() {
+			if n/4 >= len(x.Terms) {
+				break
+			}
+			if came := x.Terms[n/4] >> (n % 4 * 2) & 3; came != 0 {
+				out[key] = came
+			}
+		}
+	}
+	return out
+}
+
+// noteGaps notes which steps would have had a say that were not needed then.
+func (s *Session) noteGaps() {
+	for i := range s.plan.stages {
+		st := &s.plan.stages[i]
+		step := &s.plan.steps[st.step]
+		if step.Kind.Pure || step.Kind.AtDelivery || step.Shadow {
+			continue
+		}
+		for _, r := range s.tx.live {
+			a := s.heard(i, r)
+			if a != nil && a.gap && s.needed(i, r) {
+				s.again.gaps.add(fmt.Sprintf("%s was not asked then: %s", step.Name, a.why))
+			}
+		}
+	}
+}
