@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -208,8 +209,35 @@ type Hit struct {
 
 // Evidence says where a rule found what it looked for.
 type Evidence struct {
-	Where string `json:"where"` // the term of the condition, as written
-	What  string `json:"what"`  // the value it saw
+	Where    string   `json:"where"` // the term of the condition, as written
+	What     string   `json:"what"`  // the value it saw, or the part of it that matched
+	Position Position `json:"position,omitzero"`
+}
+
+// A Position says where in a mail evidence stands. The zero Position is nowhere in the mail: a fact, the envelope.
+type Position struct {
+	Field  string `json:"field,omitempty"`  // a header field, "Subject", or what rules call it: "text", "links"
+	Part   string `json:"part,omitempty"`   // the MIME part, numbered as IMAP does: "1.2"
+	Line   int    `json:"line,omitempty"`   // from 1, in what rules see of Field
+	Column int    `json:"column,omitempty"` // the character in that line, from 1
+}
+
+// String returns the position for people: "Subject, character 14", "text, line 3, character 1".
+func (p Position) String() string {
+	var all []string
+	if p.Field != "" {
+		all = append(all, p.Field)
+	}
+	if p.Part != "" {
+		all = append(all, "part "+p.Part)
+	}
+	if p.Line > 0 && (p.Line > 1 || p.Field == "text" || p.Field == "html") {
+		all = append(all, "line "+strconv.Itoa(p.Line))
+	}
+	if p.Column > 0 {
+		all = append(all, "character "+strconv.Itoa(p.Column))
+	}
+	return strings.Join(all, ", ")
 }
 
 // An Undecided is a rule that did not hold because something it needs is unknown.

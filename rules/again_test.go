@@ -57,7 +57,9 @@ func againPlan(t *testing.T, rules string, c Config, asked *int) (*pipeline.Plan
 	e.Now = func() time.Time { return at }
 	n := 0
 	e.NewID = func() string { n++; return fmt.Sprint("id", n) }
-	e.Files = func(string) ([]pipeline.File, error) { return []pipeline.File{{Path: "r.yaml", Text: []byte(rules)}}, nil }
+	e.Files = func(string) ([]pipeline.File, error) {
+		return []pipeline.File{{Path: "r.yaml", Text: []byte(rules)}}, nil
+	}
 	c.Files = []string{"r.yaml"}
 	kind := Kind()
 	p, err := pipeline.NewPlan([]pipeline.Step{

@@ -77,6 +77,7 @@ type term struct {
 	show    *vm.Program // the value that a comparison looked at, for evidence
 	literal string      // what contains looked for in it
 	pattern *regexp.Regexp
+	field   string // of the mail, that the value comes from
 }
 
 type termKind byte
@@ -305,7 +306,7 @@ func (b *builder) evidence(t *term, n ast.Node) {
 	}
 	prog, err := compiler.Compile(&parser.Tree{Node: side, Source: b.tree.Source}, b.set.showConfig)
 	if err == nil {
-		t.show = prog
+		t.show, t.field = prog, fieldOf(side)
 	}
 }
 

@@ -496,20 +496,12 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 			text = strings.Join(list, ", ")
 		}
 	}
-	return append(out, pipeline.Evidence{Where: t.source, What: t.shown(text)})
+	return append(out, pipeline.Evidence{Where: t.source, What: t.shown(text), Position: t.position(text)})
 }
 
 // shown is the part of a value that matters, for people.
 func (t *term) shown(text string) string {
-	from := -1
-	switch {
-	case t.pattern != nil:
-		if at := t.pattern.FindStringIndex(text); at != nil {
-			from = at[0]
-		}
-	case t.literal != "":
-		from = strings.Index(text, t.literal)
-	}
+	from := t.matched(text)
 	const before = 20
 	if from > maxShown/2 && len(text) > maxShown {
 		from -= before

@@ -407,7 +407,7 @@ func TestResult(t *testing.T) {
 		Hits: []pipeline.Hit{
 			{At: 0, Name: "listed", Score: 4},
 			{At: 1, Name: "bank", Action: pipeline.Reject, Evidence: []pipeline.Evidence{
-				{Where: `header_from.domain == "bank.example"`, What: "bank.example"},
+				{Where: `header_from.domain == "bank.example"`, What: "bank.example", Position: pipeline.Position{Field: "From"}},
 				{Where: `spf.result == "fail"`, What: "fail"},
 			}},
 			{At: 2, Name: "list"},

@@ -1,0 +1,85 @@
+package rules
+
+import (
+	"net/textproto"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/expr-lang/expr/ast"
+
+	"sluice/pipeline"
+)
+
+// fieldOf returns what of the mail an expression reads, "" where it reads none or more than one thing of it.
+func fieldOf(n ast.Node) (field string) {
+	ast.Walk(&n, visit(func(n ast.Node) {
+		found := ""
+		switch x := n.(type) {
+		case *ast.IdentifierNode:
+			found = mailFields()[x.Value]
+		case *ast.CallNode:
+			name, ok := x.Callee.(*ast.IdentifierNode)
+			if !ok || len(x.Arguments) != 1 || name.Value != "header" && name.Value != "headers" {
+				return
+			}
+			if s, ok := x.Arguments[0].(*ast.StringNode); ok {
+				found = textproto.CanonicalMIMEHeaderKey(s.Value)
+			}
+		}
+		switch {
+		case found == "" || found == field:
+		case field == "":
+			field = found
+		default:
+			field = several
+		}
+	}))
+	if field == several {
+		return ""
+	}
+	return field
+}
+
+// several is no name of a field.
+const several = ":"
+
+// mailFields says where in a mail stands what rules call by these names.
+func mailFields() map[string]string {
+	return map[string]string{
+		"subject": "Subject", "header_from": "From", "header_froms": "From", "list_id": "List-Id", "message_id": "Message-Id",
+		"date": "Date", "text": "text", "html": "html", "links": "links", "attachments": "attachments",
+	}
+}
+
+type visit func(ast.Node)
+
+// Visit implements ast.Visitor.
+func (v visit) Visit(n *ast.Node) { v(*n) }
+
+// position says where in the mail a term found what it looked for in text.
+func (t *term) position(text string) pipeline.Position {
+	at := pipeline.Position{Field: t.field}
+	if t.field == "" {
+		return at
+	}
+	from := t.matched(text)
+	if from < 0 {
+		return at
+	}
+	at.Line = 1 + strings.Count(text[:from], "\n")
+	at.Column = 1 + utf8.RuneCountInString(text[strings.LastIndexByte(text[:from], '\n')+1:from])
+	return at
+}
+
+// matched returns where in text the term's pattern or literal is, -1 where it has none.
+func (t *term) matched(text string) int {
+	switch {
+	case t.pattern != nil:
+		if at := t.pattern.FindStringIndex(text); at != nil {
+			return at[0]
+		}
+	case t.literal != "":
+		return strings.Index(text, t.literal)
+	}
+	return -1
+}
