@@ -41,6 +41,16 @@ type session struct {
 
 // Account opens the mail of an account.
 func (s *Store) Account(ctx context.Context, name string) (mailstore.Account, error) {
+	x, err := s.hold(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	x.furnish(ctx)
+	return x, nil
+}
+
+// hold is Account for one who is no user that comes in: it leaves the first folders to whoever does.
+func (s *Store) hold(ctx context.Context, name string) (*session, error) {
 	b, err := s.mailbox(ctx, name)
 	if err != nil {
 		return nil, err
@@ -71,7 +81,6 @@ func (s *Store) Account(ctx context.Context, name string) (mailstore.Account, er
 	s.mu.Lock()
 	s.idle = slices.DeleteFunc(s.idle, func(x *mailbox) bool { return x == b })
 	s.mu.Unlock()
-	a.furnish(ctx)
 	return &session{account: a}, nil
 }
 

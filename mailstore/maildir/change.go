@@ -368,6 +368,8 @@ type parcel struct {
 	m    *message
 	from string // where it was taken from; "" before that
 	to   string // where it lies now
+	// with, if set, is the only flags it is taken with: with others it is left where it is.
+	with *flagSet
 }
 
 func (f *folder) transfer(ctx context.Context, uids []uint32, to string, move bool) (mailstore.Copied, error) {
@@ -407,11 +409,9 @@ func (f *folder) transfer(ctx context.Context, uids []uint32, to string, move bo
 // send is transfer with both folders locked and up to date.
 func (f *folder) send(ctx context.Context, dst *folder, uids []uint32, move bool) (mailstore.Copied, error) {
 	s := f.box().store
-	copied := mailstore.Copied{UIDValidity: dst.row.Validity}
 	uids = slices.Clone(uids)
 	slices.Sort(uids)
 	var parcels []parcel
-	var list []*message
 	for _, uid := range slices.Compact(uids) {
 		m := f.find(uid)
 		if m == nil {
@@ -428,10 +428,21 @@ func (f *folder) send(ctx context.Context, dst *folder, uids []uint32, move bool
 			n.sub, n.name = "cur", n.File+":2,"+n.Flags
 		}
 		parcels = append(parcels, parcel{uid: uid, m: n})
-		list = append(list, n)
 	}
-	if len(list) == 0 {
+	return f.ship(ctx, dst, parcels, move)
+}
+
+// ship brings parcels into another folder, all or none. Those of which the file was gone, or had other flags than it
+// should, come to nothing; the others have their UIDs in m afterwards.
+func (f *folder) ship(ctx context.Context, dst *folder, parcels []parcel, move bool) (mailstore.Copied, error) {
+	s := f.box().store
+	copied := mailstore.Copied{UIDValidity: dst.row.Validity}
+	if len(parcels) == 0 {
 		return copied, nil
+	}
+	list := make([]*message, len(parcels))
+	for i, p := range parcels {
+		list[i] = p.m
 	}
 	add := dst.adding(list)
 	// The index first: a row without a file is found and taken off, and nobody has seen its UID.
@@ -522,7 +533,7 @@ func (f *folder) sendFile(ctx context.Context, dst *folder, p *parcel, move bool
 	s := f.box().store
 	for range retries {
 		m := f.find(p.uid)
-		if m == nil {
+		if m == nil || p.with != nil && !m.flags().equal(*p.with) {
 			return nil
 		}
 		from, to := f.path(m), dst.path(p.m)

@@ -18,6 +18,7 @@ type disk interface {
 	Link(from, to string) error
 	Remove(name string) error
 	Mkdir(name string) error
+	Rmdir(name string) error
 	Sync(dir string) error // a directory
 }
 
@@ -68,6 +69,13 @@ func (osDisk) Remove(name string) error {
 }
 
 func (osDisk) Mkdir(name string) error { return os.Mkdir(name, 0o700) }
+
+func (osDisk) Rmdir(name string) error {
+	if err := syscall.Rmdir(name); err != nil {
+		return &fs.PathError{Op: "remove", Path: name, Err: err}
+	}
+	return nil
+}
 
 func (osDisk) Sync(dir string) error {
 	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)

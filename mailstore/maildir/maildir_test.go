@@ -226,6 +226,13 @@ func (d *failing) Link(from, to string) error {
 	return d.disk.Link(from, to)
 }
 
+func (d *failing) Rmdir(name string) error {
+	if err := d.next("rmdir"); err != nil {
+		return err
+	}
+	return d.disk.Rmdir(name)
+}
+
 func (d *failing) Mkdir(name string) error {
 	if err := d.next("mkdir"); err != nil {
 		return err
