@@ -150,7 +150,7 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 		}
 	}
 	d.Hits = inOrder(hits)
-	d.Score = score(d.Hits)
+	d.Score = Score(d.Hits)
 	d.Edits = inOrder(edits)
 	for _, f := range inOrder(flags) {
 		for _, x := range f {

@@ -56,7 +56,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 			}
 			if x.early != nil {
 				d := s.plan.decision(x.Recipient, ledger{s.shared, x.own}, *x.early)
-				rr.Verdict, rr.Step = d.Verdict, d.Step
+				rr.Verdict, rr.Step, rr.Score = d.Verdict, d.Step, d.Score
 			}
 		case n < len(t.decisions):
 			d := t.decisions[n]
@@ -111,8 +111,8 @@ func (s *Session) timing(to []Timing, stage int, a *answer) []Timing {
 // stepRecords writes down what the steps said about everybody (nil) or about one recipient.
 func (s *Session) stepRecords(r *rcpt) []StepRecord {
 	var out []StepRecord
-	for _, step := range s.plan.steps {
-		sr := StepRecord{Name: step.Name, Kind: step.Kind.Name, Shadow: step.Shadow}
+	for at, step := range s.plan.steps {
+		sr := StepRecord{Name: step.Name, At: at, Kind: step.Kind.Name, Shadow: step.Shadow}
 		for _, i := range step.stages {
 			st := &s.plan.stages[i]
 			if st.perRcpt != (r != nil) {

@@ -49,6 +49,7 @@ type Record struct {
 // A StepRecord is what one step said about everybody.
 type StepRecord struct {
 	Name      string            `json:"name"`
+	At        int               `json:"at,omitempty"` // its place in the plan, from 0
 	Kind      string            `json:"kind"`
 	Shadow    bool              `json:"shadow,omitempty"`
 	Fact      json.RawMessage   `json:"fact,omitempty"`
@@ -59,17 +60,9 @@ type StepRecord struct {
 	Stages    []StageRecord     `json:"stages"`
 }
 
-// Score returns the sum of the step's hits that are not shadow ones.
-func (s StepRecord) Score() float64 { return score(s.Hits) }
-
-func score(hits []Hit) (sum float64) {
-	for _, h := range hits {
-		if !h.Shadow {
-			sum += h.Score
-		}
-	}
-	return sum
-}
+// Score is the [Score] of the step's hits. Of a step that is asked in part for each recipient this is a part; the whole
+// is of [Record.HitsOf].
+func (s StepRecord) Score() float64 { return Score(s.Hits) }
 
 // A StageRecord is what became of one stage's question.
 type StageRecord struct {

@@ -424,7 +424,7 @@ type Decision struct {
 	Flags     []string //
 	Edits     []Edit   // header fields to add and delete in this recipient's copy, in order
 	Hits      []Hit    // that counted, in configured order, without shadow ones
-	Score     float64  // the sum of Hits
+	Score     float64  // of Hits, see [Score]
 	Junk      bool     // Folder is the folder for junk, by a threshold
 	Recalled  bool     // it was decided before, at another door, which added Fields and Edits
 

@@ -184,6 +184,8 @@ type Effect struct {
 	Shadow bool       `json:"shadow,omitempty"` // recorded, never carried out
 	// Threshold: a score wants it, no rule by itself. It does not count after Keep, and folder and flag are those of junk.
 	Threshold bool `json:"threshold,omitempty"`
+	// Reason is for the operator: "score 5.2 reaches junk: 5".
+	Reason string `json:"reason,omitempty"`
 }
 
 // An Edit adds a header field or deletes one. The zero Index deletes every field of the name.
@@ -201,10 +203,15 @@ type Hit struct {
 	Step     string     `json:"-"` // in a View and a Decision: whose rule it is
 	At       int        `json:"at"`
 	Name     string     `json:"name"`
-	Score    float64    `json:"score,omitempty"`
+	Score    float64    `json:"score,omitempty"` // of the rule by itself; what it adds is [Counted]
+	Group    *Group     `json:"group,omitempty"` // never changed: rules share it
 	Action   Action     `json:"action,omitzero"` // the final verdict that the rule gives, counted or not; Pass: none
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Shadow   bool       `json:"shadow,omitempty"`
+	// Off: the rule is switched off for this recipient, and would have held. Shadow is set too.
+	Off bool `json:"off,omitempty"`
+	// Note says what is otherwise for this recipient, and where that is written: "score 2 and not 4, for example.org (…)".
+	Note string `json:"note,omitempty"`
 }
 
 // Evidence says where a rule found what it looked for.

@@ -604,7 +604,7 @@ func TestThresholds(t *testing.T) {
 		if r.Verdict.Action != pipeline.Pass && (r.Verdict.At != 2 || r.Verdict.Reason == "" || r.Verdict.By != "") {
 			t.Errorf("%v: %+v", tt.scores, r.Verdict)
 		}
-		if tt.junk && !reflect.DeepEqual(r.Effects[0], pipeline.Effect{At: 2, Kind: pipeline.FileInto, Folder: "Spam", Threshold: true}) {
+		if tt.junk && !reflect.DeepEqual(r.Effects[0], pipeline.Effect{At: 2, Kind: pipeline.FileInto, Folder: "Spam", Threshold: true, Reason: "score 5 reaches junk: 5"}) {
 			t.Errorf("%v: %+v", tt.scores, r.Effects[0])
 		}
 	}

@@ -330,15 +330,8 @@ func (t *thresholdStage) Rules() []string { return t.names }
 
 // Check implements pipeline.Stage.
 func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Result, error) {
-	score := 0.0
-	for _, h := range v.Hits {
-		// In a shadow step every hit is marked as one; its own shadow rules do not score there either.
-		if h.At >= 0 && h.At < len(t.set.rules) && !t.set.rules[h.At].shadow {
-			score += h.Score
-		}
-	}
-	// Sums of decimal fractions miss their mark by a hair: 0.1+0.2+14.7 reaches 15.
-	reaches := func(limit float64) bool { return limit > 0 && score >= limit-1e-9 }
+	score := t.set.score(v.Hits)
+	reaches := func(limit float64) bool { return limit > 0 && score >= limit }
 	why := func(what string, limit float64) string {
 		return fmt.Sprintf("score %.4g reaches %s: %.4g", score, what, limit)
 	}
@@ -351,7 +344,20 @@ func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Res
 	case reaches(t.quarantine):
 		r.Verdict = pipeline.Verdict{At: t.at, Action: pipeline.Quarantine, Reason: why("quarantine", t.quarantine)}
 	case reaches(t.junk):
-		r.Effects = []pipeline.Effect{{At: t.at, Kind: pipeline.FileInto, Folder: t.folder, Threshold: true}}
+		r.Effects = []pipeline.Effect{{At: t.at, Kind: pipeline.FileInto, Folder: t.folder, Threshold: true, Reason: why("junk", t.junk)}}
 	}
 	return r, nil
+}
+
+// score is what the rules of the step have scored, of the hits that its earlier stages found.
+func (s *ruleset) score(hits []pipeline.Hit) float64 {
+	own := make([]pipeline.Hit, 0, len(hits))
+	for _, h := range hits {
+		// In a shadow step every hit is marked as one; its own shadow rules do not score there either.
+		if h.At >= 0 && h.At < len(s.rules) && !s.rules[h.At].shadow && !h.Off {
+			h.Shadow = false
+			own = append(own, h)
+		}
+	}
+	return pipeline.Score(own)
 }
