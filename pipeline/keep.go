@@ -43,7 +43,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		}
 	}
 	for _, x := range t.seen {
-		rr := RecipientRecord{Recipient: x.Recipient, Note: x.note, Reply: x.reply}
+		rr := RecipientRecord{Recipient: x.Recipient, Note: x.note, Reply: x.reply, ByDoor: x.byDoor}
 		n := indexOf(t.live, x)
 		switch {
 		case x.refused:

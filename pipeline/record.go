@@ -94,6 +94,8 @@ type RecipientRecord struct {
 	File        string      `json:"file,omitempty"` // the file's name in its Maildir folder
 	Held        string      `json:"held,omitempty"` // its id in quarantine
 	Note        string      `json:"note,omitempty"` // for the operator
+	// ByDoor: the door itself refused the recipient, an unknown one say; no stage was asked.
+	ByDoor bool `json:"by_door,omitempty"`
 }
 
 // A Timing says how long a stage took.

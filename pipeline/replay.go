@@ -90,7 +90,7 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 	}
 	again := &replaying{Replay: o, record: r}
 	if again.gone() {
-		again.terms = o.Then.terms(r.Steps, nil)
+		again.terms = o.Then.terms(r.Steps, false, nil)
 	}
 	s := p.NewSession(r.Door, r.Client)
 	s.began, s.again = r.Received, again
@@ -105,7 +105,7 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 		switch {
 		case x.Disposition == Repeated:
 			s.Repeat(x.Recipient, x.Reply, x.Note)
-		case x.Refused():
+		case x.doorRefused():
 			s.Refuse(x.Recipient, x.Reply, x.Note)
 		default:
 			s.Rcpt(ctx, x.Recipient)
@@ -126,11 +126,14 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 		s.Data(ctx)
 		decisions := s.Content(ctx, o.Message)
 		refuse := slices.ContainsFunc(r.Recipients, func(x RecipientRecord) bool {
-			return x.Disposition == Refused && x.Verdict.Action == Reject && !x.Refused()
+			return x.Disposition == Refused && x.Verdict.Action == Reject && !x.doorRefused()
 		})
 		settled := r.Door.Settle(decisions, refuse)
 		if reply = settled.Reply; reply.Code < 400 {
 			end = "done"
+			if r.Door == Milter && slices.Contains(settled.Dispositions, Delivered) {
+				end = "handed over"
+			}
 		}
 		for i, d := range settled.Dispositions {
 			deliveries = append(deliveries, Delivery{Disposition: d, Reply: settled.Replies[i]})
@@ -145,10 +148,9 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 	return Replayed{out, again.gaps.all}, nil
 }
 
-// Refused reports whether the door itself refused the recipient, with no stage asked.
-func (r *RecipientRecord) Refused() bool {
-	return (r.Disposition == Refused || r.Disposition == Postponed) && r.Verdict.Action == Pass && r.Step == "" && len(r.Steps) == 0 &&
-		r.Reply.Code >= 400
+// doorRefused reports whether the door itself refused the recipient, with no stage asked.
+func (r *RecipientRecord) doorRefused() bool {
+	return r.ByDoor || r.Disposition == Refused && r.Verdict.Action == Pass
 }
 
 // dismiss tells the results of a replay that nothing became of them.
@@ -199,7 +201,7 @@ func (again *replaying) view(p *Plan, c call) *Again {
 	a := &Again{gone: again.gone(), terms: again.terms, without: again.places(p, c.stage), gaps: &again.gaps}
 	if c.rcpt != nil && a.gone {
 		if x := again.record.recipient(c.rcpt.Recipient); x != nil {
-			a.terms = again.Then.terms(x.Steps, again.terms)
+			a.terms = again.Then.terms(x.Steps, true, again.terms)
 		}
 	}
 	return a
@@ -242,15 +244,16 @@ func (again *replaying) leaveOut(p *Plan, stage int, a *answer) {
 	r.Edits = slices.DeleteFunc(slices.Clone(r.Edits), func(e Edit) bool { return out(e.At) })
 }
 
-// terms returns what the terms of recorded steps came to, by key, those of all as well.
-func (p *Plan) terms(recorded []StepRecord, all map[string]byte) map[string]byte {
+// terms returns what the terms of recorded steps came to, by key: steps asked about everybody, or about one recipient; then
+// all are those asked about everybody.
+func (p *Plan) terms(recorded []StepRecord, perRcpt bool, all map[string]byte) map[string]byte {
 	out := map[string]byte{}
 	for k, v := range all {
 		out[k] = v
 	}
 	for i := range p.stages {
 		termer, ok := p.stages[i].stage.(Termer)
-		if !ok {
+		if !ok || p.stages[i].perRcpt != perRcpt {
 			continue
 		}
 		_, x := p.stageRecord(i, recorded)

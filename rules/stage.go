@@ -19,7 +19,7 @@ type stage struct {
 	reads pipeline.Reads
 	facts []stageFact
 	refs  []int
-	terms []*term // of its rules, in the order of [stage.Terms]
+	terms []*term // of its rules and of those whose hits they use, in the order of [stage.Terms]
 	keys  []string
 
 	subject, size, headerFrom bool
@@ -128,14 +128,14 @@ func (s *ruleset) stages(th thresholds) []pipeline.Stage {
 
 func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 	st := &stage{set: s, rules: rules, names: names}
-	steps := map[string]bool{}
+	steps, told := map[string]bool{}, map[*rule]bool{}
 	for _, x := range rules {
 		st.reads.Input |= x.input
 		for _, name := range x.steps {
 			steps[name] = true
 		}
 		st.refs = append(st.refs, x.refs...)
-		st.terms = append(st.terms, x.terms...)
+		s.termsOf(x, st, told)
 		if x.final != pipeline.Pass && !x.shadow {
 			st.reads.Can = append(st.reads.Can, pipeline.Final{At: x.at, Action: x.final})
 		}
@@ -169,6 +169,21 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 	}
 	st.states.New = func() any { return newState(s) }
 	return st
+}
+
+// termsOf adds the terms of a rule to a stage, and of the rules whose hits it uses: those may be asked in other stages too,
+// or there be not needed any more.
+func (s *ruleset) termsOf(x *rule, st *stage, told map[*rule]bool) {
+	if told[x] {
+		return
+	}
+	told[x] = true
+	st.terms = append(st.terms, x.terms...)
+	for _, t := range x.terms {
+		if t.op == termHit {
+			s.termsOf(s.rules[t.hit], st, told)
+		}
+	}
 }
 
 // Reads implements pipeline.Stage.
@@ -313,6 +328,9 @@ func (t *thresholdStage) Reads() pipeline.Reads {
 	}
 	return r
 }
+
+// TermKeys implements pipeline.Termer: it has no condition, and is asked again without the message.
+func (t *thresholdStage) TermKeys() []string { return nil }
 
 // Does implements pipeline.Doer.
 func (t *thresholdStage) Does() []pipeline.Deed {
