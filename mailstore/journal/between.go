@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"time"
 
@@ -11,8 +10,8 @@ import (
 
 // Between yields the records of transactions that began at from or later and before to, oldest first. It holds few of
 // them in memory and lets others write meanwhile; records that come while it goes on may or may not be among them, and
-// those that still wait to be written are not: see [Journal.Flush]. A record that cannot be read is an error, after
-// which it goes on; after any other error it ends.
+// those that still wait to be written are not: see [Journal.Flush]. A record that cannot be read is an
+// [UnreadableError], after which it goes on; after any other error it ends.
 func (j *Journal) Between(ctx context.Context, from, to time.Time) iter.Seq2[*pipeline.Record, error] {
 	return func(yield func(*pipeline.Record, error) bool) {
 		at := place{received: micro(from) - 1}
@@ -23,11 +22,7 @@ func (j *Journal) Between(ctx context.Context, from, to time.Time) iter.Seq2[*pi
 				return
 			}
 			for _, row := range rows {
-				r, err := decode([]byte(row.record))
-				if err != nil {
-					err = fmt.Errorf("record %s: %w", row.id, err)
-				}
-				if !yield(r, err) {
+				if !yield(row.read()) {
 					return
 				}
 			}
@@ -52,18 +47,6 @@ type rowBetween struct {
 	record string
 }
 
-func (j *Journal) page(ctx context.Context, from, to int64, after place) (all []rowBetween, err error) {
-	rows, err := j.db.QueryContext(ctx, selectBetween, from, to, after.received, after.id, pageSize)
-	if err != nil {
-		return nil, j.db.Explain(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r rowBetween
-		if err := rows.Scan(&r.id, &r.received, &r.record); err != nil {
-			return nil, j.db.Explain(err)
-		}
-		all = append(all, r)
-	}
-	return all, j.db.Explain(rows.Err())
+func (j *Journal) page(ctx context.Context, from, to int64, after place) ([]rowBetween, error) {
+	return j.rows(ctx, selectBetween, from, to, after.received, after.id, pageSize)
 }

@@ -62,7 +62,7 @@ const (
 // A Journal is an open journal. Its methods may be called by any number of goroutines.
 type Journal struct {
 	c  Config
-	db *database.DB
+	db *handle
 
 	mu      sync.Mutex
 	pending map[string]*entry // by id: what is not written yet
@@ -99,10 +99,11 @@ type keys struct {
 	received           int64
 	queueID, messageID string
 	plan               string
+	sender, sha256     string
 	recipients         []recipientKeys
 }
 
-type recipientKeys struct{ address, file, held string }
+type recipientKeys struct{ address, base, account, file, held string }
 
 // Open opens the journal and, unless it is opened for reading only, starts the goroutine that writes; Close ends it.
 func Open(ctx context.Context, c Config) (*Journal, error) { return open(ctx, c, nil) }
@@ -124,7 +125,7 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 		return nil, err
 	}
 	j := &Journal{
-		c: c, db: db, pending: map[string]*entry{},
+		c: c, db: newHandle(db), pending: map[string]*entry{},
 		some: make(chan struct{}, 1), now: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if c.ReadOnly {
@@ -424,7 +425,7 @@ func put(ctx context.Context, tx *sql.Tx, flight []entry) error {
 				return fmt.Errorf("record %s: %w", e.id, err)
 			}
 		}
-		result, err := insert.ExecContext(ctx, e.id, k.received, k.queueID, k.messageID, k.plan, string(data))
+		result, err := insert.ExecContext(ctx, e.id, k.received, k.queueID, k.messageID, k.plan, k.sender, k.sha256, string(data))
 		if err != nil {
 			return err
 		}
@@ -438,7 +439,7 @@ func put(ctx context.Context, tx *sql.Tx, flight []entry) error {
 			}
 		}
 		for i, r := range k.recipients {
-			if _, err := recipient.ExecContext(ctx, e.id, i, r.address, r.file, r.held); err != nil {
+			if _, err := recipient.ExecContext(ctx, e.id, i, r.address, r.base, r.account, r.file, r.held); err != nil {
 				return err
 			}
 		}
@@ -459,7 +460,7 @@ func update(ctx context.Context, tx *sql.Tx, e entry) (keys, error) {
 			return keys{}, fmt.Errorf("record %s: %w", e.id, err)
 		}
 	}
-	if _, err := tx.ExecContext(ctx, updateRecord, e.id, k.received, k.queueID, k.messageID, k.plan, string(data)); err != nil {
+	if _, err := tx.ExecContext(ctx, updateRecord, e.id, k.received, k.queueID, k.messageID, k.plan, k.sender, k.sha256, string(data)); err != nil {
 		return keys{}, err
 	}
 	_, err = tx.ExecContext(ctx, deleteRecipients, e.id)
@@ -501,14 +502,14 @@ func join(before []byte, parts []part) (*pipeline.Record, error) {
 func decode(data []byte) (*pipeline.Record, error) {
 	var head struct{ Version int }
 	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("its JSON is damaged: %w", err)
 	}
 	if head.Version > pipeline.RecordVersion {
 		return nil, fmt.Errorf("written by a newer program (form %d, this one knows %d)", head.Version, pipeline.RecordVersion)
 	}
 	r := new(pipeline.Record)
 	if err := json.Unmarshal(data, r); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("its JSON is damaged: %w", err)
 	}
 	return r, nil
 }
@@ -516,11 +517,20 @@ func decode(data []byte) (*pipeline.Record, error) {
 func keysOf(r *pipeline.Record) keys {
 	k := keys{
 		received: micro(r.Received), queueID: clean(r.QueueID), messageID: bare(r.MessageID), plan: clean(r.Plan),
+		sender: clean(base(r.Sender)), sha256: clean(r.SHA256),
 	}
 	for _, x := range r.Recipients {
-		k.recipients = append(k.recipients, recipientKeys{clean(x.Address.String()), fileKey(x.File), clean(x.Held)})
+		k.recipients = append(k.recipients, recipientKeys{
+			clean(x.Address.String()), clean(base(x.Address)), clean(x.Account), fileKey(x.File), clean(x.Held),
+		})
 	}
 	return k
+}
+
+// base returns an address without its subaddress.
+func base(a pipeline.Address) string {
+	a.Tag = ""
+	return a.String()
 }
 
 // clean makes s a text that every database takes.
@@ -562,7 +572,7 @@ func (j *Journal) Recall(ctx context.Context, id string) (*pipeline.Record, erro
 	}
 	r, err := join(before, parts)
 	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", id, err)
+		return nil, &UnreadableError{id, err}
 	}
 	if r == nil {
 		return nil, fmt.Errorf("%s: %w", id, ErrNoRecord)
@@ -581,7 +591,8 @@ func (j *Journal) partsOf(id string) []part {
 
 // Find returns the records that a key names, oldest first: an id, a queue id, a Message-ID with or without angle
 // brackets, the name or the path of a Maildir file, an id in quarantine. Of more than 1000 it returns the newest. None
-// is no error.
+// is no error. Records that cannot be read are left out, and the error has an [UnreadableError] for each; what could be
+// read is returned with it.
 func (j *Journal) Find(ctx context.Context, key string) ([]*pipeline.Record, error) {
 	key, file := bare(key), fileKey(strings.TrimSpace(key))
 	if key == "" {
@@ -605,18 +616,22 @@ func (j *Journal) Find(ctx context.Context, key string) ([]*pipeline.Record, err
 		}
 	}
 	var found []*pipeline.Record
+	var unreadable []error
 	for _, id := range ids {
 		r, err := j.Recall(ctx, id)
-		if errors.Is(err, ErrNoRecord) {
-			continue // pruned meanwhile
-		}
-		if err != nil {
+		var one *UnreadableError
+		switch {
+		case errors.Is(err, ErrNoRecord): // pruned meanwhile
+		case errors.As(err, &one):
+			unreadable = append(unreadable, err)
+		case err != nil:
 			return nil, err
+		default:
+			found = append(found, r)
 		}
-		found = append(found, r)
 	}
 	slices.SortFunc(found, oldestFirst)
-	return found, nil
+	return found, errors.Join(unreadable...)
 }
 
 func isAlphanumeric(r rune) bool {

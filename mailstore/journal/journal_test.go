@@ -635,7 +635,7 @@ func TestBadRecords(t *testing.T) {
 func TestUnreadableRecordStopsNobody(t *testing.T) {
 	j, _ := openTest(t, Config{Flush: time.Hour})
 	mustRecord(t, j, true, record("a"), record("b"))
-	if _, err := j.db.Exec(`UPDATE records SET record = $1`, `{"version": 999}`); err != nil {
+	if _, err := j.db.ExecContext(t.Context(), `UPDATE records SET record = $1`, `{"version": 999}`); err != nil {
 		t.Fatal(err)
 	}
 	_, err := j.Find(t.Context(), "a")
@@ -709,7 +709,7 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	var rows int
-	if err := j.db.QueryRow(`SELECT count(*) FROM recipients`).Scan(&rows); err != nil || rows != 0 {
+	if err := j.db.QueryRowContext(t.Context(), `SELECT count(*) FROM recipients`).Scan(&rows); err != nil || rows != 0 {
 		t.Errorf("%d recipients left, %v", rows, err)
 	}
 

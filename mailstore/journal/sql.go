@@ -30,15 +30,27 @@ var migrations = []string{
 		text    TEXT   NOT NULL,
 		used    BIGINT NOT NULL
 	)`,
+	// What more can be searched for; NULL in rows from before, until Fill has been there.
+	`ALTER TABLE records ADD COLUMN sender TEXT;
+	ALTER TABLE records ADD COLUMN sha256 TEXT;
+	ALTER TABLE records ADD COLUMN redacted BIGINT NOT NULL DEFAULT 0;
+	CREATE INDEX records_sender ON records (sender);
+	CREATE INDEX records_sha256 ON records (sha256);
+	ALTER TABLE recipients ADD COLUMN base TEXT;
+	ALTER TABLE recipients ADD COLUMN account TEXT;
+	CREATE INDEX recipients_base ON recipients (base);
+	CREATE INDEX recipients_account ON recipients (account)`,
 }
 
 const (
-	insertRecord = `INSERT INTO records (id, received, queue_id, message_id, plan, record) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (id) DO NOTHING`
-	updateRecord = `UPDATE records SET received = $2, queue_id = $3, message_id = $4, plan = $5, record = $6 WHERE id = $1`
+	insertRecord = `INSERT INTO records (id, received, queue_id, message_id, plan, sender, sha256, record)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`
+	updateRecord = `UPDATE records SET received = $2, queue_id = $3, message_id = $4, plan = $5, sender = $6, sha256 = $7,
+		record = $8 WHERE id = $1`
 	selectRecord = `SELECT record FROM records WHERE id = $1`
 
-	insertRecipient  = `INSERT INTO recipients (id, place, address, file, held) VALUES ($1, $2, $3, $4, $5)`
+	insertRecipient = `INSERT INTO recipients (id, place, address, base, account, file, held)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`
 	deleteRecipients = `DELETE FROM recipients WHERE id = $1`
 
 	// $1 is the key as it is, $2 a file's key.
@@ -47,9 +59,29 @@ const (
 			OR id IN (SELECT id FROM recipients WHERE file = $2 AND file <> '')
 		ORDER BY received DESC, id DESC LIMIT $3`
 
-	// In order of received and id, from behind $3 and $4.
-	selectBetween = `SELECT id, received, record FROM records WHERE received >= $1 AND received < $2
-		AND (received > $3 OR received = $3 AND id > $4) ORDER BY received, id LIMIT $5`
+	// In order of received and id, from behind $3 and $4; or backwards.
+	between     = `SELECT id, received, record FROM records WHERE received >= $1 AND received < $2`
+	forwards    = ` AND (received > $3 OR received = $3 AND id > $4)`
+	inOrder     = ` ORDER BY received, id LIMIT $5`
+	backwards   = ` AND (received < $3 OR received = $3 AND id < $4)`
+	backInOrder = ` ORDER BY received DESC, id DESC LIMIT $5`
+	bySender    = ` AND (sender = $6 OR sender IS NULL)`
+	bySHA256    = ` AND (sha256 = $6 OR sha256 IS NULL)`
+	byRecipient = ` AND id IN (SELECT id FROM recipients WHERE address = $6 OR base = $6 OR account = $6 OR base IS NULL)`
+
+	selectBetween = between + forwards + inOrder
+
+	searchAll           = selectBetween
+	searchAllBack       = between + backwards + backInOrder
+	searchSender        = between + bySender + forwards + inOrder
+	searchSenderBack    = between + bySender + backwards + backInOrder
+	searchSHA256        = between + bySHA256 + forwards + inOrder
+	searchSHA256Back    = between + bySHA256 + backwards + backInOrder
+	searchRecipient     = between + byRecipient + forwards + inOrder
+	searchRecipientBack = between + byRecipient + backwards + backInOrder
+
+	selectUnfilled = `SELECT id, record FROM records WHERE sender IS NULL LIMIT $1`
+	fillRecord     = `UPDATE records SET sender = $2, sha256 = $3 WHERE id = $1`
 
 	selectOld    = `SELECT id FROM records WHERE received < $1 ORDER BY received LIMIT $2`
 	deleteRecord = `DELETE FROM records WHERE id = $1`

@@ -1,0 +1,205 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+	"sluice/pipeline/mime"
+)
+
+// An UnreadableError is about one record that is there and cannot be read: its JSON is damaged, or a newer program has
+// written it. All others can be.
+type UnreadableError struct {
+	ID  string
+	Err error
+}
+
+func (e *UnreadableError) Error() string { return fmt.Sprintf("record %s: %v", e.ID, e.Err) }
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// A Query says which records are looked for. A zero field asks for nothing.
+type Query struct {
+	// Since and Until bound when the mail came: at Since or later, before Until.
+	Since, Until time.Time
+	// Recipient is an address that the sender named, an account that it led to, or "@example.org" for all of a domain. An
+	// address is also found with a subaddress.
+	Recipient string
+	// Sender is the sender's address, "@example.org" for all of a domain, or "<>" for the null sender.
+	Sender string
+	// SHA256 is that of the message as received, in hex.
+	SHA256 string
+}
+
+// Match reports whether a record is one of those looked for.
+func (q Query) Match(r *pipeline.Record) bool {
+	switch {
+	case !q.Since.IsZero() && r.Received.Before(q.Since), !q.Until.IsZero() && !r.Received.Before(q.Until):
+		return false
+	case q.SHA256 != "" && r.SHA256 != q.SHA256:
+		return false
+	case q.Sender != "" && !matches(q.Sender, r.Sender, ""):
+		return false
+	}
+	return q.Recipient == "" || slices.ContainsFunc(r.Recipients, q.MatchRecipient)
+}
+
+// MatchRecipient reports whether a recipient is the one looked for, or whether none is.
+func (q Query) MatchRecipient(x pipeline.RecipientRecord) bool {
+	return q.Recipient == "" || matches(q.Recipient, x.Address, x.Account)
+}
+
+func matches(want string, a pipeline.Address, account string) bool {
+	want = normal(want)
+	if domain, ok := strings.CutPrefix(want, "@"); ok {
+		return a.Domain == domain
+	}
+	if want == "<>" {
+		return a.IsZero()
+	}
+	if want == account {
+		return true
+	}
+	whole := a.String()
+	if want == whole {
+		return whole != ""
+	}
+	return whole != "" && want == base(a)
+}
+
+// normal returns an address as records keep it. What is none comes back as it is, and finds nothing.
+func normal(s string) string {
+	if s == "<>" {
+		return s
+	}
+	s = strings.Trim(s, "<>")
+	if domain, ok := strings.CutPrefix(s, "@"); ok {
+		if a, err := mime.ParseAddress("x@" + domain); err == nil {
+			return "@" + a.Domain
+		}
+		return s
+	}
+	if a, err := mime.ParseAddress(s); err == nil {
+		return a.String()
+	}
+	return s
+}
+
+// Search yields the records that a query looks for, oldest first, as [Journal.Between] does.
+func (j *Journal) Search(ctx context.Context, q Query) iter.Seq2[*pipeline.Record, error] {
+	return func(yield func(*pipeline.Record, error) bool) {
+		at := place{received: math.MinInt64}
+		for {
+			rows, err := j.searchPage(ctx, q, at, false)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, row := range rows {
+				if r, err := row.read(); (err != nil || q.Match(r)) && !yield(r, err) {
+					return
+				}
+			}
+			if len(rows) < pageSize {
+				return
+			}
+			at = rows[len(rows)-1].place
+		}
+	}
+}
+
+// Newest returns the newest records that a query looks for, at most limit of them, oldest first, and whether there are
+// more. Records that cannot be read are left out, and the error has an [UnreadableError] for each; what could be read is
+// returned with it.
+func (j *Journal) Newest(ctx context.Context, q Query, limit int) (found []*pipeline.Record, more bool, err error) {
+	at := place{received: math.MaxInt64}
+	var unreadable []error
+	for {
+		rows, err := j.searchPage(ctx, q, at, true)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, row := range rows {
+			r, err := row.read()
+			switch {
+			case err != nil:
+				unreadable = append(unreadable, err)
+			case q.Match(r) && len(found) == limit:
+				more = true
+			case q.Match(r):
+				found = append(found, r)
+			}
+		}
+		if len(rows) < pageSize || more {
+			slices.Reverse(found)
+			return found, more, errors.Join(unreadable...)
+		}
+		at = rows[len(rows)-1].place
+	}
+}
+
+func (r rowBetween) read() (*pipeline.Record, error) {
+	record, err := decode([]byte(r.record))
+	if err != nil {
+		return nil, &UnreadableError{r.id, err}
+	}
+	return record, nil
+}
+
+// searchPage returns the next records that may be looked for: the database narrows by one field of the query, and
+// Match does the rest.
+func (j *Journal) searchPage(ctx context.Context, q Query, after place, newestFirst bool) ([]rowBetween, error) {
+	from, to := int64(math.MinInt64), int64(math.MaxInt64)
+	if !q.Since.IsZero() {
+		from = micro(q.Since)
+	}
+	if !q.Until.IsZero() {
+		to = micro(q.Until)
+	}
+	args := []any{from, to, after.received, after.id, pageSize}
+	statement := [2]string{searchAll, searchAllBack}
+	isAddress := func(s string) bool { return s != "" && s != "<>" && !strings.HasPrefix(s, "@") }
+	switch {
+	case q.SHA256 != "":
+		statement = [2]string{searchSHA256, searchSHA256Back}
+		args = append(args, q.SHA256)
+	case isAddress(q.Recipient):
+		statement = [2]string{searchRecipient, searchRecipientBack}
+		args = append(args, normal(q.Recipient))
+	case isAddress(q.Sender):
+		statement = [2]string{searchSender, searchSenderBack}
+		a, err := mime.ParseAddress(normal(q.Sender))
+		if err != nil {
+			return nil, nil // no record has it
+		}
+		args = append(args, base(a))
+	}
+	text := statement[0]
+	if newestFirst {
+		text = statement[1]
+	}
+	return j.rows(ctx, text, args...)
+}
+
+func (j *Journal) rows(ctx context.Context, query string, args ...any) (all []rowBetween, err error) {
+	rows, err := j.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, j.db.Explain(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r rowBetween
+		if err := rows.Scan(&r.id, &r.received, &r.record); err != nil {
+			return nil, j.db.Explain(err)
+		}
+		all = append(all, r)
+	}
+	return all, j.db.Explain(rows.Err())
+}
