@@ -327,24 +327,16 @@ func (c *conditionChecker) hit(n *ast.CallNode) {
 	if qualified {
 		name = &ast.StringNode{Value: other}
 	}
-	var above []string
-	for _, x := range c.set.rules {
-		if x.name == name.Value && x.name != "" {
-			switch {
-			case x.at == c.rule.at:
-				c.wrongAt(arg, fmt.Sprintf("the rule `%s` asks for itself", x.name), "")
-			case x.at > c.rule.at:
-				c.wrongAt(arg, fmt.Sprintf("the rule `%s` stands further down", x.name), "put it above this one")
-			case x.shadow && !c.rule.shadow && !c.set.scope.shadow:
-				c.wrongAt(arg, fmt.Sprintf("`%s` is a shadow rule: it must not change what a live rule does", x.name), fmt.Sprintf("take `shadow` from `%s`, or add it here", x.name))
-			}
-			return
-		}
-		if x.at < c.rule.at && x.name != "" {
-			above = append(above, x.name)
-		}
+	x, ok := c.set.named[name.Value]
+	switch {
+	case !ok:
+		others := slices.DeleteFunc(c.set.ruleNames(), func(s string) bool { return s == c.rule.name })
+		c.wrongAt(arg, fmt.Sprintf("there is no rule `%s`", name.Value), didYouMean(name.Value, others))
+	case x == c.rule:
+		c.wrongAt(arg, fmt.Sprintf("the rule `%s` asks for itself", x.name), "")
+	case x.shadow && !c.rule.shadow && !c.set.scope.shadow:
+		c.wrongAt(arg, fmt.Sprintf("`%s` is a shadow rule: it must not change what a live rule does", x.name), x.unshadow())
 	}
-	c.wrongAt(arg, fmt.Sprintf("there is no rule `%s`", name.Value), didYouMean(name.Value, above))
 }
 
 func (c *conditionChecker) hitOther(arg ast.Node, step, name string) {
@@ -442,7 +434,7 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 		return c.wrongAt(n, fmt.Sprintf("the step `%s` finds no facts", name), "")
 	}
 	if name == c.set.scope.step {
-		return c.wrongAt(n, fmt.Sprintf("`%s` is this step; it finds no facts", name), `rules further up are asked for with hit("…")`)
+		return c.wrongAt(n, fmt.Sprintf("`%s` is this step; it finds no facts", name), `its rules are asked for with hit("…")`)
 	}
 	if l := strings.ToLower(name); l != name {
 		if _, ok := c.set.scope.vars[l]; ok || slices.Contains(operators(), l) {

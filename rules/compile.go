@@ -25,6 +25,7 @@ import (
 type ruleset struct {
 	scope        *scope
 	rules        []*rule // by their place
+	named        map[string]*rule
 	tests        []*ruleTest
 	maxCondition int
 	maxValue     int // octets of a header field that rules see
@@ -103,6 +104,7 @@ func newRuleset(sc *scope) *ruleset {
 
 // compile checks and compiles the conditions of all rules; what is wrong is reported.
 func (s *ruleset) compile(r *reporter) {
+	var built []*builder
 	for _, x := range s.rules {
 		if x.when == nil {
 			continue
@@ -117,6 +119,9 @@ func (s *ruleset) compile(r *reporter) {
 		}
 		b := &builder{conditionChecker: c, tree: tree, need: newNeed()}
 		x.cond = b.split(tree.Node)
+		built = append(built, b)
+	}
+	for _, b := range s.inHitOrder(built) {
 		b.finish()
 	}
 }
@@ -209,7 +214,7 @@ func (b *builder) hitTerm(t *term, name string) {
 		name = other
 	}
 	t.op = termHit
-	t.hit = slices.IndexFunc(b.set.rules, func(x *rule) bool { return x.name == name })
+	t.hit = b.set.named[name].at
 	b.need.hits[t.hit] = true
 }
 
@@ -372,8 +377,8 @@ func (c *collector) Visit(n *ast.Node) {
 	}
 }
 
-// finish works out what the whole condition needs, the rules whose hits it uses included. Those stand further up, so
-// theirs is known.
+// finish works out what the whole condition needs, the rules whose hits it uses included. What those need is known: see
+// [ruleset.inHitOrder].
 func (b *builder) finish() {
 	x := b.rule
 	x.input = b.need.input
@@ -407,16 +412,16 @@ func (b *builder) finish() {
 
 // uniqueNames reports rules of one name.
 func (s *ruleset) uniqueNames(r *reporter) {
-	first := map[string]*rule{}
+	s.named = map[string]*rule{}
 	for i, x := range s.rules {
 		x.at = i
 		if x.name == "" {
 			continue
 		}
-		if f, ok := first[x.name]; ok {
+		if f, ok := s.named[x.name]; ok {
 			r.report(x.pos, x.name, fmt.Sprintf("there is a rule `%s` already, at %s", x.name, f.pos), "give one another name")
 			continue
 		}
-		first[x.name] = x
+		s.named[x.name] = x
 	}
 }

@@ -135,7 +135,7 @@ func functionDocs() []Entry {
 	return []Entry{
 		{`has("Field")`, truth, "whether the header has the field"},
 		{`header("Field")`, text, `the first field of the name, decoded; "" if there is none`},
-		{`hit("rule")`, truth, "whether a rule further up held"},
+		{`hit("rule")`, truth, "whether another rule held, further up or down"},
 		{`hit("step.rule")`, truth, "whether a rule of an earlier step held"},
 		{"known(step)", truth, "whether the step has an answer"},
 		{"known(step.field)", truth, "whether the step has this answer"},

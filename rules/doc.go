@@ -19,7 +19,7 @@
 //	header_from.count                     how many addresses the From fields hold; header_from itself is the first of them
 //	subject  size                         decoded, its first 16 KiB (max_value); octets of the message
 //	has("Field")  header("Field")         whether there is such a field; the first one decoded, as subject is, "" if there is none
-//	hit("rule")  hit("step.rule")         whether a rule further up, or one of an earlier step, held
+//	hit("rule")  hit("step.rule")         whether another rule, or one of an earlier step, held
 //	known(step)  known(step.field)        whether there is an answer
 //	dnsbl.zen.listed, spf.result, …       the facts of earlier steps, under the step's name
 //
