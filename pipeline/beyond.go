@@ -9,10 +9,11 @@ import (
 // Beyond says what door d does otherwise than the plan asks for, one sentence each: refusals and edits that it has no
 // way to carry out, and what it does instead. refuse is as for [Door.Settle]. both says that mail passes our milter and then
 // our LMTP door: there the one carries out what the other cannot.
-func (p *Plan) Beyond(d Door, refuse, both bool) (all []string) {
-	say := func(who []string, format string) {
+func (p *Plan) Beyond(d Door, refuse, both bool) (all []Warning) {
+	say := func(who []actor, format string) {
 		if len(who) > 0 {
-			all = append(all, fmt.Sprintf(format, enumerate(who)))
+			// The place is that of the first.
+			all = append(all, p.warningAt(who[0].step, who[0].at, fmt.Sprintf("at the %s door "+format, d, enumerate(who))))
 		}
 	}
 	switch d {
@@ -34,9 +35,9 @@ func (p *Plan) Beyond(d Door, refuse, both bool) (all []string) {
 			remedy = "; set `refuse: true` for a peer that still holds its client, or ask at the milter door too"
 		}
 		who := p.finals(func(_ planStage, f Final) bool { return f.Action == Reject })
-		for _, s := range p.steps {
-			if s.onError == Refuse && !s.Shadow && !slices.Contains(who, s.Name) {
-				who = append(who, s.Name)
+		for i, s := range p.steps {
+			if s.onError == Refuse && !s.Shadow && !slices.ContainsFunc(who, func(x actor) bool { return x.name == s.Name }) {
+				who = append(who, actor{s.Name, key{i, -1}})
 			}
 		}
 		say(who, "%s may refuse: the queue before this door would bounce to a sender who may be forged, so the mail is accepted "+
@@ -54,10 +55,10 @@ func (p *Plan) Beyond(d Door, refuse, both bool) (all []string) {
 	say(p.deeds(func(s planStage, x Deed) bool { return x.Kind == DoesEdit && s.perRcpt }),
 		"%s may change header fields for single recipients: a mail to several is one copy, and gets only the changes that "+
 			"all of them want")
-	var late []string
-	for _, s := range p.steps {
+	var late []actor
+	for i, s := range p.steps {
 		if s.Kind.AtDelivery {
-			late = append(late, s.Name)
+			late = append(late, actor{s.Name, key{i, -1}})
 		}
 	}
 	say(late, "%s is not asked: it is about where the mail is filed, and the MTA does that")
@@ -65,7 +66,7 @@ func (p *Plan) Beyond(d Door, refuse, both bool) (all []string) {
 }
 
 // finals names those that can give a final verdict of which ok is true, in configured order.
-func (p *Plan) finals(ok func(planStage, Final) bool) []string {
+func (p *Plan) finals(ok func(planStage, Final) bool) []actor {
 	var found []key
 	for _, s := range p.stages {
 		for _, f := range s.reads.Can {
@@ -78,7 +79,7 @@ func (p *Plan) finals(ok func(planStage, Final) bool) []string {
 }
 
 // deeds names those that can do something of which ok is true, in configured order.
-func (p *Plan) deeds(ok func(planStage, Deed) bool) []string {
+func (p *Plan) deeds(ok func(planStage, Deed) bool) []actor {
 	var found []key
 	for _, s := range p.stages {
 		doer, isDoer := s.stage.(Doer)
@@ -94,8 +95,14 @@ func (p *Plan) deeds(ok func(planStage, Deed) bool) []string {
 	return p.whoAll(found)
 }
 
+// An actor is a place with what messages call it.
+type actor struct {
+	name string
+	key
+}
+
 // whoAll names places in configured order, each once; those in shadow steps do nothing.
-func (p *Plan) whoAll(found []key) (names []string) {
+func (p *Plan) whoAll(found []key) (names []actor) {
 	slices.SortFunc(found, func(a, b key) int {
 		switch {
 		case a.less(b):
@@ -106,16 +113,21 @@ func (p *Plan) whoAll(found []key) (names []string) {
 		return 0
 	})
 	for _, k := range found {
-		if name := p.who(k.step, k.at); !p.steps[k.step].Shadow && !slices.Contains(names, name) {
-			names = append(names, name)
+		name := p.who(k.step, k.at)
+		if !p.steps[k.step].Shadow && !slices.ContainsFunc(names, func(x actor) bool { return x.name == name }) {
+			names = append(names, actor{name, k})
 		}
 	}
 	return names
 }
 
 // enumerate joins names: "a, b and 7 more".
-func enumerate(names []string) string {
+func enumerate(all []actor) string {
 	const most = 3
+	names := make([]string, len(all))
+	for i, x := range all {
+		names[i] = x.name
+	}
 	switch n := len(names); {
 	case n == 1:
 		return names[0]

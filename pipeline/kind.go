@@ -79,6 +79,9 @@ type Step struct {
 	At      *Phase        // not to be asked before; nil is as early as possible
 	Shadow  bool          // recorded, never acted on
 	Pos     string        // "sluice.yaml:12:5", for messages
+	// Failed says that the step could not be read, which has been reported: it stands in its place so that the steps after
+	// it can be checked, and what it would find is not known. There is no plan of such steps.
+	Failed bool
 }
 
 // An Env is the world as stages may see it. Everything that depends on the world comes through it.
@@ -102,6 +105,8 @@ type Env struct {
 	Secret func(name string) (string, error)
 	// Before describes the steps before the one being made, and last that one itself.
 	Before []Before
+	// Warn hands on what an administrator should know about a configuration that is right; nil is for nobody.
+	Warn func(error)
 	// Name is the name of the step being made.
 	Name string
 	// Journal gets the record of every transaction.
@@ -131,7 +136,8 @@ type Before struct {
 	Logins bool
 	// Rules names the step's rules, in order, and ShadowRules those of them that are tried only (see Ruler).
 	Rules, ShadowRules []string
-	// Failed: the step could not be made, which has been reported; nothing is known of its rules.
+	// Failed: the step could not be made, which has been reported; nothing is known of its rules, and where Fact is nil
+	// nothing of its facts either. Without a Name it may be any step.
 	Failed bool
 }
 

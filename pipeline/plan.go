@@ -22,7 +22,7 @@ type Plan struct {
 	options  Options
 	text     string
 	version  string
-	warnings []string
+	warnings []Warning
 	early    bool // whether anything can be decided before the content
 }
 
@@ -80,6 +80,9 @@ type planStage struct {
 	hanging *atomic.Int32 // calls that outlived their deadline
 }
 
+// ErrFailedStep says that nothing is wrong with a plan but what was known to be: steps that could not be read.
+var ErrFailedStep = errors.New("a step could not be read")
+
 // NewPlan makes the stages of all steps and works out when each is asked. Its error joins everything that is wrong; each
 // part begins with the step's position.
 func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
@@ -95,8 +98,9 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		before []Before
 		files  []File
 		names  = map[string]int{}
+		failed bool
 	)
-	for i, st := range steps {
+	for _, st := range steps {
 		if st.Name == "" {
 			st.Name = st.Kind.StepName()
 		}
@@ -107,6 +111,13 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 			}
 			wrong = append(wrong, fmt.Errorf("%s: %w", where, err))
 		}
+		if st.Failed {
+			failed = true
+			names[st.Name] = len(p.steps)
+			p.steps = append(p.steps, planStep{Step: st})
+			before = append(before, Before{Name: st.Name, Kind: st.Kind.Name, Shadow: st.Shadow, Failed: true})
+			continue
+		}
 		if !factName.MatchString(st.Name) {
 			fail(fmt.Errorf("%q cannot be the name of a step: write lower-case letters, digits and _, a letter first", st.Name))
 			continue
@@ -115,7 +126,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 			fail(fmt.Errorf("there are two steps called %s: give one a name of its own with `name:`", st.Name))
 			continue
 		}
-		names[st.Name] = i
+		names[st.Name] = len(p.steps)
 		ps := planStep{Step: st, onError: st.Kind.OnError}
 		if st.OnError != nil {
 			ps.onError = *st.OnError
@@ -133,6 +144,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		self := Before{Name: st.Name, Kind: st.Kind.Name, Shadow: st.Shadow, Fact: ps.fact}
 		e := p.env
 		e.Name, e.Before = st.Name, append(slices.Clone(before), self)
+		e.Warn = func(err error) { p.warnings = append(p.warnings, Warning{Step: st.Name, Pos: st.Pos, Err: err}) }
 		if env.Files != nil {
 			e.Files = func(pattern string) ([]File, error) {
 				f, err := env.Files(pattern)
@@ -166,6 +178,9 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 	}
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
+	}
+	if failed {
+		return nil, ErrFailedStep
 	}
 	p.early = slices.ContainsFunc(p.stages, func(s planStage) bool {
 		step := &p.steps[s.step]
@@ -230,7 +245,7 @@ func (p *Plan) Version() string { return p.version }
 func (p *Plan) Text() string { return p.text }
 
 // Warnings are things about the plan that an administrator should know, one sentence each.
-func (p *Plan) Warnings() []string { return p.warnings }
+func (p *Plan) Warnings() []Warning { return p.warnings }
 
 // Awaited reports whether a door should keep its peer waiting at a phase before the recipients or at [Data], because
 // something may be said there. Elsewhere what is asked is under way when it returns.
@@ -281,7 +296,7 @@ func (p *Plan) describe(files []File) {
 func (p *Plan) warn() {
 	for i, s := range p.steps {
 		if s.Kind.Unread != "" && !slices.ContainsFunc(p.stages, func(t planStage) bool { return t.step > i && slices.Contains(t.reads.Facts, s.Name) }) {
-			p.warnings = append(p.warnings, fmt.Sprintf("no step reads what %s finds, and %s", s.Name, s.Kind.Unread))
+			p.warnAt(i, -1, fmt.Sprintf("no step reads what %s finds, and %s", s.Name, s.Kind.Unread))
 		}
 	}
 	for i, s := range p.stages {
@@ -299,7 +314,7 @@ func (p *Plan) warn() {
 				})
 				if n >= 0 {
 					o := t.reads.Can[n]
-					p.warnings = append(p.warnings, fmt.Sprintf("%s acts at %s and not at %s, because %s may say %s",
+					p.warnAt(s.step, f.At, fmt.Sprintf("%s acts at %s and not at %s, because %s may say %s",
 						p.who(s.step, f.At), t.phase, s.phase, p.who(t.step, o.At), o.Action))
 					break
 				}

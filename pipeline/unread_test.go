@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -25,7 +26,7 @@ func TestUnread(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		said := strings.Join(p.Warnings(), "\n")
+		said := fmt.Sprint(p.Warnings())
 		if strings.Contains(said, "no step reads what greylist finds, and it only reports: to act on it write a rule") != want {
 			t.Errorf("%s: %q", rule, said)
 		}

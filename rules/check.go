@@ -271,6 +271,9 @@ func (c *conditionChecker) known(n *ast.CallNode) {
 	}
 	step, field, _ := strings.Cut(name, ".")
 	info, ok := c.set.scope.steps[step]
+	if !ok && c.set.scope.gaps.hides(step) {
+		return
+	}
 	if !ok || info.shape == nil {
 		text := fmt.Sprintf("no step `%s` before this one finds facts", step)
 		if _, isVar := c.set.scope.vars[step]; isVar {
@@ -348,6 +351,7 @@ func (c *conditionChecker) hitOther(arg ast.Node, step, name string) {
 		}
 	}
 	switch {
+	case !ok && c.set.scope.gaps.hides(step):
 	case !ok:
 		c.wrongAt(arg, fmt.Sprintf("there is no step `%s` before this one", step), didYouMean(step, ruled))
 	case info.Failed: // what is wrong with it is said already
@@ -421,6 +425,9 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 		return t
 	}
 	name := n.Value
+	if !isWord(name) && name != c.set.scope.step && c.set.scope.steps[name] == nil && c.set.scope.gaps.hides(name) {
+		return &typ{kind: badKind} // of a step that could not be read
+	}
 	switch {
 	case slices.Contains(functions(), name):
 		return c.wrongAt(n, fmt.Sprintf("`%s` is a function", name), fmt.Sprintf("write %s(…)", name))

@@ -114,7 +114,7 @@ func (s *ruleset) compile(r *reporter) {
 		if tree == nil {
 			continue
 		}
-		if c.condition(tree.Node); c.failed {
+		if c.condition(tree.Node); c.failed || !s.scope.gaps.none() {
 			continue
 		}
 		b := &builder{conditionChecker: c, tree: tree, need: newNeed()}

@@ -124,6 +124,9 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !set.scope.gaps.none() {
+		return []pipeline.Stage{&outline{set}}, nil
+	}
 	stages := set.stages(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder})
 	r := &reporter{step: env.Name}
 	set.runTests(stages, env, r)

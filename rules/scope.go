@@ -70,7 +70,19 @@ type scope struct {
 	order  []*stepInfo
 	env    reflect.Type
 	field  map[string]int // of env
+	gaps   gaps
 }
+
+// gaps are what nobody knows because steps before this one could not be read.
+type gaps struct {
+	names map[string]bool // steps of which it is not known what they find
+	any   bool            // there may be steps of any name
+}
+
+// hides reports whether a name may be that of a step which could not be read.
+func (g gaps) hides(name string) bool { return g.any || g.names[name] }
+
+func (g gaps) none() bool { return !g.any && len(g.names) == 0 }
 
 // A stepInfo is a step before the one whose rules are read.
 type stepInfo struct {
@@ -93,7 +105,7 @@ func (s *scope) names() []string { return slices.Sorted(maps.Keys(s.vars)) }
 
 // newScope works out what rules can name from the steps before theirs; the last of before is their own.
 func newScope(name string, before []pipeline.Before) (*scope, error) {
-	s := &scope{step: name, steps: map[string]*stepInfo{}, field: map[string]int{}}
+	s := &scope{step: name, steps: map[string]*stepInfo{}, field: map[string]int{}, gaps: gaps{names: map[string]bool{}}}
 	plain := func(k kind) *typ { return &typ{kind: k} }
 	lower := &typ{kind: textKind, lower: true}
 	address := &typ{kind: recordKind, noun: "field", fields: map[string]*typ{"address": lower, "local": lower, "tag": lower, "domain": lower}}
@@ -123,6 +135,13 @@ func newScope(name string, before []pipeline.Before) (*scope, error) {
 	for _, b := range before {
 		if b.Name == name {
 			s.shadow = b.Shadow
+			continue
+		}
+		if b.Failed && b.Fact == nil {
+			s.gaps.any = s.gaps.any || b.Name == ""
+			s.gaps.names[b.Name] = true
+			delete(s.vars, b.Name)
+			delete(s.steps, b.Name)
 			continue
 		}
 		info := &stepInfo{Before: b}

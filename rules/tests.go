@@ -228,6 +228,9 @@ func (s *ruleset) checkTests(r *reporter) {
 		}
 		for _, f := range t.mail.facts {
 			step, ok := s.scope.steps[f.step.name]
+			if !ok && s.scope.gaps.hides(f.step.name) {
+				continue
+			}
 			if !ok || step.shape == nil {
 				r.report(f.step.at, "", fmt.Sprintf("no step `%s` before this one finds facts", f.step.name), didYouMean(f.step.name, s.scope.factSteps()))
 				continue

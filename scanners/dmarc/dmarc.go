@@ -213,7 +213,7 @@ func (j *judge) find(before []pipeline.Before) error {
 		*list = append(*list, b.Name)
 	}
 	missing := func(kind string) bool {
-		return !slices.ContainsFunc(before, func(b pipeline.Before) bool { return b.Kind == kind })
+		return !slices.ContainsFunc(before, func(b pipeline.Before) bool { return b.Kind == kind || b.Failed && b.Kind == "" })
 	}
 	if missing("spf") || missing("dkim") {
 		return errors.New("it compares From with what SPF and DKIM say: put the steps `- spf: {}` and `- dkim: {}` before it")

@@ -28,24 +28,24 @@ type checkCommand struct {
 }
 
 // checkVersion is the version of what check --json prints.
-const checkVersion = 1
+const checkVersion = 2
 
 type checkResult struct {
 	Version  int              `json:"version"`
 	File     string           `json:"file,omitempty"`
 	OK       bool             `json:"ok"`
 	Errors   config.Problems  `json:"errors"`
-	Warnings []string         `json:"warnings"`
+	Warnings config.Problems  `json:"warnings"`
 	Plan     string           `json:"plan,omitempty"`
 	Record   *pipeline.Record `json:"record,omitempty"`
 }
 
 func (c *checkCommand) Run(p *program) error {
-	result := checkResult{Version: checkVersion, File: p.configFile, Errors: config.Problems{}, Warnings: []string{}}
+	result := checkResult{Version: checkVersion, File: p.configFile, Errors: config.Problems{}, Warnings: config.Problems{}}
 	settings, err := p.settings()
 	if err == nil {
 		var made *pipeline.Plan
-		var warnings []string
+		var warnings config.Problems
 		if made, warnings, err = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
 			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings...)
 		}
@@ -84,7 +84,7 @@ func (c *checkCommand) print(p *program, settings *config.Config, r checkResult)
 		fmt.Fprintln(p.stderr, x)
 	}
 	for _, w := range r.Warnings {
-		fmt.Fprintf(p.stderr, "warning: %s\n", config.Printable(w))
+		fmt.Fprintf(p.stderr, "warning: %s\n", w)
 	}
 	if !r.OK {
 		n := len(r.Errors)
@@ -260,21 +260,21 @@ func (c *checkCommand) envelope(m *mime.Message) (from mime.Address, to []mime.A
 
 // beyond says for each door of the configuration what it cannot do of what the plan asks for. The doors that open without
 // `listen:` are for trying things out, all of them at once.
-func beyond(c *config.Config, plan *pipeline.Plan) (all []string) {
+func beyond(c *config.Config, plan *pipeline.Plan) (all []pipeline.Warning) {
 	if !c.HasListen() {
 		return nil
 	}
 	both := len(c.Listen.LMTP) > 0 && len(c.Listen.Milter) > 0
 	for _, door := range []pipeline.Door{pipeline.SMTP, pipeline.LMTP, pipeline.Milter} {
-		var said []string // what every socket of the door says it says once
+		said := map[string]bool{} // what every socket of the door says it says once
 		for _, s := range *c.Listen.Door(string(door)) {
-			for _, x := range plan.Beyond(door, s.Refuse, both) {
-				if x = fmt.Sprintf("at the %s door %s", door, x); !slices.Contains(said, x) {
-					said = append(said, x)
+			for _, w := range plan.Beyond(door, s.Refuse, both) {
+				if !said[w.String()] {
+					said[w.String()] = true
+					all = append(all, w)
 				}
 			}
 		}
-		all = append(all, said...)
 	}
 	return all
 }

@@ -118,7 +118,7 @@ func (c *reloadCommand) Run(p *program) error {
 			fmt.Fprintln(p.stderr, x)
 		}
 		for _, w := range result.Warnings {
-			fmt.Fprintf(p.stderr, "warning: %s\n", config.Printable(w))
+			fmt.Fprintf(p.stderr, "warning: %s\n", w)
 		}
 	}
 	switch {

@@ -27,7 +27,7 @@ func (p *program) logger(c config.Log, level slog.Leveler) *slog.Logger {
 
 // plan makes the plan of a configuration. Its error is config.Problems: what the steps object to gets the line of the
 // configuration that it is about. The warnings are what an administrator should know of a configuration that is right.
-func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings []string, _ error) {
+func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings config.Problems, _ error) {
 	secrets := secrets{config: c}
 	env.Files, env.Secret = files(c), secrets.read
 	made, err := pipeline.NewPlan(steps, env, pipeline.Options{
@@ -37,10 +37,19 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 		Workers:        c.Limits.Workers,
 		Abandoned:      c.Limits.Abandoned,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, pipeline.ErrFailedStep):
+		return nil, nil, config.Problems{} // all of it is said already
+	case err != nil:
 		return nil, nil, placed(c, steps, err)
 	}
-	return made, slices.Concat(made.Warnings(), beyond(c, made), exposed(c.Listen.Admin), secrets.warnings), nil
+	for _, w := range slices.Concat(made.Warnings(), beyond(c, made)) {
+		warnings = append(warnings, problemsAt(c, w.Pos, w.Err)...)
+	}
+	for _, text := range slices.Concat(exposed(c.Listen.Admin), secrets.warnings) {
+		warnings = append(warnings, config.Problem{Text: text})
+	}
+	return made, warnings, nil
 }
 
 // placed turns the errors of NewPlan, each of which begins with the position of its step, into problems.
@@ -54,21 +63,28 @@ func placed(c *config.Config, steps []pipeline.Step, err error) config.Problems 
 			all = append(all, config.Problem{File: c.File(), Text: e.Error()})
 			continue
 		}
-		pos := steps[at].Pos
-		for _, x := range leaves(e) {
-			var r *rules.Problem
-			switch {
-			case errors.As(x, &r) && r.File != "":
-				all = append(all, config.Problem{
-					File: r.File, Line: r.Line, Column: r.Column, Text: r.Text, Remedy: r.Remedy, Source: r.Source,
-				})
-			case errors.As(x, &r): // a rule in the configuration itself
-				p := c.At(fmt.Sprintf("%s:%d:%d", c.File(), r.Line, r.Column), r.Text)
-				p.Remedy = r.Remedy
-				all = append(all, p)
-			default:
-				all = append(all, c.At(pos, strings.TrimPrefix(x.Error(), pos+": ")))
-			}
+		all = append(all, problemsAt(c, steps[at].Pos, e)...)
+	}
+	return all
+}
+
+// problemsAt turns what is said about the step at pos into problems: what has a place of its own keeps it.
+func problemsAt(c *config.Config, pos string, err error) (all config.Problems) {
+	for _, x := range leaves(err) {
+		var r *rules.Problem
+		switch {
+		case errors.As(x, &r) && r.File != "":
+			all = append(all, config.Problem{
+				File: r.File, Line: r.Line, Column: r.Column, Text: r.Text, Remedy: r.Remedy, Source: r.Source,
+			})
+		case errors.As(x, &r): // a rule in the configuration itself
+			p := c.At(fmt.Sprintf("%s:%d:%d", c.File(), r.Line, r.Column), r.Text)
+			p.Remedy = r.Remedy
+			all = append(all, p)
+		case pos == "":
+			all = append(all, config.Problem{Text: x.Error()})
+		default:
+			all = append(all, c.At(pos, strings.TrimPrefix(x.Error(), pos+": ")))
 		}
 	}
 	return all

@@ -154,10 +154,11 @@ func (p *program) everythingWrong(c *config.Config, err error) error {
 	if c == nil || !errors.As(err, &all) || len(c.Pipeline) == 0 {
 		return err
 	}
-	if _, _, e := plan(c, c.Pipeline, offlineEnv(c.Hostname, p.now, nil)); e != nil {
-		return append(all, config.AsProblems(c.File(), e)...).Sorted()
+	_, _, e := plan(c, c.Pipeline, offlineEnv(c.Hostname, p.now, nil))
+	for _, e := range []error{e, c.ReadAliases()} {
+		all = append(all, config.AsProblems(c.File(), e)...)
 	}
-	return err
+	return all.Sorted()
 }
 
 func (p *program) read() (*config.Config, error) {

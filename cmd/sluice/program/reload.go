@@ -54,7 +54,7 @@ type setup struct {
 	users        *users.Users    // nil in the first: the house has opened them
 	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
-	warnings     []string
+	warnings     config.Problems
 }
 
 // plan returns what new connections and messages are decided by.
@@ -127,7 +127,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	}
 	if aliasErr != nil {
 		for _, e := range leaves(aliasErr) {
-			made.warnings = append(made.warnings, e.Error())
+			made.warnings = append(made.warnings, config.Problem{Text: e.Error()})
 		}
 	}
 	return made, nil
@@ -148,11 +148,11 @@ type reloaded struct {
 	OK       bool            `json:"ok"` // else everything is as it was before
 	Plan     string          `json:"plan,omitempty"`
 	Errors   config.Problems `json:"errors,omitempty"`
-	Warnings []string        `json:"warnings,omitempty"`
+	Warnings config.Problems `json:"warnings,omitempty"`
 }
 
 // reloadVersion is the version of what a reload answers.
-const reloadVersion = 1
+const reloadVersion = 2
 
 // reload reads the configuration and everything it names again. What is wrong with it leaves everything as it was.
 func (s *service) reload() reloaded {
@@ -162,9 +162,7 @@ func (s *service) reload() reloaded {
 		s.log.Error("the configuration is broken; the one from before goes on", "err", inOneLine(problems))
 		return reloaded{Version: reloadVersion, Errors: problems}
 	}
-	for _, w := range made.warnings {
-		s.log.Warn(w)
-	}
+	s.warn(made.warnings)
 	s.log.Info("configuration reloaded", "plan", made.plan.Version())
 	return reloaded{Version: reloadVersion, OK: true, Plan: made.plan.Version(), Warnings: made.warnings}
 }
@@ -185,7 +183,7 @@ func (s *service) renew() (*setup, error) {
 		return nil, err
 	}
 	for _, name := range later {
-		made.warnings = append(made.warnings, name+" has changed; that needs a restart")
+		made.warnings = append(made.warnings, config.Problem{Text: name + " has changed; that needs a restart"})
 	}
 	turn, err := s.doors.renew(sockets, s.protocols(made))
 	if err != nil {
@@ -234,12 +232,18 @@ func places(all []config.Socket) (fixed []string) {
 	return fixed
 }
 
+// warn says warnings in the log, each in one line.
+func (s *service) warn(all config.Problems) {
+	for _, x := range all {
+		s.log.Warn(x.Short())
+	}
+}
+
 // inOneLine returns problems for a log: places, texts and remedies.
 func inOneLine(all config.Problems) string {
 	var lines []string
 	for _, x := range all {
-		line, _, _ := strings.Cut(x.String(), "\n")
-		lines = append(lines, strings.TrimPrefix(line, ": ")) // without a file
+		lines = append(lines, x.Short())
 	}
 	return strings.Join(lines, " | ")
 }

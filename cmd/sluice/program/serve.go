@@ -121,9 +121,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 		return err
 	}
 	s.use(first)
-	for _, w := range first.warnings {
-		s.log.Warn(w)
-	}
+	s.warn(first.warnings)
 	protocols := s.protocols(first)
 	if err := s.doors.open(p.ctx, sockets, protocols, inherited); err != nil {
 		return err

@@ -536,8 +536,8 @@ func Load(path string, kinds []pipeline.Kind) (*Config, error) {
 
 // Parse reads the text of a configuration. path is its name in messages, and what it names is relative to its folder.
 //
-// After an error the configuration is what could be read of it, with the steps before the first that is wrong: good for
-// finding out what else is wrong, and for nothing else.
+// After an error the configuration is what could be read of it, with stand-ins for the steps that could not be (see
+// pipeline.Step.Failed): good for finding out what else is wrong, and for nothing else.
 func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	d := &decoder{file: path, places: map[string]place{}, anchors: map[string]ast.Node{}}
 	c := Default()
@@ -794,34 +794,32 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 	}
 	var steps []pipeline.Step
 	names := map[string]place{}
-	sound := len(d.problems)
 	for i, item := range list.Values {
 		path := fmt.Sprintf("pipeline[%d]", i)
 		d.places[path] = placeOf(item)
 		step, ok := d.step(path, item, kinds)
-		if !ok {
-			continue
-		}
+		step.Failed = !ok
 		name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
-		if first, ok := names[name]; ok {
+		if first, twice := names[name]; twice && name != "" {
 			remedy := fmt.Sprintf("the first is in line %d; give this one a name: {name: %s_2, …}", first.line, name)
 			d.at(where, fmt.Sprintf("a second step is called %q", name), remedy)
-			continue
+			step.Failed = true // which of the two is meant nobody knows
+		} else {
+			names[name] = where
 		}
-		names[name] = where
-		if len(d.problems) == sound {
-			steps = append(steps, step)
-		}
+		steps = append(steps, step)
 	}
 	return steps
 }
 
-func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (pipeline.Step, bool) {
+// step decodes one step. Where something is wrong with it ok is false, and it has the kind and the name that it seems to
+// have, if any.
+func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (step pipeline.Step, ok bool) {
 	resolved := d.resolve(item)
 	entries, ok := d.mapping(resolved)
 	if !ok {
 		if resolved == nil {
-			return pipeline.Step{}, false
+			return step, false
 		}
 		remedy := "write - KIND: {…}"
 		if text, ok := scalar(resolved); ok {
@@ -834,29 +832,40 @@ func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (pipel
 		d.at(placeOf(item), "a step without a kind", "write - KIND: {…}")
 		return pipeline.Step{}, false
 	}
+	e := entries[0]
+	kind := func(name string) int {
+		return slices.IndexFunc(kinds, func(k pipeline.Kind) bool { return k.Name == name })
+	}
 	if len(entries) > 1 {
+		if at := kind(e.key); at >= 0 {
+			step.Kind, step.Name = kinds[at], d.nameOf(e)
+		}
 		remedy := "begin a new step with -"
 		if slices.Contains(append(Keys(common{}), "files"), entries[1].key) {
 			remedy = "indent it further, below " + entries[0].key
 		}
 		d.at(entries[1].place, fmt.Sprintf("%q stands beside the kind %q", entries[1].key, entries[0].key), remedy)
-		return pipeline.Step{}, false
+		return step, false
 	}
-	e := entries[0]
-	at := slices.IndexFunc(kinds, func(k pipeline.Kind) bool { return k.Name == e.key })
+	at := kind(e.key)
 	if at < 0 {
 		var names []string
 		for _, k := range kinds {
 			names = append(names, k.Name)
 		}
+		near := Nearest(e.key, names)
 		remedy := "there are " + strings.Join(names, ", ")
-		if near := Nearest(e.key, names); near != "" {
+		if near != "" {
 			remedy = fmt.Sprintf("did you mean %q?", near)
+			step.Kind = kinds[kind(near)]
 		}
 		d.at(e.place, fmt.Sprintf("there is no kind of step %q", e.key), remedy)
-		return pipeline.Step{}, false
+		if name := d.nameOf(e); name != "" {
+			step.Name = name
+		}
+		return step, false
 	}
-	step := pipeline.Step{Kind: kinds[at], Pos: fmt.Sprintf("%s:%d:%d", d.file, e.place.line, e.place.column)}
+	step = pipeline.Step{Kind: kinds[at], Pos: fmt.Sprintf("%s:%d:%d", d.file, e.place.line, e.place.column)}
 	if step.Kind.Config != nil {
 		step.Config = step.Kind.Config()
 	} else {
@@ -865,6 +874,24 @@ func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (pipel
 	before := len(d.problems)
 	d.settings(path, e, &step)
 	return step, len(d.problems) == before
+}
+
+// nameOf returns the name that a step of no known kind is given, "" for none.
+func (d *decoder) nameOf(e entry) string {
+	var values []*ast.MappingValueNode
+	switch m := e.value.(type) {
+	case *ast.MappingNode:
+		values = m.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{m}
+	}
+	for _, v := range values {
+		if key, ok := scalar(v.Key); ok && key == "name" {
+			name, _ := scalar(v.Value)
+			return name
+		}
+	}
+	return ""
 }
 
 // settings decodes what stands below a step's kind: the settings of every step and the kind's own.

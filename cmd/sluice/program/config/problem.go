@@ -12,7 +12,7 @@ import (
 
 // A Problem is one thing that is wrong with a configuration, with its place and what to do about it.
 type Problem struct {
-	File   string `json:"file"`
+	File   string `json:"file,omitempty"` // "": it is about no file
 	Line   int    `json:"line,omitempty"`   // from 1; 0: the file as a whole
 	Column int    `json:"column,omitempty"` // from 1, in characters
 	Text   string `json:"text"`             // what is wrong
@@ -22,17 +22,25 @@ type Problem struct {
 
 // String returns the problem with the line it is in and a caret under its place.
 func (p Problem) String() string {
+	if p.Line == 0 {
+		return p.Short()
+	}
+	return p.Short() + "\n" + excerpt(p.Source, p.Line, p.Column)
+}
+
+// Short returns the problem in one line: its place, what is wrong, and what to do.
+func (p Problem) Short() string {
 	var b strings.Builder
 	b.WriteString(p.File)
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
-	b.WriteString(": " + Printable(p.Text))
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	b.WriteString(Printable(p.Text))
 	if p.Remedy != "" {
 		b.WriteString("; " + Printable(p.Remedy))
-	}
-	if p.Line > 0 {
-		b.WriteString("\n" + excerpt(p.Source, p.Line, p.Column))
 	}
 	return b.String()
 }
