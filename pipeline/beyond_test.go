@@ -92,7 +92,7 @@ func TestBeyond(t *testing.T) {
 				if tt.wants[door] != "" {
 					wants = strings.Split(tt.wants[door], " | ")
 				}
-				if !slices.EqualFunc(said, wants, func(w pipeline.Warning, want string) bool { 
+				if !slices.EqualFunc(said, wants, func(w pipeline.Warning, want string) bool {
 					return begins(strings.TrimPrefix(w.String(), "at the "+name+" door "), want)
 				}) {
 					t.Errorf("%s: got %q, want %q", door, said, wants)

@@ -800,11 +800,13 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 		step, ok := d.step(path, item, kinds)
 		step.Failed = !ok
 		name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
-		if first, twice := names[name]; twice && name != "" {
+		switch first, twice := names[name]; {
+		case step.Config == nil: // its kind, and so its name, is a guess
+		case twice:
 			remedy := fmt.Sprintf("the first is in line %d; give this one a name: {name: %s_2, …}", first.line, name)
 			d.at(where, fmt.Sprintf("a second step is called %q", name), remedy)
 			step.Failed = true // which of the two is meant nobody knows
-		} else {
+		default:
 			names[name] = where
 		}
 		steps = append(steps, step)

@@ -12,7 +12,7 @@ import (
 
 // A Problem is one thing that is wrong with a configuration, with its place and what to do about it.
 type Problem struct {
-	File   string `json:"file,omitempty"` // "": it is about no file
+	File   string `json:"file,omitempty"`   // "": it is about no file
 	Line   int    `json:"line,omitempty"`   // from 1; 0: the file as a whole
 	Column int    `json:"column,omitempty"` // from 1, in characters
 	Text   string `json:"text"`             // what is wrong
