@@ -20,6 +20,7 @@ type Plan struct {
 	stages   []planStage // of all steps, in configured order
 	env      Env
 	options  Options
+	files    []File
 	text     string
 	version  string
 	warnings []Warning
@@ -186,6 +187,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		step := &p.steps[s.step]
 		return s.phase <= Rcpt && !step.Shadow && (len(s.reads.Can) > 0 || step.onError != Skip)
 	})
+	p.files = files
 	p.describe(files)
 	p.warn()
 	return p, nil
@@ -243,6 +245,9 @@ func (p *Plan) Version() string { return p.version }
 
 // Text is the plan as text, for the journal: its steps with their settings and the hashes of the files they name.
 func (p *Plan) Text() string { return p.text }
+
+// Files are those that its steps were made from, in the order in which they were asked for.
+func (p *Plan) Files() []File { return p.files }
 
 // Warnings are things about the plan that an administrator should know, one sentence each.
 func (p *Plan) Warnings() []Warning { return p.warnings }

@@ -680,23 +680,6 @@ func (k keys) match(key, file string) bool {
 	})
 }
 
-// Plan keeps the text of a plan, so that records of that version can be explained later.
-func (j *Journal) Plan(ctx context.Context, version, text string) error {
-	return j.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, upsertPlan, version, clean(text), micro(j.c.Now()))
-		return err
-	})
-}
-
-// PlanText returns the text of a plan; ok is false where there is none.
-func (j *Journal) PlanText(ctx context.Context, version string) (text string, ok bool, err error) {
-	err = j.db.QueryRowContext(ctx, selectPlan, version).Scan(&text)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", false, nil
-	}
-	return text, err == nil, j.db.Explain(err)
-}
-
 // Prune removes records received longer ago than Config.Keep, and texts of plans that no record needs any more, and
 // returns how many records it removed. It works in small transactions, so that others get in between.
 func (j *Journal) Prune(ctx context.Context) (removed int, err error) {
@@ -715,8 +698,16 @@ func (j *Journal) Prune(ctx context.Context) (removed int, err error) {
 		}
 	}
 	return removed, j.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, deleteOldPlans, before)
-		return err
+		for _, statement := range []string{deleteOldPlans, deleteOldPlanFiles, deleteOldTexts} {
+			args := []any{before}
+			if statement != deleteOldPlans {
+				args = nil
+			}
+			if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

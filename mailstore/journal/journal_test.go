@@ -657,11 +657,11 @@ func TestPrune(t *testing.T) {
 		if version == "new" {
 			r.Received = noon.Add(24 * time.Hour)
 		}
-		if err := j.Plan(t.Context(), version, "first"); err != nil {
-			t.Fatal(err)
-		}
-		if err := j.Plan(t.Context(), version, "text of "+version); err != nil {
-			t.Fatal(err)
+		for _, text := range []string{"first", "text of " + version} {
+			p := Plan{version, text, []PlanFile{{Path: "c.yaml", Text: "all"}, {Path: "r.yaml", Text: "of " + version}}}
+			if err := j.KeepPlan(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
 		}
 		mustRecord(t, j, true, r)
 	}
@@ -696,9 +696,10 @@ func TestPrune(t *testing.T) {
 			}
 		}
 		for _, version := range []string{"old", "new"} {
-			text, ok, err := j.PlanText(t.Context(), version)
-			if err != nil || ok && text != "text of "+version {
-				t.Error(text, err)
+			p, ok, err := j.KeptPlan(t.Context(), version)
+			want := Plan{version, "text of " + version, []PlanFile{{Path: "c.yaml", Text: "all"}, {Path: "r.yaml", Text: "of " + version}}}
+			if err != nil || ok && !reflect.DeepEqual(p, want) {
+				t.Error(p, err)
 			}
 			if ok {
 				left = append(left, version)
@@ -709,14 +710,36 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	var rows int
-	if err := j.db.QueryRowContext(t.Context(), `SELECT count(*) FROM recipients`).Scan(&rows); err != nil || rows != 0 {
-		t.Errorf("%d recipients left, %v", rows, err)
+	for _, table := range []string{"recipients", "plan_files", "texts"} {
+		if err := j.db.QueryRowContext(t.Context(), `SELECT count(*) FROM `+table).Scan(&rows); err != nil || rows != 0 {
+			t.Errorf("%d left of %s, %v", rows, table, err)
+		}
 	}
 
 	forever, _ := openTest(t, Config{Path: j.c.Path, Keep: -1})
 	mustRecord(t, forever, true, record("a"))
 	if n, err := forever.Prune(t.Context()); n != 0 || err != nil {
 		t.Errorf("removed %d, %v", n, err)
+	}
+}
+
+func TestKeptPlan(t *testing.T) {
+	j, _ := openTest(t, Config{})
+	large := strings.Repeat("x", mostText+1)
+	p := Plan{"v", "t", []PlanFile{{Path: "c", Text: "a"}, {Path: "large", Text: large}, {Path: "odd", Text: "\xff"}, {Path: "again", Text: "a"}}}
+	if err := j.KeepPlan(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	want := Plan{"v", "t", []PlanFile{{Path: "c", Text: "a"}, {Path: "large", Lost: true}, {Path: "odd", Lost: true}, {Path: "again", Text: "a"}}}
+	if got, ok, err := j.KeptPlan(t.Context(), "v"); err != nil || !ok || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %t, %v", got, ok, err)
+	}
+	if _, ok, err := j.KeptPlan(t.Context(), "w"); err != nil || ok {
+		t.Errorf("got %t, %v", ok, err)
+	}
+	var texts int
+	if err := j.db.QueryRowContext(t.Context(), `SELECT count(*) FROM texts`).Scan(&texts); err != nil || texts != 1 {
+		t.Errorf("%d texts, %v", texts, err)
 	}
 }
 
@@ -731,7 +754,7 @@ func TestReadOnly(t *testing.T) {
 	if err := j.Record(t.Context(), record("a"), false); !errors.Is(err, database.ErrReadOnly) || err.Error() != "journal in "+path+": opened for reading only" {
 		t.Errorf("got %v", err)
 	}
-	if err := j.Plan(t.Context(), "v", "t"); !errors.Is(err, database.ErrReadOnly) {
+	if err := j.KeepPlan(t.Context(), Plan{Version: "v"}); !errors.Is(err, database.ErrReadOnly) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := j.Prune(t.Context()); !errors.Is(err, database.ErrReadOnly) {

@@ -40,6 +40,19 @@ var migrations = []string{
 	ALTER TABLE recipients ADD COLUMN account TEXT;
 	CREATE INDEX recipients_base ON recipients (base);
 	CREATE INDEX recipients_account ON recipients (account)`,
+	// The texts that a plan was made from, each kept once; at place -1 the configuration.
+	`CREATE TABLE plan_files (
+		version TEXT   NOT NULL,
+		place   BIGINT NOT NULL,
+		path    TEXT   NOT NULL,
+		sha256  TEXT   NOT NULL,
+		PRIMARY KEY (version, place)
+	);
+	CREATE INDEX plan_files_sha256 ON plan_files (sha256);
+	CREATE TABLE texts (
+		sha256 TEXT NOT NULL PRIMARY KEY,
+		text   TEXT NOT NULL
+	)`,
 }
 
 const (
@@ -87,7 +100,14 @@ const (
 	deleteRecord = `DELETE FROM records WHERE id = $1`
 	upsertPlan   = `INSERT INTO plans (version, text, used) VALUES ($1, $2, $3)
 		ON CONFLICT (version) DO UPDATE SET text = excluded.text, used = excluded.used`
-	selectPlan     = `SELECT text FROM plans WHERE version = $1`
-	deleteOldPlans = `DELETE FROM plans WHERE used < $1
+	selectPlan      = `SELECT text FROM plans WHERE version = $1`
+	deletePlanFiles = `DELETE FROM plan_files WHERE version = $1`
+	insertPlanFile  = `INSERT INTO plan_files (version, place, path, sha256) VALUES ($1, $2, $3, $4)`
+	insertText      = `INSERT INTO texts (sha256, text) VALUES ($1, $2) ON CONFLICT (sha256) DO NOTHING`
+	selectPlanFiles = `SELECT f.place, f.path, t.text FROM plan_files f LEFT JOIN texts t ON t.sha256 = f.sha256
+		WHERE f.version = $1 ORDER BY f.place`
+	deleteOldPlanFiles = `DELETE FROM plan_files WHERE NOT EXISTS (SELECT 1 FROM plans WHERE plans.version = plan_files.version)`
+	deleteOldTexts     = `DELETE FROM texts WHERE NOT EXISTS (SELECT 1 FROM plan_files WHERE plan_files.sha256 = texts.sha256)`
+	deleteOldPlans     = `DELETE FROM plans WHERE used < $1
 		AND NOT EXISTS (SELECT 1 FROM records WHERE records.plan = plans.version)`
 )

@@ -30,13 +30,7 @@ func (p *program) logger(c config.Log, level slog.Leveler) *slog.Logger {
 func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings config.Problems, _ error) {
 	secrets := secrets{config: c}
 	env.Files, env.Secret = files(c), secrets.read
-	made, err := pipeline.NewPlan(steps, env, pipeline.Options{
-		SpeakEarliest:  c.Speak == config.SpeakEarliest,
-		PhaseTimeout:   c.Limits.PhaseTimeout,
-		ContentTimeout: c.Limits.ContentTimeout,
-		Workers:        c.Limits.Workers,
-		Abandoned:      c.Limits.Abandoned,
-	})
+	made, err := pipeline.NewPlan(steps, env, planOptions(c))
 	switch {
 	case errors.Is(err, pipeline.ErrFailedStep):
 		return nil, nil, config.Problems{} // all of it is said already
@@ -50,6 +44,16 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 		warnings = append(warnings, config.Problem{Text: text})
 	}
 	return made, warnings, nil
+}
+
+func planOptions(c *config.Config) pipeline.Options {
+	return pipeline.Options{
+		SpeakEarliest:  c.Speak == config.SpeakEarliest,
+		PhaseTimeout:   c.Limits.PhaseTimeout,
+		ContentTimeout: c.Limits.ContentTimeout,
+		Workers:        c.Limits.Workers,
+		Abandoned:      c.Limits.Abandoned,
+	}
 }
 
 // placed turns the errors of NewPlan, each of which begins with the position of its step, into problems.

@@ -174,7 +174,7 @@ func (p *program) read() (*config.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the default pipeline does not suit this program: %w", err)
 		}
-		c.Pipeline = d.Pipeline
+		c.TakePipeline(d)
 	}
 	return c, nil
 }

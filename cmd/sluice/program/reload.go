@@ -122,7 +122,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	if err := errors.Join(planErr, certificateErr, usersErr, believeErr); err != nil {
 		return nil, err
 	}
-	if err := s.house.journal.Plan(s.ctx, made.plan.Version(), made.plan.Text()); err != nil {
+	if err := s.house.journal.KeepPlan(s.ctx, keptPlan(c, made.plan)); err != nil {
 		return nil, fmt.Errorf("keep the plan: %w", err)
 	}
 	if aliasErr != nil {

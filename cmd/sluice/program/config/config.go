@@ -82,9 +82,10 @@ type Config struct {
 	aliasFiles  []string
 	aliasPlaces map[string]Problem // of aliases in files, by name in lower case
 
-	file string
-	dir  string
-	d    *decoder
+	file   string
+	dir    string
+	source [2]string // of Pipeline: path and text
+	d      *decoder
 }
 
 // Listen names the sockets of each door, each as `HOST:PORT`, `:PORT`, `unix:PATH`, `systemd:NAME` or a mapping of the keys
@@ -542,6 +543,7 @@ func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	d := &decoder{file: path, places: map[string]place{}, anchors: map[string]ast.Node{}}
 	c := Default()
 	c.file, c.dir, c.d = path, filepath.Dir(path), d
+	c.source = [2]string{path, text}
 	root := d.parse(text)
 	if root == nil {
 		return c.checked()
@@ -569,6 +571,12 @@ func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	}
 	return c.checked()
 }
+
+// TakePipeline takes the steps of another configuration.
+func (c *Config) TakePipeline(other *Config) { c.Pipeline, c.source = other.Pipeline, other.source }
+
+// PipelineSource returns the name and the text of the configuration that the steps come from.
+func (c *Config) PipelineSource() (path, text string) { return c.source[0], c.source[1] }
 
 // File returns the name of the file that was read, "" for a configuration without one.
 func (c *Config) File() string { return c.file }
