@@ -29,6 +29,7 @@ var imports = []struct {
 	{"mailstore/maildir", []string{"mailstore", "mailstore/index"}, "a store knows its contract; a parser is handed to it"},
 	{"mailstore/index", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract; a parser is handed to it"},
 	{"mailstore/space", []string{"mailstore"}, "a store knows its contract"},
+	{"mailstore/refile", []string{"mailstore"}, "what is moved where is decided elsewhere, and any store may do it"},
 	{"mailstore/users", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
 	{"mailstore/quarantine", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
 	{"mailstore/state", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},

@@ -442,11 +442,9 @@ func (f *folder) reflagFile(ctx context.Context, p *pending) (*index.Message, er
 			return nil, nil
 		}
 		flags := m.flags()
-		as := p.to.equal(flags)
 		switch {
-		case as && p.Again && p.To.At == "":
+		case p.Again && p.to.equal(flags):
 			return nil, nil
-		case as && p.Again: // its name may still be another
 		case !p.starts(flags):
 			p.result.Left = mailstore.LeftFlags
 			return nil, nil
