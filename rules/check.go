@@ -259,9 +259,9 @@ func (c *conditionChecker) condition(n ast.Node) {
 
 // known checks known(step) and known(step.field).
 func (c *conditionChecker) known(n *ast.CallNode) {
-	const usage = "write known(step) or known(step.field)"
+	const usage = "write known(step), known(step.field) or known(date)"
 	if len(n.Arguments) != 1 {
-		c.wrongAt(n, "known() takes one step", usage)
+		c.wrongAt(n, "known() takes one name", usage)
 		return
 	}
 	name, ok := path(n.Arguments[0])
@@ -271,14 +271,20 @@ func (c *conditionChecker) known(n *ast.CallNode) {
 	}
 	step, field, _ := strings.Cut(name, ".")
 	info, ok := c.set.scope.steps[step]
+	if t, isName := c.set.scope.vars[step]; isName && !ok {
+		if field == "" && t.kind == recordKind && step == "client" {
+			c.wrongAt(n.Arguments[0], "`client` is known in part, or not at all", "write known(client.ip)")
+		} else if field != "" && t.fields[field] == nil {
+			c.wrongAt(n.Arguments[0], fmt.Sprintf("there is no `%s`", name), didYouMean(field, t.names()))
+		}
+		return
+	}
 	if !ok && c.set.scope.gaps.hides(step) {
 		return
 	}
 	if !ok || info.shape == nil {
 		text := fmt.Sprintf("no step `%s` before this one finds facts", step)
-		if _, isVar := c.set.scope.vars[step]; isVar {
-			text = fmt.Sprintf("`%s` is no step", step)
-		} else if ok {
+		if ok {
 			text = fmt.Sprintf("the step `%s` finds no facts", step)
 		}
 		c.wrongAt(n.Arguments[0], text, didYouMean(step, c.set.scope.factSteps()))
@@ -540,6 +546,10 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		return c.wrongAt(n, "`??` is not part of the rule language", "an unknown fact is asked for with known(step)")
 	}
 	l, r := c.expr(n.Left), c.expr(n.Right)
+	switch n.Operator {
+	case "==", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%":
+		l, r = c.number(&n.Left, l), c.number(&n.Right, r)
+	}
 	if n.Operator == "matches" {
 		c.pattern(n.Right)
 	}
@@ -647,6 +657,17 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 	return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", n.Operator), "")
 }
 
+// number puts the field in the place of a record that stands for it in arithmetic: date > received means their seconds.
+func (c *conditionChecker) number(n *ast.Node, t *typ) *typ {
+	if t.kind != recordKind || t.number == "" {
+		return t
+	}
+	m := &ast.MemberNode{Node: *n, Property: &ast.StringNode{Value: t.number}}
+	m.SetLocation((*n).Location())
+	*n = m
+	return t.fields[t.number]
+}
+
 func (c *conditionChecker) mismatch(n *ast.BinaryNode, l, r *typ, why string) *typ {
 	return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: %s", c.source(n.Left), l, c.source(n.Right), r, why), "")
 }
@@ -709,10 +730,13 @@ func (c *conditionChecker) call(n *ast.CallNode) *typ {
 		return c.wrongAt(n, "only functions can be called", c.functionList())
 	}
 	switch id.Value {
-	case "has", "header":
+	case "has", "header", "headers":
 		result := &typ{kind: boolKind}
-		if id.Value == "header" {
+		switch id.Value {
+		case "header":
 			result = &typ{kind: textKind}
+		case "headers":
+			result = &typ{kind: listKind, elem: &typ{kind: textKind}}
 		}
 		usage := fmt.Sprintf(`write %s("Subject")`, id.Value)
 		if len(n.Arguments) != 1 {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/checker"
@@ -28,11 +29,16 @@ type ruleset struct {
 	named        map[string]*rule
 	tests        []*ruleTest
 	maxCondition int
-	maxValue     int // octets of a header field that rules see
+	maxValue     int            // octets of a header field that rules see
+	maxText      int            // octets of the text and of the HTML that rules see, each
+	maxItems     int            // of the lists of a mail that rules see
+	zone         *time.Location // of the clock; nil is the one in which it was noted
 
 	refs     []ref
 	refIndex map[string]int
+	nameRefs [][]int        // by scope.known: the refs to it
 	headers  map[string]int // lower-cased names that rules ask for
+	lists    map[int]bool   // those of which headers() asks for all
 	terms    []*term        // of all rules
 	slots    []slot         // values that fast terms look at
 	slow     bool           // every term goes through expr's machine; for tests
@@ -66,11 +72,12 @@ type term struct {
 	op      termKind
 	prog    *vm.Program
 	fast    fast
-	refs    []int // what it reads
-	value   bool  // of a constant
-	header  int   // that has() asks for
-	ref     int   // that known() asks for
-	hit     int   // the rule of this step that hit() asks for
+	refs    []int  // what it reads and can be unknown
+	loads   uint32 // what of scope.known it reads, a bit each
+	value   bool   // of a constant
+	header  int    // that has() asks for
+	ref     int    // that known() asks for
+	hit     int    // the rule of this step that hit() asks for
 	step    string
 	hitRule string // … and of another step
 	hitAt   int
@@ -96,7 +103,7 @@ const (
 func newRuleset(sc *scope) *ruleset {
 	// The struct and not a pointer to it: only then expr reads fields by their place and not by name.
 	env := reflect.New(sc.env).Elem().Interface()
-	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}}
+	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}, lists: map[int]bool{}, nameRefs: make([][]int, len(sc.known))}
 	s.config, s.showConfig = conf.New(env), conf.New(env)
 	s.config.Expect = reflect.Bool
 	return s
@@ -185,6 +192,11 @@ func (b *builder) term(n ast.Node) *term {
 			t.op = termKnown
 			name, _ := path(n.Arguments[0])
 			step, field, _ := strings.Cut(name, ".")
+			if b.set.scope.steps[step] == nil {
+				b.names(t, step, field)
+				t.ref, t.refs = t.refs[0], nil // it is never unknown itself
+				return t
+			}
 			t.ref = b.reads(step, field)
 			return t
 		case "hit":
@@ -192,8 +204,7 @@ func (b *builder) term(n ast.Node) *term {
 			return t
 		case "has":
 			t.op = termHas
-			t.refs = []int{b.reads("message", "")}
-			b.need.input |= pipeline.InputHeader
+			b.names(t, messageName, "")
 			t.header = b.headerRef(n.Arguments[0].(*ast.StringNode).Value)
 			return t
 		}
@@ -229,6 +240,9 @@ func (b *builder) reads(name, field string) int {
 		i = len(b.set.refs)
 		b.set.refs = append(b.set.refs, ref{name: name, field: field, step: b.set.scope.steps[name]})
 		b.set.refIndex[key] = i
+		if at, ok := b.set.scope.named[name]; ok {
+			b.set.nameRefs[at] = append(b.set.nameRefs[at], i)
+		}
 	}
 	b.need.refs[i] = true
 	if b.set.refs[i].step != nil {
@@ -342,39 +356,40 @@ func (c *collector) Visit(n *ast.Node) {
 		if !ok {
 			return
 		}
-		t, ok := c.set.scope.vars[id.Value]
-		if !ok || t.kind != recordKind {
-			return
-		}
-		field := x.Property.(*ast.StringNode).Value
-		c.need.input |= inputOf(id.Value)
-		switch id.Value {
-		case "header_from":
-			c.term.refs = append(c.term.refs, c.reads("message", ""))
-		case "from", "rcpt": // never unknown
-		default:
-			c.term.refs = append(c.term.refs, c.reads(id.Value, field))
+		if t, ok := c.set.scope.vars[id.Value]; ok && t.kind == recordKind {
+			c.names(c.term, id.Value, x.Property.(*ast.StringNode).Value)
 		}
 	case *ast.IdentifierNode:
-		switch x.Value {
-		case "helo":
-			c.need.input |= inputOf(x.Value)
-			c.term.refs = append(c.term.refs, c.reads(x.Value, ""))
-		case "subject", "size":
-			c.need.input |= inputOf(x.Value)
-			c.term.refs = append(c.term.refs, c.reads("message", ""))
+		if t, ok := c.set.scope.vars[x.Value]; !ok || t.kind != recordKind {
+			c.names(c.term, x.Value, "")
 		}
 	case *ast.CallNode:
 		id, ok := x.Callee.(*ast.IdentifierNode)
-		if !ok || id.Value != "has" && id.Value != "header" {
+		if !ok || !slices.Contains(headerFunctions(), id.Value) {
 			return
 		}
-		c.need.input |= inputOf(id.Value)
-		c.term.refs = append(c.term.refs, c.reads("message", ""))
+		c.names(c.term, messageName, "")
 		s := x.Arguments[0].(*ast.StringNode)
-		c.headerRef(s.Value)
+		at := c.headerRef(s.Value)
+		if id.Value == "headers" {
+			c.set.lists[at] = true
+		}
 		s.Value = strings.ToLower(s.Value)
 	}
+}
+
+// names notes that a term reads something of the transaction or a fact.
+func (b *builder) names(t *term, name, field string) {
+	at, ok := b.set.scope.named[name]
+	if !ok {
+		if b.set.scope.steps[name] != nil {
+			t.refs = append(t.refs, b.reads(name, field))
+		}
+		return
+	}
+	b.need.input |= b.set.scope.known[at].input
+	t.loads |= 1 << at
+	t.refs = append(t.refs, b.reads(name, field))
 }
 
 // finish works out what the whole condition needs, the rules whose hits it uses included. What those need is known: see

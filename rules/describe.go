@@ -110,6 +110,7 @@ func messageDocs() []Entry {
 		{Name: "client.name", Doc: "what the address resolves to and back; unknown where the DNS did not say"},
 		{Name: "client.login", Doc: `the account that logged in, "" for none`},
 		{Name: "client.trusted", Doc: "whether it is in a trusted network"},
+		{Name: "client.tls", Doc: `the version of TLS, "TLSv1.3"; "" over cleartext`},
 		{Name: "helo", Doc: "how the client greeted"},
 	}
 	for _, x := range []struct{ name, what string }{
@@ -123,10 +124,33 @@ func messageDocs() []Entry {
 			Entry{Name: x.name + ".tag", Doc: "the subaddress: lists in user+lists@example.org"},
 			Entry{Name: x.name + ".domain", Doc: "what stands behind the @"})
 	}
-	return append(docs,
+	docs = append(docs,
+		Entry{Name: "header_from.name", Doc: "the name that From shows for the first author, decoded"},
 		Entry{Name: "header_from.count", Doc: "how many addresses the From fields hold"},
+		Entry{Name: "header_froms", Doc: "all authors in From; each has what header_from has, without count"},
+		Entry{Name: "rcpts", Doc: "all recipients; each has address, local, tag and domain"},
 		Entry{Name: "subject", Doc: "decoded"},
-		Entry{Name: "size", Doc: "of the message, in octets"})
+		Entry{Name: "message_id", Doc: "the Message-ID without angle brackets"},
+		Entry{Name: "list_id", Doc: "what List-Id has in angle brackets, in lower case"},
+		Entry{Name: "size", Doc: "of the message, in octets"},
+		Entry{Name: "text", Doc: "what there is to read, decoded: plain text, and HTML as its reader sees it"},
+		Entry{Name: "html", Doc: "the source of the HTML parts, decoded"},
+		Entry{Name: "attachments", Doc: "the files of the mail; each has name, extension, type, size, sha256"},
+		Entry{Name: "anomalies", Doc: "what is wrong with the mail as such: bare-cr, no-boundary; docs: sluice/pipeline/mime"})
+	for _, x := range []struct{ name, what string }{
+		{"date", "of the Date field, in its own zone; unknown where it is missing or cannot be read"},
+		{"received", "when the mail came, in the zone of `timezone`: the only clock that rules have"},
+	} {
+		docs = append(docs,
+			Entry{Name: x.name + ".unix", Doc: "seconds since 1970 " + x.what + "; " + x.name + " alone means them in arithmetic"},
+			Entry{Name: x.name + ".year", Doc: "the year"},
+			Entry{Name: x.name + ".month", Doc: "1 to 12"},
+			Entry{Name: x.name + ".day", Doc: "1 to 31"},
+			Entry{Name: x.name + ".weekday", Doc: "monday to sunday"},
+			Entry{Name: x.name + ".hour", Doc: "0 to 23"},
+			Entry{Name: x.name + ".minute", Doc: "0 to 59"})
+	}
+	return append(docs, Entry{Name: "date.zone", Doc: "minutes that the zone of the Date field is east of UTC"})
 }
 
 // functionDocs says what the functions do.
@@ -135,6 +159,7 @@ func functionDocs() []Entry {
 	return []Entry{
 		{`has("Field")`, truth, "whether the header has the field"},
 		{`header("Field")`, text, `the first field of the name, decoded; "" if there is none`},
+		{`headers("Field")`, "a list of texts", "all fields of the name, decoded"},
 		{`hit("rule")`, truth, "whether another rule held, further up or down"},
 		{`hit("step.rule")`, truth, "whether a rule of an earlier step held"},
 		{"known(step)", truth, "whether the step has an answer"},

@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"reflect"
 	"slices"
 	"strings"
@@ -46,19 +47,15 @@ func (t truth) not() truth {
 // needs much.
 const memoryBudget = 10_000
 
-var (
-	errNoMessage   = errors.New("there is no message")
-	errNoClient    = errors.New("client unknown")
-	errNoGreeting  = errors.New("no greeting")
-	errNotAnswered = errors.New("not answered")
-)
+var errNotAnswered = errors.New("not answered")
 
 // A state is what one call of a stage works with. States are used again and again; nothing of a mail stays in them.
 type state struct {
-	set   *ruleset
-	value reflect.Value // what rules see, a struct of scope.env
-	env   any           // a pointer to it
-	seen
+	set    *ruleset
+	value  reflect.Value // what rules see, a struct of scope.env
+	env    any           // a pointer to it
+	values []any         // by scope.known: pointers into it
+	have   uint32        // which of them are worked out
 
 	view      *pipeline.View
 	unknown   []error // by ref: why it is not known
@@ -75,21 +72,13 @@ type state struct {
 	rule      *rule // whose condition is being evaluated
 }
 
-// seen points at what rules see of the transaction.
-type seen struct {
-	client     *clientEnv
-	helo       *string
-	from, rcpt *addressEnv
-	headerFrom *headerFromEnv
-	subject    *string
-	size       *int
-}
-
 type headerField struct {
 	there   bool
 	decoded bool
 	field   mime.Field
 	text    string
+	more    []mime.Field // the others of the name, where headers() asks for them
+	texts   []string
 }
 
 func newState(set *ruleset) *state {
@@ -108,12 +97,14 @@ func newState(set *ruleset) *state {
 	s.pointers()
 	s.machine.MemoryBudget = memoryBudget
 	field := func(name string) any { return s.value.Field(set.scope.field[name]).Addr().Interface() }
-	s.seen = seen{
-		client: field("client").(*clientEnv), helo: field("helo").(*string),
-		from: field("from").(*addressEnv), rcpt: field("rcpt").(*addressEnv),
-		headerFrom: field("header_from").(*headerFromEnv), subject: field("subject").(*string), size: field("size").(*int),
+	s.values = make([]any, len(set.scope.known))
+	for i, x := range set.scope.known {
+		if x.zero != nil {
+			s.values[i] = field(x.name)
+		}
 	}
 	*field("has").(*func(string) bool) = func(name string) bool { return s.field(set.headers[name]).there }
+	*field("headers").(*func(string) []string) = func(name string) []string { return s.headerTexts(set.headers[name]) }
 	*field("header").(*func(string) string) = func(name string) string { return s.headerText(set.headers[name]) }
 	return s
 }
@@ -121,71 +112,25 @@ func newState(set *ruleset) *state {
 // load takes in what a stage reads of the transaction.
 func (s *state) load(st *stage, v *pipeline.View) {
 	s.view = v
-	in := st.reads.Input
-	if in&pipeline.InputClient != 0 {
-		*s.client = clientEnv{Name: v.Client.Name, Login: v.Client.Login, Trusted: v.Client.Trusted}
-		if v.Client.Known() {
-			s.client.IP = v.Client.Addr.Unmap().String()
-		}
-	}
-	if in&pipeline.InputGreeting != 0 {
-		*s.helo = v.Greeting
-	}
-	if in&pipeline.InputSender != 0 {
-		*s.from = addressOf(v.Sender)
-	}
-	if in&pipeline.InputRecipient != 0 {
-		*s.rcpt = addressOf(v.Rcpt.Address)
-	}
-	if m := v.Message; m != nil {
-		if st.subject {
-			*s.subject = s.cut(m.Subject())
-		}
-		if st.size {
-			*s.size = int(m.Size())
-		}
-		if st.headerFrom {
-			*s.headerFrom = headerFromEnv{}
-			if from := m.From(); len(from) > 0 {
-				a := addressOf(from[0])
-				*s.headerFrom = headerFromEnv{a.Address, a.Local, a.Tag, a.Domain, len(from)}
-			}
-		}
-	}
 	for _, f := range st.facts {
 		s.loadFact(f)
 	}
-	for _, i := range st.refs {
-		if r := s.set.refs[i]; r.step == nil {
-			s.unknown[i] = s.missing(r)
-		}
-	}
 }
 
-// missing says why something of the transaction is not known, nil if it is.
-func (s *state) missing(r ref) error {
-	c := s.view.Client
-	switch r.name {
-	case "message":
-		if s.view.Message == nil {
-			return errNoMessage
-		}
-	case "helo":
-		if s.view.Greeting == "" {
-			return errNoGreeting
-		}
-	case "client":
-		switch {
-		case r.field == "name" && c.NameUnknown != "":
-			return fmt.Errorf("the client's name is unknown: %s", c.NameUnknown)
-		case c.Known():
-		case r.field == "login" && c.Login != "":
-		case r.field == "trusted" && c.Trusted:
-		default:
-			return errNoClient
+// bring works out those of the names that are not yet.
+func (s *state) bring(names uint32) {
+	for names &^= s.have; names != 0; names &= names - 1 {
+		i := bits.TrailingZeros32(names)
+		n := &s.set.scope.known[i]
+		s.have |= 1 << i
+		err := n.load(s, s.values[i])
+		for _, k := range s.set.nameRefs[i] {
+			s.unknown[k] = err
+			if err == nil && n.unknown != nil {
+				s.unknown[k] = n.unknown(s, s.set.refs[k].field)
+			}
 		}
 	}
-	return nil
 }
 
 // loadFact takes in what one step has found, and what of it is not known.
@@ -231,26 +176,28 @@ func (s *state) loadFact(f stageFact) {
 	}
 }
 
-func addressOf(a mime.Address) addressEnv {
-	return addressEnv{Address: a.String(), Local: a.Local, Tag: a.Tag, Domain: a.Domain}
-}
-
 // cut bounds what rules see of a header field, so that no mail can make a thousand rules slow.
-func (s *state) cut(text string) string {
-	if len(text) <= s.set.maxValue {
+func (s *state) cut(text string) string { return head(text, s.set.maxValue) }
+
+// head shortens a text to so many octets, not within a character.
+func head(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	n := s.set.maxValue
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
 	}
-	return text[:n]
+	return text[:most]
 }
 
 // clear drops everything of the mail.
 func (s *state) clear() {
-	*s.client, *s.helo, *s.from, *s.rcpt = clientEnv{}, "", addressEnv{}, addressEnv{}
-	*s.headerFrom, *s.subject, *s.size = headerFromEnv{}, "", 0
+	for names := s.have; names != 0; names &= names - 1 {
+		if n := s.set.scope.known[bits.TrailingZeros32(names)].name; n != messageName {
+			s.value.Field(s.set.scope.field[n]).SetZero()
+		}
+	}
+	s.have = 0
 	for _, x := range s.set.scope.order {
 		if x.shape != nil {
 			s.value.Field(s.set.scope.field[x.Name]).SetZero()
@@ -282,8 +229,13 @@ func (s *state) field(n int) *headerField {
 				}
 				lower[i] = c
 			}
-			if i, ok := s.set.headers[string(lower[:len(f.Name)])]; ok && !s.fields[i].there {
+			i, ok := s.set.headers[string(lower[:len(f.Name)])]
+			switch {
+			case !ok:
+			case !s.fields[i].there:
 				s.fields[i] = headerField{there: true, field: f}
+			case s.set.lists[i] && len(s.fields[i].more) < s.set.maxItems-1:
+				s.fields[i].more = append(s.fields[i].more, f)
 			}
 		}
 	}
@@ -296,6 +248,18 @@ func (s *state) headerText(n int) string {
 		f.text, f.decoded = s.cut(f.field.Text()), true
 	}
 	return f.text
+}
+
+// headerTexts are all fields of a name.
+func (s *state) headerTexts(n int) []string {
+	f := s.field(n)
+	if f.there && f.texts == nil {
+		f.texts = append(f.texts, s.headerText(n))
+		for _, x := range f.more {
+			f.texts = append(f.texts, s.cut(x.Text()))
+		}
+	}
+	return f.texts
 }
 
 // evalRule returns whether a rule's condition holds. Each rule is evaluated once.
@@ -353,6 +317,9 @@ func (s *state) evalTerm(t *term) truth {
 			}
 			return truth(came)
 		}
+	}
+	if t.loads&^s.have != 0 {
+		s.bring(t.loads)
 	}
 	for _, i := range t.refs {
 		if s.unknown[i] != nil {

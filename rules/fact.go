@@ -18,6 +18,8 @@ type typ struct {
 	fields map[string]*typ // of a record
 	noun   string          // what a record's fields are called in messages
 	lower  bool            // text that is always in lower case
+	number string          // the field of a record that stands for it in arithmetic
+	large  bool            // text that may be very long
 }
 
 type kind uint8
@@ -174,7 +176,7 @@ func (s *shape) seal(noun string) *shape {
 }
 
 func envField(name string, t reflect.Type) reflect.StructField {
-	return reflect.StructField{Name: "F_" + name, Type: t, Tag: reflect.StructTag(fmt.Sprintf(`expr:%q json:%q`, name, name))}
+	return reflect.StructField{Name: "F_" + strings.ReplaceAll(name, " ", "_"), Type: t, Tag: reflect.StructTag(fmt.Sprintf(`expr:%q json:%q`, name, name))}
 }
 
 // isNamed reports whether t is a pipeline.Named of anything.

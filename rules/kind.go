@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -32,11 +33,18 @@ type Config struct {
 	MaxCondition int `yaml:"max_condition"`
 	// MaxValue is how many octets of a header field conditions see.
 	MaxValue int `yaml:"max_value"`
+	// MaxText is how many octets of the mail's text, and of its HTML, conditions see.
+	MaxText int `yaml:"max_text"`
+	// MaxItems is how many items of each list of the mail conditions see: recipients, authors, links, attachments, header
+	// fields of one name.
+	MaxItems int `yaml:"max_items"`
+	// Timezone is where `received` is told the hour of, such as Europe/Berlin; by default where the server is.
+	Timezone string `yaml:"timezone" example:"Europe/Berlin"`
 }
 
 // DefaultConfig returns a configuration without rules and thresholds.
 func DefaultConfig() Config {
-	return Config{JunkFolder: "Junk", MaxRules: 10_000, MaxCondition: 8 << 10, MaxValue: 16 << 10}
+	return Config{JunkFolder: "Junk", MaxRules: 10_000, MaxCondition: 8 << 10, MaxValue: 16 << 10, MaxText: 256 << 10, MaxItems: 500}
 }
 
 // Inline is a list of rules written in the configuration itself. It keeps the YAML, so that what is wrong in it has a
@@ -145,7 +153,7 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	for _, x := range []struct {
 		value *int
 		usual int
-	}{{&c.MaxRules, d.MaxRules}, {&c.MaxCondition, d.MaxCondition}, {&c.MaxValue, d.MaxValue}} {
+	}{{&c.MaxRules, d.MaxRules}, {&c.MaxCondition, d.MaxCondition}, {&c.MaxValue, d.MaxValue}, {&c.MaxText, d.MaxText}, {&c.MaxItems, d.MaxItems}} {
 		if *x.value <= 0 {
 			*x.value = x.usual
 		}
@@ -156,7 +164,12 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 		return nil, errors.Join(append(wrong, err)...)
 	}
 	set := newRuleset(sc)
-	set.maxCondition, set.maxValue = c.MaxCondition, c.MaxValue
+	set.maxCondition, set.maxValue, set.maxText, set.maxItems = c.MaxCondition, c.MaxValue, c.MaxText, c.MaxItems
+	if c.Timezone != "" {
+		if set.zone, err = time.LoadLocation(c.Timezone); err != nil {
+			wrong = append(wrong, fmt.Errorf("timezone: %w", err))
+		}
+	}
 	r := &reporter{step: env.Name}
 	sources, more := set.read(c, env, r)
 	wrong = append(wrong, more...)

@@ -12,40 +12,15 @@ import (
 	"sluice/pipeline"
 )
 
-// What rules see of the transaction, in the form expr reads.
-type (
-	clientEnv struct {
-		IP      string `expr:"ip"`
-		Name    string `expr:"name"`
-		Login   string `expr:"login"`
-		Trusted bool   `expr:"trusted"`
-	}
-	addressEnv struct {
-		Address string `expr:"address"`
-		Local   string `expr:"local"`
-		Tag     string `expr:"tag"`
-		Domain  string `expr:"domain"`
-	}
-	headerFromEnv struct {
-		Address string `expr:"address"`
-		Local   string `expr:"local"`
-		Tag     string `expr:"tag"`
-		Domain  string `expr:"domain"`
-		Count   int    `expr:"count"`
-	}
-)
-
 // functions are those of ours; hit and known stand only as operands of and, or, not.
-func functions() []string { return []string{"has", "header", "hit", "known"} }
+func functions() []string { return []string{"has", "header", "headers", "hit", "known"} }
+
+// headerFunctions are those that take the name of a header field.
+func headerFunctions() []string { return []string{"has", "header", "headers"} }
 
 // operators are the words that expr reads as such, and its literals.
 func operators() []string {
 	return []string{"and", "or", "not", "in", "contains", "matches", "startsWith", "endsWith", "let", "if", "else", "true", "false", "nil"}
-}
-
-// message are the names that stand for the transaction.
-func messageNames() []string {
-	return []string{"client", "helo", "from", "rcpt", "header_from", "subject", "size"}
 }
 
 // isWord reports whether a name means something in the rule language by itself.
@@ -70,6 +45,8 @@ type scope struct {
 	order  []*stepInfo
 	env    reflect.Type
 	field  map[string]int // of env
+	known  []name         // of the transaction
+	named  map[string]int // their places
 	gaps   gaps
 }
 
@@ -105,33 +82,31 @@ func (s *scope) names() []string { return slices.Sorted(maps.Keys(s.vars)) }
 
 // newScope works out what rules can name from the steps before theirs; the last of before is their own.
 func newScope(name string, before []pipeline.Before) (*scope, error) {
-	s := &scope{step: name, steps: map[string]*stepInfo{}, field: map[string]int{}, gaps: gaps{names: map[string]bool{}}}
-	plain := func(k kind) *typ { return &typ{kind: k} }
-	lower := &typ{kind: textKind, lower: true}
-	address := &typ{kind: recordKind, noun: "field", fields: map[string]*typ{"address": lower, "local": lower, "tag": lower, "domain": lower}}
-	headerFrom := &typ{kind: recordKind, noun: "field", fields: maps.Clone(address.fields)}
-	headerFrom.fields["count"] = plain(intKind)
-	s.vars = map[string]*typ{
-		"client": {kind: recordKind, noun: "field", fields: map[string]*typ{
-			"ip": plain(textKind), "name": plain(textKind), "login": plain(textKind), "trusted": plain(boolKind),
-		}},
-		"helo": plain(textKind), "from": address, "rcpt": address, "header_from": headerFrom,
-		"subject": plain(textKind), "size": plain(intKind),
+	s := &scope{
+		step: name, steps: map[string]*stepInfo{}, field: map[string]int{}, vars: map[string]*typ{},
+		known: names(), named: map[string]int{}, gaps: gaps{names: map[string]bool{}},
 	}
 	var fields []reflect.StructField
 	add := func(name string, t reflect.Type) {
 		s.field[name] = len(fields)
 		fields = append(fields, envField(name, t))
 	}
-	add("client", reflect.TypeFor[clientEnv]())
-	add("helo", reflect.TypeFor[string]())
-	add("from", reflect.TypeFor[addressEnv]())
-	add("rcpt", reflect.TypeFor[addressEnv]())
-	add("header_from", reflect.TypeFor[headerFromEnv]())
-	add("subject", reflect.TypeFor[string]())
-	add("size", reflect.TypeFor[int]())
+	for i, x := range s.known {
+		s.named[x.name] = i
+		if x.zero == nil {
+			continue
+		}
+		t := reflect.TypeOf(x.zero)
+		add(x.name, t)
+		if !x.hidden {
+			typ := typeFor(t, "")
+			typ.number, typ.large = x.number, x.large
+			s.vars[x.name] = typ
+		}
+	}
 	add("has", reflect.TypeFor[func(string) bool]())
 	add("header", reflect.TypeFor[func(string) string]())
+	add("headers", reflect.TypeFor[func(string) []string]())
 	for _, b := range before {
 		if b.Name == name {
 			s.shadow = b.Shadow
@@ -188,23 +163,4 @@ func nounOf(b pipeline.Before) string {
 		}
 	}
 	return "field"
-}
-
-// inputOf is what of the transaction must be there for a name of it.
-func inputOf(name string) pipeline.Input {
-	switch name {
-	case "client":
-		return pipeline.InputClient
-	case "helo":
-		return pipeline.InputGreeting
-	case "from":
-		return pipeline.InputSender
-	case "rcpt":
-		return pipeline.InputRecipient
-	case "size":
-		return pipeline.InputBody // of a header alone nobody knows how much follows
-	case "header_from", "subject", "has", "header":
-		return pipeline.InputHeader
-	}
-	return 0
 }

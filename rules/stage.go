@@ -22,8 +22,6 @@ type stage struct {
 	terms []*term // of its rules and of those whose hits they use, in the order of [stage.Terms]
 	keys  []string
 
-	subject, size, headerFrom bool
-
 	states sync.Pool
 }
 
@@ -160,9 +158,6 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 			}
 		}
 		st.facts = append(st.facts, f)
-	}
-	if st.reads.Input&(pipeline.InputHeader|pipeline.InputBody) != 0 {
-		st.subject, st.size, st.headerFrom = true, true, true
 	}
 	for _, t := range st.terms {
 		st.keys = append(st.keys, t.key)

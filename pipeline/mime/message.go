@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Limits bound what Parse looks at. The zero Limits are the defaults.
@@ -47,7 +48,7 @@ const (
 // first asked for. What was read before its source was closed stays; what is worked out later finds nothing, and says
 // so among the anomalies.
 type Message struct {
-	r      io.ReaderAt
+	r      *watchedReader
 	size   int64
 	body   int64 // where it begins
 	begin  int64 // where content begins: before body if there is some at the end of the header section
@@ -67,7 +68,7 @@ type Message struct {
 // Parse reads a message of size octets. It fails only if r does or a limit on the header section is reached
 // (*LimitError); everything else that is wrong with the mail is data.
 func Parse(r io.ReaderAt, size int64, l Limits) (*Message, error) {
-	m := &Message{r: r, size: size, limits: l.withDefaults()}
+	m := &Message{r: &watchedReader{ReaderAt: r}, size: size, limits: l.withDefaults()}
 	raw, body, err := readHeader(r, size, m.limits.HeaderSize)
 	if err != nil {
 		return nil, err
@@ -97,6 +98,30 @@ func (m *Message) contentBegin() int64 {
 		return int64(m.header.tail)
 	}
 	return m.body
+}
+
+// A watchedReader remembers the first failure of the source.
+type watchedReader struct {
+	io.ReaderAt
+	failed atomic.Pointer[error]
+}
+
+// ReadAt implements io.ReaderAt.
+func (w *watchedReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := w.ReaderAt.ReadAt(p, off)
+	if err != nil && err != io.EOF {
+		w.failed.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// Failed returns why the source of the message could not be read, nil if nothing has failed so far. What was worked out
+// from it then is not all there is.
+func (m *Message) Failed() error {
+	if err := m.r.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Size returns the size of the message in octets.

@@ -462,7 +462,7 @@ func (s *splitter) look(p *openPart) {
 		s.odd(KindManyParts, p, fmt.Sprintf("more than %d", s.m.limits.Parts))
 		return
 	}
-	m := &Message{r: bytes.NewReader(raw), size: int64(len(raw)), limits: s.m.limits}
+	m := &Message{r: &watchedReader{ReaderAt: bytes.NewReader(raw)}, size: int64(len(raw)), limits: s.m.limits}
 	header, body, err := readHeader(m.r, m.size, m.limits.HeaderSize)
 	if err != nil {
 		s.odd(KindUnreadableMessage, p, err.Error())
