@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 
 	"sluice/pipeline/mime"
@@ -17,6 +18,8 @@ type Replay struct {
 	Then *Plan
 	// Without are places whose word does not count: they are left out as if nobody had written them.
 	Without []Place
+	// EveryTerm has conditions evaluated whole, so that the record says of each term what it came to.
+	EveryTerm bool
 }
 
 // A Place is a place in the order of decision: that of a rule in its step, or of whatever else gives a verdict there. At -1
@@ -30,6 +33,7 @@ type Place struct {
 // nothing.
 type Again struct {
 	gone    bool // the message
+	every   bool
 	terms   map[string]byte
 	without []int
 	gaps    *gaps
@@ -47,6 +51,9 @@ func (a *Again) Term(key string) (came byte, ok bool) {
 	a.gaps.add(fmt.Sprintf("the message is gone, and `%s` was not looked at then", key))
 	return 3, true
 }
+
+// EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not.
+func (a *Again) EveryTerm() bool { return a != nil && a.every }
 
 // Without reports whether the rule at a place of the stage's step is left out.
 func (a *Again) Without(at int) bool { return a != nil && slices.Contains(a.without, at) }
@@ -198,7 +205,7 @@ func (again *replaying) gone() bool { return again.Message == nil }
 
 // view is what a stage may know that is asked again.
 func (again *replaying) view(p *Plan, c call) *Again {
-	a := &Again{gone: again.gone(), terms: again.terms, without: again.places(p, c.stage), gaps: &again.gaps}
+	a := &Again{gone: again.gone(), every: again.EveryTerm, terms: again.terms, without: again.places(p, c.stage), gaps: &again.gaps}
 	if c.rcpt != nil && a.gone {
 		if x := again.record.recipient(c.rcpt.Recipient); x != nil {
 			a.terms = again.Then.terms(x.Steps, true, again.terms)
@@ -287,4 +294,35 @@ func (s *Session) noteGaps() {
 			}
 		}
 	}
+}
+
+// Recorded yields the stages of the plan with what a record of it says of each: about everybody, then about each recipient.
+func (p *Plan) Recorded(r *Record) iter.Seq2[RecordedStage, *StageRecord] {
+	return func(yield func(RecordedStage, *StageRecord) bool) {
+		for n := -1; n < len(r.Recipients); n++ {
+			var rcpt *RecipientRecord
+			recorded := r.Steps
+			if n >= 0 {
+				rcpt = &r.Recipients[n]
+				recorded = rcpt.Steps
+			}
+			for i := range p.stages {
+				st := &p.stages[i]
+				if st.perRcpt != (rcpt != nil) {
+					continue
+				}
+				_, x := p.stageRecord(i, recorded)
+				if x != nil && !yield(RecordedStage{p.steps[st.step].Name, rcpt, st.stage}, x) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// A RecordedStage is a stage of a plan that a record tells of.
+type RecordedStage struct {
+	Step      string
+	Recipient *RecipientRecord // nil: asked about everybody
+	Stage     Stage
 }

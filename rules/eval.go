@@ -307,6 +307,17 @@ func (s *state) eval(n *node) truth {
 	return t
 }
 
+// everyTerm evaluates what has been settled without, so that it can be said what each term came to.
+func (s *state) everyTerm(st *stage) {
+	for _, t := range st.terms {
+		if s.terms[t.id] == open {
+			s.rule = t.rule
+			s.terms[t.id] = s.evalTerm(t)
+		}
+	}
+	s.rule = nil
+}
+
 var errNotLookedAt = errors.New("the message is gone, and this was not looked at when it came")
 
 func (s *state) evalTerm(t *term) truth {

@@ -247,6 +247,9 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 			r.Undecided = append(r.Undecided, pipeline.Undecided{At: x.at, Name: x.name, Why: s.why(x), Shadow: x.shadow})
 		}
 	}
+	if v.Again.EveryTerm() {
+		s.everyTerm(st)
+	}
 	r.Terms = make([]byte, (len(st.terms)+3)/4)
 	for i, t := range st.terms {
 		r.Terms[i/4] |= byte(s.terms[t.id]) << (i % 4 * 2)

@@ -35,6 +35,7 @@ type commands struct {
 	Check      checkCommand      `cmd:"" help:"Check the configuration; with a mail, say what would be decided about it."`
 	Deliver    deliverCommand    `cmd:"" help:"Hand a mail on standard input to the running server."`
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
+	Replay     replayCommand     `cmd:"" help:"Decide about recorded mail again, from the record alone, and say what would be otherwise."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
