@@ -30,6 +30,9 @@ const (
 	stateNotAsked  = "not asked"
 	stateNotNeeded = "not needed"
 	stateRecalled  = "recalled"
+
+	stateNotFinished = "not finished" // a shadow stage, of which nothing has been heard yet
+	stateNotRun      = "not run"      // a shadow stage, for which there was no room or no time
 )
 
 // An answer is what became of one call of a stage.
@@ -69,8 +72,9 @@ type call struct {
 type errand struct {
 	call
 	cancel    context.CancelFunc
-	late      atomic.Bool // the phase that waits for it has come to its end
-	abandoned bool        // guarded by desk.mu: nobody waits for it any more
+	late      atomic.Bool           // the phase that waits for it has come to its end
+	why       atomic.Pointer[error] // why it is broken off, if for another reason
+	abandoned bool                  // guarded by desk.mu: nobody waits for it any more
 }
 
 // A desk is where the answers of errands arrive. Nobody who brings one waits.
@@ -84,6 +88,8 @@ type arrival struct {
 	errand *errand
 	answer *answer
 }
+
+func newDesk() *desk { return &desk{wake: make(chan struct{}, 1)} }
 
 // bring hands an answer in; it returns false if nobody waits for it any more.
 func (d *desk) bring(e *errand, a *answer) bool {
@@ -256,7 +262,7 @@ func (s *Session) due(now Phase, rcpts []*rcpt) []call {
 	var todo []call
 	for i := range s.plan.stages {
 		st := &s.plan.stages[i]
-		if st.phase > now {
+		if st.phase > now || st.shadow {
 			continue
 		}
 		if !st.perRcpt {
@@ -276,8 +282,10 @@ func (s *Session) due(now Phase, rcpts []*rcpt) []call {
 
 // ready reports whether the stages that a call reads have all been asked.
 func (s *Session) ready(c call) bool {
-	for _, d := range s.plan.stages[c.stage].deps {
-		if s.heard(d, c.rcpt) == nil {
+	st := &s.plan.stages[c.stage]
+	for _, d := range st.deps {
+		// What live stages have not said by the time shadow ones are asked they will not say.
+		if s.heard(d, c.rcpt) == nil && (!st.shadow || s.plan.stages[d].shadow) {
 			return false
 		}
 	}
@@ -295,7 +303,7 @@ func (s *Session) heard(stage int, r *rcpt) *answer {
 }
 
 func (s *Session) put(c call, a *answer) {
-	if s.plan.steps[s.plan.stages[c.stage].step].Shadow {
+	if s.plan.stages[c.stage].shadow {
 		shadow(&a.result)
 	}
 	if s.again != nil {
@@ -396,6 +404,9 @@ func (s *Session) start(ctx context.Context, c call, now Phase) {
 }
 
 func (s *Session) deadline(ctx context.Context, st *planStage, e *errand) error {
+	if why := e.why.Load(); why != nil {
+		return *why
+	}
 	if e.late.Load() || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", st.timeout)
 	}

@@ -70,7 +70,7 @@ func (p *Plan) finals(ok func(planStage, Final) bool) []actor {
 	var found []key
 	for _, s := range p.stages {
 		for _, f := range s.reads.Can {
-			if ok(s, f) {
+			if !s.shadow && ok(s, f) {
 				found = append(found, key{s.step, f.At})
 			}
 		}
@@ -83,7 +83,7 @@ func (p *Plan) deeds(ok func(planStage, Deed) bool) []actor {
 	var found []key
 	for _, s := range p.stages {
 		doer, isDoer := s.stage.(Doer)
-		if !isDoer {
+		if !isDoer || s.shadow {
 			continue
 		}
 		for _, x := range doer.Does() {

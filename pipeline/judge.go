@@ -43,7 +43,7 @@ func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
 	for i := range p.stages {
 		s := &p.stages[i]
 		a := l.at(i, s)
-		if a == nil || s.phase > now || p.steps[s.step].Shadow {
+		if a == nil || s.phase > now || s.shadow {
 			continue
 		}
 		v, k := a.verdict(p.steps[s.step].onError), key{s.step, a.result.Verdict.At}
@@ -74,6 +74,9 @@ func (s *planStage) spares(exempt string) bool {
 func (p *Plan) certain(l ledger, now Phase, exempt string, j judgement) bool {
 	for i := range p.stages {
 		s := &p.stages[i]
+		if s.shadow {
+			continue
+		}
 		if s.phase <= now {
 			if l.at(i, s) != nil {
 				continue
@@ -82,9 +85,6 @@ func (p *Plan) certain(l ledger, now Phase, exempt string, j judgement) bool {
 			if s.step <= j.key.step {
 				return false
 			}
-			continue
-		}
-		if p.steps[s.step].Shadow {
 			continue
 		}
 		for _, f := range s.reads.Can {
@@ -120,7 +120,7 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 	for i := range p.stages {
 		s := &p.stages[i]
 		a := l.at(i, s)
-		if a == nil || a.err != nil || a.state == stateNotAsked || p.steps[s.step].Shadow {
+		if a == nil || a.err != nil || a.state == stateNotAsked || s.shadow {
 			continue
 		}
 		for _, h := range a.result.Hits {

@@ -12,7 +12,14 @@ func (s *Session) record(ctx context.Context, end string, reply Reply, note stri
 	if s.plan.env.Journal == nil {
 		return nil
 	}
-	if err := s.plan.env.Journal.Record(ctx, s.toRecord(end, reply, note, deliveries), durable); err != nil {
+	r := s.toRecord(end, reply, note, deliveries)
+	if s.plan.env.Trials == nil && s.tries() {
+		if s.tx.tried == nil {
+			s.tx.tried = s.tryNow(ctx)
+		}
+		r = r.Complete(s.tx.tried.completion())
+	}
+	if err := s.plan.env.Journal.Record(ctx, r, durable); err != nil {
 		return fmt.Errorf("keep the record of %s: %w", s.tx.id, err)
 	}
 	return nil
@@ -116,6 +123,10 @@ func (s *Session) stepRecords(r *rcpt) []StepRecord {
 		for _, i := range step.stages {
 			st := &s.plan.stages[i]
 			if st.perRcpt != (r != nil) {
+				continue
+			}
+			if st.shadow {
+				sr.Stages = append(sr.Stages, s.shadowRecord(&sr, st, step.onError, s.heard(i, r), r))
 				continue
 			}
 			var a *answer
@@ -321,6 +332,8 @@ func (p *Plan) recalled(stage int, recorded []StepRecord) *answer {
 		return &answer{state: stateError, err: fmt.Errorf("%s", x.Why), recalled: true}
 	case stateNotNeeded:
 		return &answer{state: stateNotAsked, why: "it was not needed", recalled: true, gap: true}
+	case stateNotFinished, stateNotRun, "":
+		return &answer{state: stateNotAsked, why: x.State + ": " + x.Why, recalled: true, gap: true}
 	case stateNotAsked:
 		return &answer{state: stateNotAsked, why: x.Why, recalled: true}
 	}

@@ -111,6 +111,9 @@ type Env struct {
 	Name string
 	// Journal gets the record of every transaction.
 	Journal Recorder
+	// Trials asks shadow steps and shadow rules after the door has answered, and Journal gets a second record with what they
+	// said. nil: they are asked before the record is made, and the door waits for them.
+	Trials *Trials
 	// Offline says that nothing outside is asked and no program run, as where a configuration is checked. Resolver, Dial
 	// and State then fail by themselves.
 	Offline bool
@@ -129,7 +132,8 @@ type Before struct {
 	Shadow bool
 	// Fact is a value of the type of the step's fact, as Kind.Fact gave it; nil where the kind has none.
 	Fact any
-	// Phase is when the last of its stages is asked, and PerRcpt whether any is asked for each recipient.
+	// Phase is when the last of its stages is asked, and PerRcpt whether any is asked for each recipient. Of a step that is
+	// no shadow one those stages that are do not matter.
 	Phase   Phase
 	PerRcpt bool
 	// Logins is whether any of its stages is about the mail of logins, too (see Reads).

@@ -40,6 +40,8 @@ type Options struct {
 	// Abandoned bounds the calls of one stage that have outlived their deadline and still hang; 0 is 64. Beyond it the
 	// stage fails at once.
 	Abandoned int
+	// Trials bounds what is asked after the door has answered.
+	Trials TrialLimits
 }
 
 func (o Options) withDefaults() Options {
@@ -55,6 +57,7 @@ func (o Options) withDefaults() Options {
 	if o.Abandoned <= 0 {
 		o.Abandoned = 64
 	}
+	o.Trials = o.Trials.withDefaults()
 	return o
 }
 
@@ -74,6 +77,7 @@ type planStage struct {
 	step    int
 	phase   Phase
 	perRcpt bool
+	shadow  bool  // asked after the decision, and never counted
 	content bool  // what it says depends on header or body, be it by way of facts
 	logins  bool  // its refusals count for logins, too
 	deps    []int // stages before it whose facts and hits it reads
@@ -171,6 +175,9 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		last := &p.steps[len(p.steps)-1]
 		self.Rules, self.ShadowRules = last.rules, last.shadowRules
 		for _, n := range last.stages {
+			if p.stages[n].shadow && !st.Shadow {
+				continue
+			}
 			self.Phase = max(self.Phase, p.stages[n].phase)
 			self.PerRcpt = self.PerRcpt || p.stages[n].perRcpt
 			self.Logins = self.Logins || p.stages[n].logins
@@ -184,8 +191,7 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 		return nil, ErrFailedStep
 	}
 	p.early = slices.ContainsFunc(p.stages, func(s planStage) bool {
-		step := &p.steps[s.step]
-		return s.phase <= Rcpt && !step.Shadow && (len(s.reads.Can) > 0 || step.onError != Skip)
+		return s.phase <= Rcpt && !s.shadow && (len(s.reads.Can) > 0 || p.steps[s.step].onError != Skip)
 	})
 	p.files = files
 	p.describe(files)
@@ -201,6 +207,7 @@ func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
 		phase:   r.Input.Phase(),
 		perRcpt: r.Input&InputRecipient != 0,
 		content: r.Input&(InputHeader|InputBody) != 0,
+		shadow:  r.Shadow || ps.Shadow,
 		logins:  r.Logins,
 		timeout: ps.Timeout,
 		hanging: new(atomic.Int32),
@@ -213,10 +220,17 @@ func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
 		if !ok {
 			return fmt.Errorf("reads the facts of %s, which is no step before it", name)
 		}
+		if p.steps[k].Shadow && !x.shadow {
+			return fmt.Errorf("it reads what %s finds, which is a shadow step and must not change what counts: take `shadow` from %s, or add it here",
+				name, name)
+		}
 		// Its own step: what the stages made before this one found.
 		for _, n := range p.steps[k].stages {
-			x.deps = append(x.deps, n)
 			d := p.stages[n]
+			if d.shadow && !x.shadow {
+				continue
+			}
+			x.deps = append(x.deps, n)
 			x.phase = max(x.phase, d.phase)
 			x.perRcpt = x.perRcpt || d.perRcpt
 			x.content = x.content || d.content
@@ -305,13 +319,13 @@ func (p *Plan) warn() {
 		}
 	}
 	for i, s := range p.stages {
-		if p.steps[s.step].Shadow {
+		if s.shadow {
 			continue
 		}
 		for _, f := range s.reads.Can {
 			k := key{s.step, f.At}
 			for j, t := range p.stages {
-				if j == i || t.phase <= s.phase || p.steps[t.step].Shadow {
+				if j == i || t.phase <= s.phase || t.shadow {
 					continue
 				}
 				n := slices.IndexFunc(t.reads.Can, func(o Final) bool {

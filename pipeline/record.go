@@ -37,6 +37,8 @@ type Record struct {
 	Reply Reply `json:"reply,omitzero"`
 	// Note is for the operator: why the door itself ended it.
 	Note string `json:"note,omitempty"`
+	// Completes says that this is no more than what shadow stages have found, for the record of the same id: see Complete.
+	Completes bool `json:"completes,omitempty"`
 
 	Timings []Timing `json:"timings,omitempty"`
 
@@ -67,7 +69,7 @@ func (s StepRecord) Score() float64 { return Score(s.Hits) }
 // A StageRecord is what became of one stage's question.
 type StageRecord struct {
 	Phase   Phase    `json:"phase"`
-	State   string   `json:"state"`              // "answered", "error", "not asked", "not needed", "recalled"
+	State   string   `json:"state"`              // "answered", "error", "not asked", "not needed", "recalled"; of shadow stages "not finished", "not run"
 	Why     string   `json:"why,omitempty"`      // the error, or why it was not asked or not needed
 	OnError *OnError `json:"on_error,omitempty"` // the policy that an error met
 	Verdict *Verdict `json:"verdict,omitempty"`

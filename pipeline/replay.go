@@ -151,6 +151,9 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 	}
 	s.noteGaps()
 	out := s.toRecord(end, reply, "", deliveries)
+	if s.tries() {
+		out = out.Complete(s.tryNow(ctx).completion())
+	}
 	out.MessageID, out.Subject, out.Size = r.MessageID, r.Subject, r.Size
 	return Replayed{out, again.gaps.all}, nil
 }
@@ -284,7 +287,7 @@ func (s *Session) noteGaps() {
 	for i := range s.plan.stages {
 		st := &s.plan.stages[i]
 		step := &s.plan.steps[st.step]
-		if step.Kind.Pure || step.Kind.AtDelivery || step.Shadow {
+		if step.Kind.Pure || step.Kind.AtDelivery || st.shadow {
 			continue
 		}
 		for _, r := range s.tx.live {

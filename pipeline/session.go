@@ -48,9 +48,11 @@ type transaction struct {
 	live      []*rcpt // those not refused
 	phase     Phase   // how far it came
 	decisions []Decision
-	taken     []bool  // by live recipient, once the door has said what became of the mail
-	base      *Record // a resumed transaction's record
-	once      bool    // recipients cannot be refused one by one
+	taken     []bool   // by live recipient, once the door has said what became of the mail
+	later     later    // what the record says of shadow stages
+	tried     *Session // asked them, where that is done before the record is made
+	base      *Record  // a resumed transaction's record
+	once      bool     // recipients cannot be refused one by one
 }
 
 // A rcpt is one recipient of a transaction.
@@ -73,7 +75,7 @@ func (r *rcpt) settled() bool { return r.early != nil }
 
 // NewSession begins the conversation of a door with a client. The zero Client is unknown.
 func (p *Plan) NewSession(d Door, c Client) *Session {
-	return &Session{plan: p, door: d, client: c, began: p.env.Now(), shared: make([]*answer, len(p.stages)), desk: &desk{wake: make(chan struct{}, 1)}}
+	return &Session{plan: p, door: d, client: c, began: p.env.Now(), shared: make([]*answer, len(p.stages)), desk: newDesk()}
 }
 
 // newID returns an id that sorts by time: 9 characters of it, then 11 of chance.
@@ -275,7 +277,7 @@ func (s *Session) noteTo(r *rcpt, now Phase) {
 // open reports whether a stage asked by a phase has not answered.
 func (s *Session) open(r *rcpt, now Phase) bool {
 	for i := range s.plan.stages {
-		if s.plan.stages[i].phase <= now && s.heard(i, r) == nil {
+		if st := &s.plan.stages[i]; st.phase <= now && !st.shadow && s.heard(i, r) == nil {
 			return true
 		}
 	}
@@ -353,7 +355,7 @@ func (s *Session) anythingAtDelivery() bool {
 		}
 	}
 	for i := range s.plan.steps {
-		if s.plan.steps[i].Kind.AtDelivery {
+		if s.plan.steps[i].Kind.AtDelivery && !s.plan.steps[i].Shadow {
 			return true
 		}
 	}
@@ -459,8 +461,10 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 	if reply.Code >= 400 {
 		end = "refused"
 	}
+	trial := s.try()
 	err := s.record(ctx, end, reply, "", deliveries, durable && reply.Code < 400)
 	if err != nil && durable {
+		s.dismissTrial(trial)
 		// The sender is going to be asked to come again: the record says what became of this attempt, if it can be kept.
 		for i := range deliveries {
 			deliveries[i].Disposition = Postponed
@@ -471,6 +475,7 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 		for _, d := range deliveries {
 			t.taken = append(t.taken, d.Disposition.taken())
 		}
+		s.begin(trial)
 	}
 	s.end()
 	return err
@@ -490,9 +495,11 @@ func (s *Session) Reset(why string) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
+		trial := s.try()
 		if err := s.record(ctx, end, Reply{}, why, nil, false); err != nil && s.plan.env.Log != nil {
 			s.plan.env.Log.Error("record not kept", "id", t.id, "error", err)
 		}
+		s.begin(trial)
 	}
 	s.end()
 }
@@ -535,6 +542,10 @@ func (s *Session) end() {
 			}
 			s.settle(a.result, o)
 		}
+	}
+	if t.tried != nil {
+		t.tried.tx.taken = t.taken
+		t.tried.settleShadows()
 	}
 	s.tx = nil
 }

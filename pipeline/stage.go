@@ -38,6 +38,9 @@ type Reads struct {
 	Logins bool
 	// AnyClient: it reads the client, and is asked also where the client is unknown; View.Client is zero then.
 	AnyClient bool
+	// Shadow: what it says is a trial, like all that a shadow step says. It is asked after the door has answered, and no
+	// stage that is not one reads what it finds.
+	Shadow bool
 }
 
 // A Final is a final verdict that a stage can give, and its place in the stage's step.

@@ -290,7 +290,7 @@ func (c *conditionChecker) known(n *ast.CallNode) {
 		c.wrongAt(n.Arguments[0], text, didYouMean(step, c.set.scope.factSteps()))
 		return
 	}
-	if field == "" {
+	if c.shadowStep(n.Arguments[0], step) || field == "" {
 		return
 	}
 	if _, ok := info.shape.typ.fields[field]; !ok {
@@ -367,9 +367,19 @@ func (c *conditionChecker) hitOther(arg ast.Node, step, name string) {
 		c.wrongAt(arg, fmt.Sprintf("the step `%s` has no rule `%s`", step, name), didYouMean(name, info.Rules))
 	case slices.Contains(info.ShadowRules, name) && !c.rule.shadow && !c.set.scope.shadow:
 		c.wrongAt(arg, fmt.Sprintf("`%s.%s` is a shadow rule: it must not change what a live rule does", step, name), fmt.Sprintf("take `shadow` from `%s`, or add it here", name))
-	case info.Shadow && !c.rule.shadow && !c.set.scope.shadow:
-		c.wrongAt(arg, fmt.Sprintf("`%s` is a shadow step: it must not change what a live rule does", step), fmt.Sprintf("take `shadow` from `%s`, or add it here", step))
+	default:
+		c.shadowStep(arg, step)
 	}
+}
+
+// shadowStep reports a rule that counts and reads what a shadow step says.
+func (c *conditionChecker) shadowStep(n ast.Node, step string) bool {
+	info := c.set.scope.steps[step]
+	if info == nil || !info.Shadow || c.rule.shadow || c.set.scope.shadow {
+		return false
+	}
+	c.wrongAt(n, fmt.Sprintf("`%s` is a shadow step: it must not change what a live rule does", step), fmt.Sprintf("take `shadow` from `%s`, or add it here", step))
+	return true
 }
 
 // expr checks a node inside a term and returns its type.
@@ -428,6 +438,9 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 		}
 	}
 	if t, ok := c.set.scope.vars[n.Value]; ok {
+		if c.shadowStep(n, n.Value) {
+			return &typ{kind: badKind}
+		}
 		return t
 	}
 	name := n.Value

@@ -383,8 +383,8 @@ rules:
 
 func TestResult(t *testing.T) {
 	stages := stagesOf(t, Config{}, someRules)
-	if len(stages) != 2 {
-		t.Fatalf("got %d stages, want one for the client and one for the content", len(stages))
+	if len(stages) != 3 {
+		t.Fatalf("got %d stages, want one for the client, one for the content and one for the shadow rule", len(stages))
 	}
 	v := view(t)
 	var all pipeline.Result
@@ -431,9 +431,12 @@ func TestResult(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", all, want)
 	}
 	content := stages[1].Reads()
-	if content.Input != pipeline.InputHeader || !slices.Equal(content.Facts, []string{"dnsbl", "spf"}) ||
+	if content.Input != pipeline.InputHeader || content.Shadow || !slices.Equal(content.Facts, []string{"spf"}) ||
 		!slices.Equal(content.Can, []pipeline.Final{{At: 1, Action: pipeline.Reject}, {At: 4, Action: pipeline.Keep}}) {
 		t.Errorf("the content stage reads %+v", content)
+	}
+	if trial := stages[2].Reads(); !trial.Shadow || !slices.Equal(trial.Facts, []string{"dnsbl"}) || len(trial.Can) > 0 {
+		t.Errorf("the stage of the shadow rule reads %+v", trial)
 	}
 	if client := stages[0].Reads(); client.Input != 0 || client.Waits || !slices.Equal(client.Facts, []string{"dnsbl"}) {
 		t.Errorf("the first stage reads %+v", client)

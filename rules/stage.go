@@ -50,6 +50,8 @@ type Termer interface {
 // in, unless what it reads is about the mail of logins; other verdicts do. So those are in separate stages, each with a
 // first verdict of its own, and so are rules that wait for different facts of the content phase: such a fact may come
 // from the body.
+//
+// Shadow rules are in stages of their own, so that those that count are asked when they would be without them.
 type group struct {
 	phase   pipeline.Phase
 	perRcpt bool
@@ -57,14 +59,19 @@ type group struct {
 	late    string
 	logins  bool
 	refuses bool
+	shadow  bool
 }
 
 func (s *ruleset) groupOf(x *rule) group {
+	if x.shadow {
+		// They are asked after everybody else, when all that the others know is there.
+		return group{phase: x.phase, perRcpt: x.perRcpt, shadow: true}
+	}
 	g := group{phase: x.phase, perRcpt: x.perRcpt, content: x.input&(pipeline.InputHeader|pipeline.InputBody) != 0}
 	if g.content {
 		return g
 	}
-	g.refuses = x.final.Refuses() && !x.shadow
+	g.refuses = x.final.Refuses()
 	g.logins = g.refuses && slices.ContainsFunc(x.steps, func(name string) bool { return s.scope.steps[name].Logins })
 	if x.phase == pipeline.Content {
 		var late []string
@@ -85,7 +92,7 @@ func compareGroups(a, b group) int {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(number(a.perRcpt), number(b.perRcpt)),
+	return cmp.Or(cmp.Compare(number(a.shadow), number(b.shadow)), cmp.Compare(a.phase, b.phase), cmp.Compare(number(a.perRcpt), number(b.perRcpt)),
 		cmp.Compare(number(a.content), number(b.content)), cmp.Compare(a.late, b.late), cmp.Compare(number(a.logins), number(b.logins)),
 		cmp.Compare(number(a.refuses), number(b.refuses)))
 }
@@ -141,6 +148,7 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 	if g.perRcpt {
 		st.reads.Input |= pipeline.InputRecipient
 	}
+	st.reads.Shadow = g.shadow
 	slices.Sort(st.refs)
 	st.refs = slices.Compact(st.refs)
 	for _, info := range s.scope.order {

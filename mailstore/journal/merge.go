@@ -15,6 +15,12 @@ import (
 // one's where that says anything. A recipient of both is the later one's, unless that ended before anything became of
 // the mail; recipients of one are kept.
 func merge(first, later *pipeline.Record) *pipeline.Record {
+	switch {
+	case later.Completes:
+		return first.Complete(later)
+	case first.Completes:
+		return later.Complete(first)
+	}
 	r := *first
 	if len(later.Steps) > 0 {
 		r.Steps, r.Plan = later.Steps, or(later.Plan, r.Plan)
@@ -99,7 +105,7 @@ func mergeSteps(first, later []pipeline.StepRecord) []pipeline.StepRecord {
 
 func spoke(s pipeline.StepRecord) bool {
 	return slices.ContainsFunc(s.Stages, func(x pipeline.StageRecord) bool {
-		return x.State != "not asked" && x.State != "not needed"
+		return x.State == "answered" || x.State == "error" || x.State == "recalled"
 	})
 }
 

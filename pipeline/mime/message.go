@@ -130,6 +130,15 @@ func (m *Message) Size() int64 { return m.size }
 // Raw returns the whole message as it came.
 func (m *Message) Raw() *io.SectionReader { return io.NewSectionReader(m.r, 0, m.size) }
 
+// Hold keeps what the message is read from until release is called, should its owner close it meanwhile: where that is a
+// reader with a method like this one, which then is asked. Any other stays readable by itself.
+func (m *Message) Hold() (release func()) {
+	if h, ok := m.r.ReaderAt.(interface{ Hold() (release func()) }); ok {
+		return h.Hold()
+	}
+	return func() {}
+}
+
 // RawBody returns the body as it came: everything after the empty line.
 func (m *Message) RawBody() *io.SectionReader { return io.NewSectionReader(m.r, m.body, m.size-m.body) }
 

@@ -77,6 +77,7 @@ type Spool struct {
 	digest  hash.Hash
 	err     error // why nothing can be written any more
 	closed  bool
+	holds   int    // who still reads after Close
 	scratch []byte // a block that went into the file, to use again
 }
 
@@ -244,7 +245,7 @@ func (s *Spool) ReadAt(p []byte, off int64) (int, error) {
 	switch {
 	case s.err != nil:
 		return 0, s.err
-	case s.closed:
+	case s.closed && s.holds == 0:
 		return 0, os.ErrClosed
 	case off < 0:
 		return 0, fmt.Errorf("read the message at %d: negative offset", off)
@@ -281,12 +282,33 @@ func (s *Spool) Size() int64 { return s.size }
 func (s *Spool) SHA256() string { return hex.EncodeToString(s.digest.Sum(nil)) }
 
 // Close frees memory and file. It waits for calls of ReadAt under way; later ones fail. Size and SHA256 stay. Closing
-// twice does nothing.
+// twice does nothing. While somebody holds the message it frees nothing: the last one to release it does.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	if s.holds > 0 {
+		return nil
+	}
 	return s.free()
+}
+
+// Hold keeps the message readable beyond Close until release is called; calling that twice does nothing. After Close it
+// holds nothing, unless somebody else still does.
+func (s *Spool) Hold() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed && s.holds == 0 {
+		return func() {}
+	}
+	s.holds++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.holds--; s.holds == 0 && s.closed {
+			_ = s.free() // it was only read
+		}
+	})
 }
 
 func (s *Spool) free() error {

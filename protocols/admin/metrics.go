@@ -124,6 +124,17 @@ func (m *Metrics) observe(r *pipeline.Record, took time.Duration) {
 	}
 }
 
+// complete counts what shadow stages have said.
+func (m *Metrics) complete(r *pipeline.Record) {
+	m.said(r.Steps)
+	for _, x := range r.Recipients {
+		m.said(x.Steps)
+	}
+	for _, t := range r.Timings {
+		m.stageSeconds.WithLabelValues(m.step(t.Step), t.Phase.String()).Observe(t.Took.Seconds())
+	}
+}
+
 // said counts what steps said about everybody or about one recipient.
 func (m *Metrics) said(steps []pipeline.StepRecord) {
 	for _, s := range steps {
@@ -140,6 +151,8 @@ func (m *Metrics) said(steps []pipeline.StepRecord) {
 					policy = x.OnError.String()
 				}
 				m.stageErrors.WithLabelValues(step, phase, policy).Inc()
+			case "", "not finished":
+				// What it says is counted when it has been said.
 			default:
 				m.notAsked.WithLabelValues(step, phase, x.State).Inc()
 			}

@@ -26,6 +26,12 @@ func (r *Recorder) Record(ctx context.Context, x *pipeline.Record, durable bool)
 	if err != nil && durable {
 		return err
 	}
+	if x.Completes {
+		if r.Metrics != nil {
+			r.Metrics.complete(x)
+		}
+		return err
+	}
 	took := time.Duration(0)
 	if !x.Began.IsZero() {
 		now := time.Now

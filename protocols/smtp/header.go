@@ -282,6 +282,14 @@ type joined struct {
 	skip int64 // octets of tail that head stands for
 }
 
+// Hold keeps the rest readable; see [mime.Message.Hold].
+func (j joined) Hold() (release func()) {
+	if h, ok := j.tail.(interface{ Hold() (release func()) }); ok {
+		return h.Hold()
+	}
+	return func() {}
+}
+
 func (j joined) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < int64(len(j.head)) {
 		n = copy(p, j.head[off:])

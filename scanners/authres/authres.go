@@ -33,7 +33,11 @@ func Kind() pipeline.Kind {
 			if len(s.name) > mostName || strings.ContainsFunc(s.name, odd) {
 				return nil, fmt.Errorf("authserv_id: %.300q is no name: write for example mx.example.org", s.name)
 			}
+			trial := slices.ContainsFunc(env.Before, func(b pipeline.Before) bool { return b.Name == env.Name && b.Shadow })
 			for _, b := range env.Before {
+				if b.Shadow && !trial {
+					continue // what is only tried is told to nobody
+				}
 				if _, ok := b.Fact.(resulter); ok && b.Name != env.Name {
 					s.steps = append(s.steps, step{b.Name, methods[b.Kind]})
 				}

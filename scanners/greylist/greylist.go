@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +33,9 @@ func Kind() pipeline.Kind {
 		Fact: func(any) any { return Fact{} },
 		New: func(config any, env pipeline.Env) ([]pipeline.Stage, error) {
 			s := &stage{Config: *config.(*Config), state: env.State, step: env.Name}
+			trial := slices.ContainsFunc(env.Before, func(b pipeline.Before) bool { return b.Name == env.Name && b.Shadow })
 			for _, b := range env.Before {
-				if _, ok := b.Fact.(pool); ok {
+				if _, ok := b.Fact.(pool); ok && (trial || !b.Shadow) {
 					s.spf = b.Name
 				}
 			}

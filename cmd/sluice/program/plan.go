@@ -53,6 +53,7 @@ func planOptions(c *config.Config) pipeline.Options {
 		ContentTimeout: c.Limits.ContentTimeout,
 		Workers:        c.Limits.Workers,
 		Abandoned:      c.Limits.Abandoned,
+		Trials:         c.Limits.Shadow,
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	made.believed, believeErr = deliverUsers(c)
 	made.plan, made.warnings, planErr = plan(c, c.Pipeline, pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
-		State: s.house.state, Journal: s.house.records,
+		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
 	})
 	if err := errors.Join(planErr, certificateErr, usersErr, believeErr); err != nil {
 		return nil, err

@@ -83,6 +83,7 @@ type house struct {
 	metrics *admin.Metrics
 	space   *space.Guard
 	records pipeline.Recorder // the journal, the log and the metrics
+	trials  *pipeline.Trials  // what is asked about mail that has been answered
 }
 
 func (p *program) serve(command *serveCommand, c *config.Config, sockets config.Listen) (err error) {
@@ -151,7 +152,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 
 // open opens everything that is kept in the data folder.
 func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() int64) (_ *house, err error) {
-	h := &house{users: &accounts{log: log}, metrics: admin.NewMetrics(version()), space: spaceGuard(c, log, p.now)}
+	h := &house{users: &accounts{log: log}, trials: new(pipeline.Trials), metrics: admin.NewMetrics(version()), space: spaceGuard(c, log, p.now)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close())
@@ -276,6 +277,7 @@ func (s *service) attend(hangups <-chan os.Signal, orders *listen.Listener) erro
 		s.log.Warn("mail on its way in was broken off; its senders keep it", "err", e)
 	}
 	s.doors.ran.Wait()
+	s.house.trials.Shutdown(grace)
 	chores.Wait()
 	if e := s.house.close(); e != nil {
 		err = errors.Join(err, e)

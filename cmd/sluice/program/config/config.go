@@ -361,6 +361,8 @@ type Limits struct {
 	Workers int `yaml:"workers"`
 	// Abandoned is how many calls of one stage may hang beyond their deadline before it fails at once.
 	Abandoned int `yaml:"abandoned"`
+	// Shadow bounds what shadow steps and shadow rules are asked after a mail has been answered.
+	Shadow pipeline.TrialLimits `yaml:"shadow"`
 	// DiskFree is how much room is kept free on the disk: with less, mail is put off (452) until there is more again.
 	DiskFree Size `yaml:"disk_free"`
 	// DiskInodes is the same for the number of files. Both: 0 is no such limit.
@@ -489,6 +491,7 @@ func Default() *Config {
 			ContentTimeout: 4 * time.Minute,
 			Workers:        8,
 			Abandoned:      64,
+			Shadow:         pipeline.DefaultTrialLimits(),
 			DiskFree:       200 << 20,
 			DiskInodes:     1000,
 			Shutdown:       8 * time.Second,
