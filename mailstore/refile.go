@@ -13,7 +13,7 @@ type Refiler interface {
 	// Survey says where the messages of a folder lie, by rising UID. Unlike [Folder.Messages] it changes nothing: mail
 	// that nobody has looked at stays new. ErrNoFolder.
 	Survey(ctx context.Context, account, folder string) ([]Spot, error)
-	// Make sees to it that a folder exists; one that has to be made is subscribed, as for a delivery. Durable.
+	// Make sees to it that a folder exists and is subscribed. Durable.
 	Make(ctx context.Context, account, folder string) error
 	// Unmake removes a folder that is empty, and takes it off the subscriptions if so told. kept says why it was not
 	// removed. One that is gone already is no error.

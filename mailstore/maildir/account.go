@@ -252,8 +252,8 @@ func (a *account) revalidate(ctx context.Context) error {
 	return nil
 }
 
-// sweep removes what crashes left behind: old files in tmp (36 hours, as the Maildir specification says) and folders on
-// their way out.
+// sweep removes what crashes left behind: old files in tmp (36 hours, as the Maildir specification says), a list of
+// subscriptions on its way in, and folders on their way out.
 func (b *mailbox) sweep() {
 	if entries, err := os.ReadDir(b.dir); err == nil {
 		for _, e := range entries {
@@ -262,6 +262,9 @@ func (b *mailbox) sweep() {
 			}
 		}
 	}
+	b.making.Lock()
+	_ = os.Remove(filepath.Join(b.dir, subscriptionsFile+newSuffix))
+	b.making.Unlock()
 	folders, err := b.diskFolders()
 	if err != nil {
 		return

@@ -65,28 +65,38 @@ func (f *folder) spot(m *message) mailstore.Spot {
 	}
 }
 
-// Make sees to it that a folder exists.
+// Make sees to it that a folder exists and is subscribed, also one that a process has begun to make before it died.
 func (s *Store) Make(ctx context.Context, of, name string) error {
 	return s.with(ctx, of, func(a *account) error {
 		b := a.box
 		b.shape.RLock()
 		defer b.shape.RUnlock()
-		disk, err := b.target(name)
-		if err != nil {
-			return fmt.Errorf("account %s: %w", b.account, err)
-		}
-		if _, err := os.Stat(filepath.Join(b.dir, disk)); errors.Is(err, fs.ErrNotExist) {
-			b.forget(disk) // another program has removed it
-		}
-		made, err := b.folder(disk)
-		if err == nil && made == wasMade {
-			err = b.subscribe(mustName(disk), true)
-		}
-		if err != nil {
-			return fmt.Errorf("account %s: folder %q: %w", b.account, folderName(name), err)
+		if err := b.complete(name); err != nil {
+			return fmt.Errorf("account %s: make folder %q: %w", b.account, folderName(name), err)
 		}
 		return nil
 	})
+}
+
+func (b *mailbox) complete(name string) error {
+	disk, err := b.target(name)
+	if err != nil {
+		return err
+	}
+	b.forget(disk) // another program may have removed it
+	if _, err := b.folder(disk); err != nil {
+		return err
+	}
+	if disk != "" {
+		f, err := b.store.disk.Create(filepath.Join(b.dir, disk, "maildirfolder"))
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return b.subscribe(mustName(disk), true)
 }
 
 // Unmake removes a folder that is empty. Nothing in it can be lost: directories are removed one by one, and the file

@@ -38,7 +38,7 @@ func survey(t testing.TB, s *Store, folder string) []mailstore.Spot {
 	return list
 }
 
-func refile(t testing.TB, s *Store, list ...mailstore.Refiling) []mailstore.Refiled {
+func refileAll(t testing.TB, s *Store, list ...mailstore.Refiling) []mailstore.Refiled {
 	t.Helper()
 	done, err := s.Refile(t.Context(), anna, list)
 	check(t, err)
@@ -89,7 +89,7 @@ func TestRefile(t *testing.T) {
 		to.Flags = append(slices.Clone(x.Flags), `\Flagged`, "sorted")
 		all = append(all, mailstore.Refiling{From: x, To: to})
 	}
-	done := refile(t, s, all...)
+	done := refileAll(t, s, all...)
 	<-changed
 	var undo []mailstore.Refiling
 	for i, r := range done {
@@ -102,10 +102,10 @@ func TestRefile(t *testing.T) {
 	if l := list(t, lists); len(l.Messages) != 3 || len(survey(t, s, "INBOX")) != 4 {
 		t.Errorf("%s, and in the inbox %v", show(l), survey(t, s, "INBOX"))
 	}
-	if more := refile(t, s, again(all)...); slices.ContainsFunc(more, func(r mailstore.Refiled) bool { return r.Left != "" }) {
+	if more := refileAll(t, s, again(all)...); slices.ContainsFunc(more, func(r mailstore.Refiled) bool { return r.Left != "" }) {
 		t.Errorf("once more: %+v", more)
 	}
-	for i, r := range refile(t, s, undo...) {
+	for i, r := range refileAll(t, s, undo...) {
 		if r.Left != "" || r.Now.At != there[i].At {
 			t.Errorf("back: %+v, not %s", r, there[i].At)
 		}
@@ -210,7 +210,7 @@ func TestRefileLeaves(t *testing.T) {
 			x := survey(t, s, "INBOX")[0]
 			test.touch(t, s, x)
 			tree := places(t, s)
-			r := refile(t, s, mailstore.Refiling{
+			r := refileAll(t, s, mailstore.Refiling{
 				From: x, To: mailstore.Spot{Folder: "Lists", File: x.File, Flags: []string{"sorted"}}, Again: test.again,
 			})[0]
 			equal(t, "left", r.Left, test.left)
@@ -259,7 +259,7 @@ func TestRefileFails(t *testing.T) {
 			if got := places(t, s); got != want && got != "INBOX "+x.At+"[own]" {
 				t.Errorf("operation %d (%s) failed: %s", n, d.did, got)
 			}
-			equal(t, "left", refile(t, s, again(r)...)[0].Left, "")
+			equal(t, "left", refileAll(t, s, again(r)...)[0].Left, "")
 			equal(t, "places", places(t, s), want)
 		}
 	}
@@ -337,5 +337,5 @@ func TestRefileNames(t *testing.T) {
 	}
 	s.cfg.Keywords = 2
 	to.Flags = []string{"a", "b", "c"}
-	equal(t, "left", refile(t, s, mailstore.Refiling{From: x, To: to})[0].Left, mailstore.LeftKeys)
+	equal(t, "left", refileAll(t, s, mailstore.Refiling{From: x, To: to})[0].Left, mailstore.LeftKeys)
 }

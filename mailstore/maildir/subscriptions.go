@@ -12,12 +12,18 @@ import (
 	"sluice/mailstore"
 )
 
+// subscriptionsFile lies in the Maildir.
+const subscriptionsFile = "subscriptions"
+
+// newSuffix ends the name of a file that is to take the place of another.
+const newSuffix = ".sluice-new"
+
 // subscriptionsHeader begins a list of subscriptions as Dovecot writes it since 2.2: levels separated by tabs.
 const subscriptionsHeader = "V\t2\n\n"
 
 // subscriptions reads the list of subscribed folders. The caller holds making or does not mind an older list.
 func (b *mailbox) subscriptions() ([]string, error) {
-	data, err := os.ReadFile(filepath.Join(b.dir, "subscriptions"))
+	data, err := os.ReadFile(filepath.Join(b.dir, subscriptionsFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -76,6 +82,14 @@ func (b *mailbox) subscribe(name string, on bool) error {
 	} else {
 		list = slices.DeleteFunc(list, func(x string) bool { return x == name })
 	}
+	file := filepath.Join(b.dir, subscriptionsFile)
+	if len(list) == 0 {
+		// None is what an account begins with.
+		if err := b.store.disk.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("unsubscribe from %q: %w", name, err)
+		}
+		return b.store.sync.Sync(b.dir)
+	}
 	var text strings.Builder
 	text.WriteString(subscriptionsHeader)
 	for _, name := range list {
@@ -87,7 +101,7 @@ func (b *mailbox) subscribe(name string, on bool) error {
 		}
 		text.WriteByte('\n')
 	}
-	if err := b.store.replaceFile(filepath.Join(b.dir, "subscriptions"), text.String()); err != nil {
+	if err := b.store.replaceFile(file, text.String()); err != nil {
 		return fmt.Errorf("subscribe to %q: %w", name, err)
 	}
 	return nil
@@ -95,7 +109,7 @@ func (b *mailbox) subscribe(name string, on bool) error {
 
 // replaceFile puts a file in place of another, or of none. Readers see the old or the new one, also after a power cut.
 func (s *Store) replaceFile(name, text string) error {
-	tmp := name + ".sluice-new"
+	tmp := name + newSuffix
 	if err := s.disk.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -205,13 +205,14 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 type writer struct {
 	f      file
 	now    func() time.Time
-	failed error // what is written after half a line would be lost, or worse
+	sure   string // the folder that was last seen to exist
+	failed error  // what is written after half a line would be lost, or worse
 }
 
 // put writes lines and then puts into r what they say; with durable they are on the disk before.
 func (r *Run) put(durable bool, lines ...line) error {
 	if r.w == nil {
-		return errors.New("it was opened to be read")
+		return errRead
 	}
 	if r.w.failed != nil {
 		return r.w.failed

@@ -104,6 +104,9 @@ type Run struct {
 	w *writer // nil: opened to be read
 }
 
+// errRead: the run was opened to be looked at.
+var errRead = errors.New("it was opened to be read")
+
 // batch is how many moves are announced and made at a time: each batch costs a few waits for the disk.
 const batch = 64
 
@@ -181,6 +184,9 @@ func (r *Run) stretch(first int, wanted func(t *Tracked) bool) (last int) {
 }
 
 func (r *Run) applyBatch(ctx context.Context, box mailstore.Refiler, first, last int, tell func(int, Tracked)) error {
+	if r.w == nil {
+		return errRead
+	}
 	part := r.All[first:last]
 	again := part[0].State == Begun
 	if err := r.makeFolder(ctx, box, part[0].To.Folder); err != nil {
@@ -232,6 +238,9 @@ func (r *Run) settle(first int, results []mailstore.Refiled, done, left string, 
 
 // makeFolder makes a folder that does not exist. One that somebody else has made is not ours to remove.
 func (r *Run) makeFolder(ctx context.Context, box mailstore.Refiler, name string) error {
+	if r.w.sure == name {
+		return nil
+	}
 	ours := slices.ContainsFunc(r.Folders, func(m *Made) bool { return m.Folder == name })
 	if !ours {
 		tree, err := box.Tree(ctx, r.Account)
@@ -240,6 +249,7 @@ func (r *Run) makeFolder(ctx context.Context, box mailstore.Refiler, name string
 		}
 		at := slices.IndexFunc(tree, func(f mailstore.FolderInfo) bool { return f.Name == name })
 		if at >= 0 && !tree[at].Missing {
+			r.w.sure = name
 			return nil
 		}
 		l := line{What: whatMaking, Folder: name, Subscribed: at >= 0 && tree[at].Subscribed}
@@ -247,7 +257,11 @@ func (r *Run) makeFolder(ctx context.Context, box mailstore.Refiler, name string
 			return err
 		}
 	}
-	return box.Make(ctx, r.Account, name)
+	if err := box.Make(ctx, r.Account, name); err != nil {
+		return err
+	}
+	r.w.sure = name
+	return nil
 }
 
 // Revert puts back what the run has moved, as far as nobody has touched it since, and removes the folders that it has made
@@ -255,6 +269,9 @@ func (r *Run) makeFolder(ctx context.Context, box mailstore.Refiler, name string
 func (r *Run) Revert(ctx context.Context, box mailstore.Refiler, tell func(n int, t Tracked)) error {
 	if r.Undone {
 		return nil
+	}
+	if r.w == nil {
+		return errRead
 	}
 	if !r.Undo {
 		if err := r.put(true, line{What: whatUndo, At: r.w.now()}); err != nil {

@@ -85,9 +85,7 @@ func (s *shelf) Survey(_ context.Context, _, folder string) (list []mailstore.Sp
 }
 
 func (s *shelf) Make(_ context.Context, _, folder string) error {
-	if _, ok := s.folders[folder]; !ok {
-		s.folders[folder] = true
-	}
+	s.folders[folder] = true
 	return nil
 }
 
