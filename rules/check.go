@@ -447,6 +447,13 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 	if !isWord(name) && name != c.set.scope.step && c.set.scope.steps[name] == nil && c.set.scope.gaps.hides(name) {
 		return &typ{kind: badKind} // of a step that could not be read
 	}
+	if l := c.set.listNamed(n, nil); l != nil {
+		remedy := ""
+		if l.kind != noKind {
+			remedy = fmt.Sprintf("write text %s %s", l.kind.operator(), name)
+		}
+		return c.wrongAt(n, fmt.Sprintf("`%s` is a list; it is asked about a text that stands before it", name), remedy)
+	}
 	switch {
 	case slices.Contains(functions(), name):
 		return c.wrongAt(n, fmt.Sprintf("`%s` is a function", name), fmt.Sprintf("write %s(…)", name))
@@ -468,7 +475,7 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 		}
 	}
 	remedy := "facts come from steps that stand before this one; text is written in quotes"
-	if best := nearest(name, c.set.scope.names()); best != "" {
+	if best := nearest(name, append(c.set.scope.names(), c.set.listNames()...)); best != "" {
 		remedy = fmt.Sprintf("did you mean `%s`?", best)
 	}
 	return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), remedy)
@@ -557,6 +564,9 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", n.Operator), "")
 	case "??":
 		return c.wrongAt(n, "`??` is not part of the rule language", "an unknown fact is asked for with known(step)")
+	}
+	if list := c.set.listNamed(n.Right, c.locals); list != nil {
+		return c.askList(n, list)
 	}
 	l, r := c.expr(n.Left), c.expr(n.Right)
 	switch n.Operator {
@@ -714,22 +724,29 @@ func (c *conditionChecker) pattern(n ast.Node) {
 		c.wrongAt(n, "a pattern is written out in quotes", "compare with contains, startsWith, endsWith or ==")
 		return
 	}
-	re, err := syntax.Parse(s.Value, syntax.Perl)
+	if why, remedy := badPattern(s.Value); why != "" {
+		c.wrongAt(n, why, remedy)
+	}
+}
+
+// badPattern says why a text is no pattern, "" if it is one.
+func badPattern(s string) (why, remedy string) {
+	re, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
 		var e *syntax.Error
-		why, remedy := err.Error(), ""
+		why := err.Error()
 		if errors.As(err, &e) {
 			why = fmt.Sprintf("%s: `%s`", e.Code, e.Expr)
 			if e.Code == syntax.ErrInvalidPerlOp {
 				remedy = "patterns are RE2: no look-around, no back-references"
 			}
 		}
-		c.wrongAt(n, "not a pattern: "+why, remedy)
-		return
+		return "not a pattern: " + why, remedy
 	}
 	if p, err := syntax.Compile(re.Simplify()); err != nil || len(p.Inst) > maxPattern {
-		c.wrongAt(n, "the pattern is too large once its repetitions are written out", "use smaller counts in { }")
+		return "the pattern is too large once its repetitions are written out", "use smaller counts in { }"
 	}
+	return "", ""
 }
 
 func (c *conditionChecker) call(n *ast.CallNode) *typ {
@@ -765,6 +782,8 @@ func (c *conditionChecker) call(n *ast.CallNode) *typ {
 			c.wrongAt(n.Arguments[0], fmt.Sprintf("%q is not the name of a header field", s.Value), "use letters, digits and -, without the colon")
 		}
 		return result
+	case countIn:
+		return c.countIn(n)
 	case "known", "hit":
 		return c.wrongAt(n, fmt.Sprintf("%s() stands only between and, or and not", id.Value), "take it out of what is around it")
 	}
@@ -972,7 +991,7 @@ func (c *conditionChecker) conditional(n *ast.ConditionalNode) *typ {
 
 func (c *conditionChecker) let(n *ast.VariableDeclaratorNode) *typ {
 	name := n.Name
-	if _, ok := c.set.scope.vars[name]; ok || isWord(name) || slices.ContainsFunc(c.locals, func(l local) bool { return l.name == name }) {
+	if _, ok := c.set.scope.vars[name]; ok || isWord(name) || slices.Contains(c.set.listNames(), name) || slices.ContainsFunc(c.locals, func(l local) bool { return l.name == name }) {
 		return c.wrongAt(n, fmt.Sprintf("`%s` means something already", name), "take another name")
 	}
 	t := c.expr(n.Value)

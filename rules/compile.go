@@ -34,14 +34,18 @@ type ruleset struct {
 	maxItems     int            // of the lists of a mail that rules see
 	zone         *time.Location // of the clock; nil is the one in which it was noted
 
-	refs     []ref
-	refIndex map[string]int
-	nameRefs [][]int        // by scope.known: the refs to it
-	headers  map[string]int // lower-cased names that rules ask for
-	lists    map[int]bool   // those of which headers() asks for all
-	terms    []*term        // of all rules
-	slots    []slot         // values that fast terms look at
-	slow     bool           // every term goes through expr's machine; for tests
+	refs       []ref
+	refIndex   map[string]int
+	nameRefs   [][]int        // by scope.known: the refs to it
+	headers    map[string]int // lower-cased names that rules ask for
+	lists      map[int]bool   // those of which headers() asks for all
+	terms      []*term        // of all rules
+	slots      []slot         // values that fast terms look at
+	namedLists []*list
+	listAt     map[string]int // in lists, by name
+	uses       []listUse      // of lists, by fast terms
+	useText    []int          // of a use: the first use that is about the same value
+	slow       bool           // every term goes through expr's machine; for tests
 
 	config, showConfig *conf.Config
 }
@@ -86,6 +90,11 @@ type term struct {
 	literal string      // what contains looked for in it
 	pattern *regexp.Regexp
 	field   string // of the mail, that the value comes from
+
+	lists   []int // that it asks, in ruleset.lists
+	asked   int   // the one that a comparison asks, of which show is the text
+	askedIn bool  // … about the text as a whole
+	asks    bool
 }
 
 type termKind byte
@@ -103,7 +112,7 @@ const (
 func newRuleset(sc *scope) *ruleset {
 	// The struct and not a pointer to it: only then expr reads fields by their place and not by name.
 	env := reflect.New(sc.env).Elem().Interface()
-	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}, lists: map[int]bool{}, nameRefs: make([][]int, len(sc.known))}
+	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}, lists: map[int]bool{}, listAt: map[string]int{}, nameRefs: make([][]int, len(sc.known))}
 	s.config, s.showConfig = conf.New(env), conf.New(env)
 	s.config.Expect = reflect.Bool
 	return s
@@ -267,13 +276,15 @@ func (b *builder) program(t *term, n ast.Node) {
 	ast.Walk(&n, &collector{b, t})
 	slices.Sort(t.refs)
 	t.refs = slices.Compact(t.refs)
+	written := n
+	ast.Walk(&n, &listAsker{builder: b, term: t})
 	tree := &parser.Tree{Node: n, Source: b.tree.Source}
 	if _, err := checker.Check(tree, b.set.config); err != nil {
 		b.internal(n, err)
 		return
 	}
-	b.evidence(t, n)
-	if f, ok := b.fastTerm(n, t.pattern); ok {
+	b.evidence(t, written)
+	if f, ok := b.fastTerm(written, t.pattern); ok {
 		t.op, t.fast = termFast, f
 		return
 	}
@@ -312,14 +323,17 @@ func (b *builder) evidence(t *term, n ast.Node) {
 	if constant(side) {
 		return
 	}
-	switch x.Operator {
-	case "matches":
+	list := b.set.listNamed(x.Right, nil)
+	switch {
+	case list != nil:
+		t.asks, t.asked, t.askedIn = true, b.set.listAt[list.name], x.Operator == "in"
+	case x.Operator == "matches":
 		t.pattern = regexp.MustCompile(x.Right.(*ast.StringNode).Value)
-	case "contains":
+	case x.Operator == "contains":
 		if s, ok := x.Right.(*ast.StringNode); ok {
 			t.literal = s.Value
 		}
-	case "==", "!=", "<", ">", "<=", ">=", "startsWith", "endsWith", "in":
+	case slices.Contains([]string{"==", "!=", "<", ">", "<=", ">=", "startsWith", "endsWith", "in"}, x.Operator):
 	default:
 		return
 	}

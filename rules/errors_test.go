@@ -39,7 +39,9 @@ func TestErrors(t *testing.T) {
 						t.Fatal(err)
 					}
 				default:
-					c.Files = append(c.Files, f.Name)
+					if strings.HasSuffix(f.Name, ".yaml") {
+						c.Files = append(c.Files, f.Name)
+					}
 					files[f.Name] = string(f.Data)
 				}
 			}

@@ -69,7 +69,9 @@ type state struct {
 	bools     []*bool // by ruleset.slots
 	texts     []*string
 	numbers   []*int
-	rule      *rule // whose condition is being evaluated
+	rule      *rule       // whose condition is being evaluated
+	answers   []answer    // by ruleset.uses
+	words     []wordsMade // by ruleset.useText
 }
 
 type headerField struct {
@@ -93,6 +95,8 @@ func newState(set *ruleset) *state {
 		bools:    make([]*bool, len(set.slots)),
 		texts:    make([]*string, len(set.slots)),
 		numbers:  make([]*int, len(set.slots)),
+		answers:  make([]answer, len(set.uses)),
+		words:    make([]wordsMade, len(set.uses)),
 	}
 	s.pointers()
 	s.machine.MemoryBudget = memoryBudget
@@ -103,6 +107,7 @@ func newState(set *ruleset) *state {
 			s.values[i] = field(x.name)
 		}
 	}
+	s.listFunctions(field)
 	*field("has").(*func(string) bool) = func(name string) bool { return s.field(set.headers[name]).there }
 	*field("headers").(*func(string) []string) = func(name string) []string { return s.headerTexts(set.headers[name]) }
 	*field("header").(*func(string) string) = func(name string) string { return s.headerText(set.headers[name]) }
@@ -210,6 +215,7 @@ func (s *state) clear() {
 		clear(s.fields)
 	}
 	clear(s.failures)
+	s.clearLists()
 	s.view, s.rule, s.whys, s.fieldsSet = nil, nil, s.whys[:0], false
 }
 
@@ -473,6 +479,9 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 		if list, ok := v.([]string); ok {
 			text = strings.Join(list, ", ")
 		}
+	}
+	if t.asks {
+		return append(out, t.listEvidence(s.set, text))
 	}
 	return append(out, pipeline.Evidence{Where: t.source, What: t.shown(text), Position: t.position(text)})
 }

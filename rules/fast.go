@@ -18,6 +18,7 @@ type fast struct {
 	texts  []string
 	number int
 	re     *regexp.Regexp
+	use    int // of a list, in ruleset.uses
 }
 
 type fastFrom byte
@@ -46,6 +47,9 @@ func (b *builder) fastTerm(n ast.Node, pattern *regexp.Regexp) (f fast, ok bool)
 	}
 	f.op = x.Operator
 	f.from, f.slot = b.fastValue(x.Left)
+	if l := b.set.listNamed(x.Right, nil); l != nil {
+		return b.fastList(f, l, x.Operator)
+	}
 	switch f.from {
 	case fromText, fromHeader:
 		switch r := x.Right.(type) {
@@ -177,12 +181,10 @@ func (s *state) evalFast(f *fast) bool {
 		}
 		return n >= f.number
 	}
-	var text string
-	if f.from == fromHeader {
-		text = s.headerText(f.slot)
-	} else {
-		text = *s.texts[f.slot]
+	if f.op == "list" {
+		return s.ask(f.use) != noEntry
 	}
+	text := s.textOf(f.from, f.slot)
 	switch f.op {
 	case "==":
 		return text == f.text
@@ -198,4 +200,12 @@ func (s *state) evalFast(f *fast) bool {
 		return slices.Contains(f.texts, text)
 	}
 	return f.re.MatchString(text)
+}
+
+// textOf is the text that a fast term looks at.
+func (s *state) textOf(from fastFrom, slot int) string {
+	if from == fromHeader {
+		return s.headerText(slot)
+	}
+	return *s.texts[slot]
 }

@@ -66,6 +66,7 @@ type reader struct {
 	rule  string // that is being read
 	rules []*rule
 	tests []*ruleTest
+	lists []listDef
 }
 
 func (r *reader) at(n ast.Node, text, remedy string) {
@@ -222,10 +223,13 @@ func (r *reader) file(n ast.Node) {
 		r.at(n, "a rule file has the keys `rules` and `tests`", "put `rules:` above the list")
 		return
 	}
-	for _, e := range r.mapping(n, "a rule file", []string{"rules", "tests"}) {
-		if e.name == "rules" {
+	for _, e := range r.mapping(n, "a rule file", []string{"rules", "tests", "lists"}) {
+		switch e.name {
+		case "rules":
 			r.ruleList(e.value)
-		} else {
+		case "lists":
+			r.listMap(e.value)
+		default:
 			r.testList(e.value)
 		}
 	}

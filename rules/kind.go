@@ -19,6 +19,10 @@ type Config struct {
 	Files []string `yaml:"files" example:"[rules.yaml]"`
 	// Rules are rules written here, as in a rule file. They come after those of the files.
 	Rules Inline `yaml:"rules" example:"[{name: no_date, when: not has(\"Date\"), score: 1}]"`
+	// Lists are named lists that conditions ask: from.address in vips, subject contains spam_words. Each has a kind
+	// (addresses, domains, networks, words, regexes) and entries, in files with one a line or written here as values.
+	// Rule files can have `lists:` too; there the files are relative to the rule file.
+	Lists Lists `yaml:"lists" example:"{vips: {kind: addresses, values: [boss@example.org]}}"`
 	// Reject refuses mail whose score reaches it. 0: none.
 	Reject float64 `yaml:"reject"`
 	// Quarantine holds mail whose score reaches it for an administrator. 0: none.
@@ -40,11 +44,16 @@ type Config struct {
 	MaxItems int `yaml:"max_items"`
 	// Timezone is where `received` is told the hour of, such as Europe/Berlin; by default where the server is.
 	Timezone string `yaml:"timezone" example:"Europe/Berlin"`
+	// MaxListEntries is how many entries a list may have.
+	MaxListEntries int `yaml:"max_list_entries"`
+	// MaxListOctets is how many octets the files of a list may have together.
+	MaxListOctets int `yaml:"max_list_octets"`
 }
 
 // DefaultConfig returns a configuration without rules and thresholds.
 func DefaultConfig() Config {
-	return Config{JunkFolder: "Junk", MaxRules: 10_000, MaxCondition: 8 << 10, MaxValue: 16 << 10, MaxText: 256 << 10, MaxItems: 500}
+	return Config{JunkFolder: "Junk", MaxRules: 10_000, MaxCondition: 8 << 10, MaxValue: 16 << 10, MaxText: 256 << 10, MaxItems: 500,
+		MaxListEntries: 200_000, MaxListOctets: 8 << 20}
 }
 
 // Inline is a list of rules written in the configuration itself. It keeps the YAML, so that what is wrong in it has a
@@ -153,7 +162,8 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	for _, x := range []struct {
 		value *int
 		usual int
-	}{{&c.MaxRules, d.MaxRules}, {&c.MaxCondition, d.MaxCondition}, {&c.MaxValue, d.MaxValue}, {&c.MaxText, d.MaxText}, {&c.MaxItems, d.MaxItems}} {
+	}{{&c.MaxRules, d.MaxRules}, {&c.MaxCondition, d.MaxCondition}, {&c.MaxValue, d.MaxValue}, {&c.MaxText, d.MaxText}, {&c.MaxItems, d.MaxItems},
+		{&c.MaxListEntries, d.MaxListEntries}, {&c.MaxListOctets, d.MaxListOctets}} {
 		if *x.value <= 0 {
 			*x.value = x.usual
 		}
@@ -192,6 +202,15 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 // read reads all rules, those of the files first.
 func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*source, wrong []error) {
 	seen := map[string]bool{}
+	var lists []listDef
+	defer func() { sources = append(sources, s.loadLists(lists, c, env, r)...) }()
+	if c.Lists.node != nil {
+		src := sourceOf(c.Lists.node)
+		sources = append(sources, src)
+		rd := &reader{reporter: r, src: src}
+		rd.listMap(c.Lists.node)
+		lists = rd.lists
+	}
 	for _, pattern := range c.Files {
 		if env.Files == nil {
 			return sources, append(wrong, errors.New("there is no place to read rule files from"))
@@ -212,6 +231,7 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 			rd.file(parseFile(src, f.Text, r))
 			s.rules = append(s.rules, rd.rules...)
 			s.tests = append(s.tests, rd.tests...)
+			lists = append(lists, rd.lists...)
 		}
 	}
 	if c.Rules.node != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // functions are those of ours; hit and known stand only as operands of and, or, not.
-func functions() []string { return []string{"has", "header", "headers", "hit", "known"} }
+func functions() []string { return []string{"has", "header", "headers", "hit", "known", "count_in"} }
 
 // headerFunctions are those that take the name of a header field.
 func headerFunctions() []string { return []string{"has", "header", "headers"} }
@@ -107,6 +107,9 @@ func newScope(name string, before []pipeline.Before) (*scope, error) {
 	add("has", reflect.TypeFor[func(string) bool]())
 	add("header", reflect.TypeFor[func(string) string]())
 	add("headers", reflect.TypeFor[func(string) []string]())
+	add(listIn, reflect.TypeFor[func(string, int) bool]())
+	add(listFinds, reflect.TypeFor[func(string, int) bool]())
+	add(countIn, reflect.TypeFor[func(string, int) int]())
 	for _, b := range before {
 		if b.Name == name {
 			s.shadow = b.Shadow

@@ -16,6 +16,7 @@ import (
 type source struct {
 	path  string // "" for the configuration
 	lines []string
+	only  int // lines is this one line alone; 0: it is all
 }
 
 func newSource(path, text string) *source {
@@ -23,6 +24,9 @@ func newSource(path, text string) *source {
 }
 
 func (s *source) lineText(n int) string {
+	if s.only > 0 && n == s.only {
+		return s.lines[0]
+	}
 	if n < 1 || n > len(s.lines) {
 		return ""
 	}

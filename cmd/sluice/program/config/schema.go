@@ -123,6 +123,13 @@ func typeSchema(t reflect.Type, comment string) schema {
 		return schema{"type": "object", "additionalProperties": schema{
 			"type": []string{"string", "array"}, "items": schema{"type": "string"},
 		}}
+	case reflect.TypeFor[rules.Lists]():
+		texts := schema{"type": []string{"string", "array"}, "items": schema{"type": "string"}}
+		return schema{"type": "object", "additionalProperties": schema{
+			"type": "object", "additionalProperties": false, "required": []string{"kind"}, "properties": schema{
+				"kind": schema{"enum": rules.ListKinds()}, "files": texts, "values": texts,
+			},
+		}}
 	case reflect.TypeFor[rules.Inline]():
 		return schema{"type": "array", "items": schema{"type": "object"}}
 	}
