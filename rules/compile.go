@@ -27,6 +27,8 @@ type ruleset struct {
 	scope        *scope
 	rules        []*rule // by their place
 	named        map[string]*rule
+	groups       []*family // as written
+	families     map[string]*family
 	tests        []*ruleTest
 	maxCondition int
 	maxValue     int            // octets of a header field that rules see
@@ -140,6 +142,7 @@ func (s *ruleset) compile(r *reporter) {
 	for _, b := range s.inHitOrder(built) {
 		b.finish()
 	}
+	s.settleScore(r)
 }
 
 // A builder compiles the terms of one checked condition.
@@ -156,6 +159,7 @@ type need struct {
 	headers map[int]bool
 	steps   map[string]bool
 	hits    map[int]bool
+	score   bool
 }
 
 func newNeed() need {
@@ -402,6 +406,7 @@ func (b *builder) names(t *term, name, field string) {
 		return
 	}
 	b.need.input |= b.set.scope.known[at].input
+	b.need.score = b.need.score || name == "score"
 	t.loads |= 1 << at
 	t.refs = append(t.refs, b.reads(name, field))
 }
@@ -411,9 +416,11 @@ func (b *builder) names(t *term, name, field string) {
 func (b *builder) finish() {
 	x := b.rule
 	x.input = b.need.input
+	x.waits = b.need.score
 	for i := range b.need.hits {
 		d := b.set.rules[i]
 		x.input |= d.input
+		x.waits = x.waits || d.waits
 		for _, k := range d.refs {
 			b.need.refs[k] = true
 		}

@@ -133,6 +133,7 @@ func messageDocs() []Entry {
 		Entry{Name: "message_id", Doc: "the Message-ID without angle brackets"},
 		Entry{Name: "list_id", Doc: "what List-Id has in angle brackets, in lower case"},
 		Entry{Name: "size", Doc: "of the message, in octets"},
+		Entry{Name: "score", Doc: "what the rules of the step add that do not read it; unknown where some of them could not be asked"},
 		Entry{Name: "text", Doc: "what there is to read, decoded: plain text, and HTML as its reader sees it"},
 		Entry{Name: "html", Doc: "the source of the HTML parts, decoded"},
 		Entry{Name: "attachments", Doc: "the files of the mail; each has name, extension, type, size, sha256"},

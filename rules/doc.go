@@ -18,6 +18,7 @@
 //	from  rcpt  header_from               each .address .local .tag .domain, in lower case; .local is without the subaddress
 //	header_from.count                     how many addresses the From fields hold; header_from itself is the first of them
 //	subject  size                         decoded, its first 16 KiB (max_value); octets of the message
+//	score                                 what the rules of the step have scored, groups within their bounds
 //	has("Field")  header("Field")         whether there is such a field; the first one decoded, as subject is, "" if there is none
 //	hit("rule")  hit("step.rule")         whether another rule, or one of an earlier step, held
 //	known(step)  known(step.field)        whether there is an answer

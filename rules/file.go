@@ -2,14 +2,11 @@ package rules
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
 
 	"sluice/pipeline"
 )
@@ -31,6 +28,12 @@ type rule struct {
 	flags  []string
 	edits  []pipeline.Edit
 	shadow bool
+	// shadowBy is what makes it one where that is not the rule itself: "the group `x`".
+	shadowBy   string
+	groupNamed named
+	group      *family // nil for none
+	scoreAt    spot
+	waits      bool // it reads the score, itself or by the hit of a rule that does
 
 	cond  *node
 	terms []*term // in the order they are written
@@ -67,6 +70,9 @@ type reader struct {
 	rules []*rule
 	tests []*ruleTest
 	lists []listDef
+
+	groups []*family
+	shadow bool // the whole file is a trial
 }
 
 func (r *reader) at(n ast.Node, text, remedy string) {
@@ -223,14 +229,26 @@ func (r *reader) file(n ast.Node) {
 		r.at(n, "a rule file has the keys `rules` and `tests`", "put `rules:` above the list")
 		return
 	}
-	for _, e := range r.mapping(n, "a rule file", []string{"rules", "tests", "lists"}) {
+	for _, e := range r.mapping(n, "a rule file", []string{"rules", "tests", "lists", "groups", "shadow"}) {
 		switch e.name {
 		case "rules":
 			r.ruleList(e.value)
 		case "lists":
 			r.listMap(e.value)
-		default:
+		case "tests":
 			r.testList(e.value)
+		case "groups":
+			r.families(e.value)
+		case "shadow":
+			r.shadow = r.boolean(e)
+		}
+	}
+	if !r.shadow {
+		return
+	}
+	for _, x := range r.rules {
+		if !x.shadow {
+			x.shadow, x.shadowBy = true, "the file "+r.src.path
 		}
 	}
 }
@@ -242,7 +260,7 @@ func (r *reader) ruleList(n ast.Node) {
 }
 
 func ruleKeys() []string {
-	return append([]string{"name", "when", "score", "file", "flag", "header", "shadow"}, finals()...)
+	return append([]string{"name", "when", "score", "group", "file", "flag", "header", "shadow"}, finals()...)
 }
 
 // one reads one rule. A rule that has a name is kept, wrong as it may be, so that others can speak of it.
@@ -280,6 +298,10 @@ func (r *reader) one(n ast.Node) {
 			r.header(x, e)
 		case "shadow":
 			x.shadow = r.boolean(e)
+		case "group":
+			if name, ok := r.text(e); ok {
+				x.groupNamed = named{name, r.src.spotOf(e.value)}
+			}
 		case "name":
 		default:
 			action, reply, ok := r.final(e)
@@ -332,19 +354,11 @@ func (r *reader) when(x *rule, e entry) {
 }
 
 func (r *reader) score(x *rule, e entry) {
-	text, ok := scalar(e.value)
-	f, err := strconv.ParseFloat(text, 64)
-	if s, isText := e.value.(*ast.StringNode); isText && s.Token.Type != token.StringType {
-		ok = false // in quotes
-	}
-	if !ok || err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-		r.at(e.value, "a score is a number", "write for example `score: 2.5`")
+	f, ok := r.number(e, "score: 2.5")
+	if !ok {
 		return
 	}
-	if math.Abs(f) > maxScore {
-		r.at(e.value, fmt.Sprintf("a score of %s is too large", text), "it is at most a million, either way")
-		return
-	}
+	x.scoreAt = r.src.spotOf(e.key)
 	x.score, x.scores = f, true
 }
 

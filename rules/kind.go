@@ -23,6 +23,9 @@ type Config struct {
 	// (addresses, domains, networks, words, regexes) and entries, in files with one a line or written here as values.
 	// Rule files can have `lists:` too; there the files are relative to the rule file.
 	Lists Lists `yaml:"lists" example:"{vips: {kind: addresses, values: [boss@example.org]}}"`
+	// Groups are groups of rules, as in a rule file: what the rules of a group score together stays between its min and its
+	// max, and a group with shadow: true is tried only.
+	Groups Groups `yaml:"groups" example:"{reputation: {max: 6, min: -2}}"`
 	// Reject refuses mail whose score reaches it. 0: none.
 	Reject float64 `yaml:"reject"`
 	// Quarantine holds mail whose score reaches it for an administrator. 0: none.
@@ -184,6 +187,7 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	sources, more := set.read(c, env, r)
 	wrong = append(wrong, more...)
 	set.uniqueNames(r)
+	set.settleGroups(set.groups, r)
 	if n := len(set.rules); n > c.MaxRules {
 		wrong = append(wrong, fmt.Errorf("there are %d rules; max_rules is %d", n, c.MaxRules))
 	} else {
@@ -232,6 +236,7 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 			s.rules = append(s.rules, rd.rules...)
 			s.tests = append(s.tests, rd.tests...)
 			lists = append(lists, rd.lists...)
+			s.groups = append(s.groups, rd.groups...)
 		}
 	}
 	if c.Rules.node != nil {
@@ -240,6 +245,13 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 		rd := &reader{reporter: r, src: src}
 		rd.ruleList(c.Rules.node)
 		s.rules = append(s.rules, rd.rules...)
+	}
+	if c.Groups.node != nil {
+		src := sourceOf(c.Groups.node)
+		sources = append(sources, src)
+		rd := &reader{reporter: r, src: src}
+		rd.families(c.Groups.node)
+		s.groups = append(s.groups, rd.groups...)
 	}
 	return sources, wrong
 }

@@ -142,6 +142,7 @@ func names() []name {
 			return strings.ToLower(head(m.HTML(), s.set.maxText))
 		})},
 		{name: "attachments", zero: []attachmentEnv{}, input: body, load: loadAttachments},
+		{name: "score", zero: 0.0, load: loadScore},
 		{name: "anomalies", zero: []string{}, input: body, load: loadAnomalies},
 	}
 }
@@ -352,6 +353,8 @@ func typeFor(t reflect.Type, tag reflect.StructTag) *typ {
 		return &typ{kind: boolKind}
 	case reflect.Int:
 		return &typ{kind: intKind}
+	case reflect.Float64:
+		return &typ{kind: floatKind}
 	case reflect.String:
 		return &typ{kind: textKind, lower: tag.Get("rules") == "lower"}
 	case reflect.Slice:

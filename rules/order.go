@@ -106,5 +106,9 @@ func (s *ruleset) ruleNames() (names []string) {
 
 // unshadow is the remedy where a live rule asks for a shadow rule.
 func (x *rule) unshadow() string {
-	return fmt.Sprintf("take `shadow` from `%s`, or add it here", x.name)
+	from := "`" + x.name + "`"
+	if x.shadowBy != "" {
+		from = x.shadowBy
+	}
+	return fmt.Sprintf("take `shadow` from %s, or add it here", from)
 }

@@ -60,14 +60,15 @@ type group struct {
 	logins  bool
 	refuses bool
 	shadow  bool
+	waits   bool
 }
 
 func (s *ruleset) groupOf(x *rule) group {
 	if x.shadow {
 		// They are asked after everybody else, when all that the others know is there.
-		return group{phase: x.phase, perRcpt: x.perRcpt, shadow: true}
+		return group{phase: x.phase, perRcpt: x.perRcpt, shadow: true, waits: x.waits}
 	}
-	g := group{phase: x.phase, perRcpt: x.perRcpt, content: x.input&(pipeline.InputHeader|pipeline.InputBody) != 0}
+	g := group{phase: x.phase, perRcpt: x.perRcpt, content: x.input&(pipeline.InputHeader|pipeline.InputBody) != 0, waits: x.waits}
 	if g.content {
 		return g
 	}
@@ -94,11 +95,11 @@ func compareGroups(a, b group) int {
 	}
 	return cmp.Or(cmp.Compare(number(a.shadow), number(b.shadow)), cmp.Compare(a.phase, b.phase), cmp.Compare(number(a.perRcpt), number(b.perRcpt)),
 		cmp.Compare(number(a.content), number(b.content)), cmp.Compare(a.late, b.late), cmp.Compare(number(a.logins), number(b.logins)),
-		cmp.Compare(number(a.refuses), number(b.refuses)))
+		cmp.Compare(number(a.refuses), number(b.refuses)), cmp.Compare(number(a.waits), number(b.waits)))
 }
 
 // stages makes the stages of the rules. Those that score come first, by phase, so that the thresholds, which stand
-// right after them and read what earlier stages of the step found, wait for nothing else.
+// right after them and read what earlier stages of the step found, wait for nothing else. Then come those that read the score.
 func (s *ruleset) stages(th thresholds) []pipeline.Stage {
 	groups := map[group][]*rule{}
 	var order []group
@@ -110,7 +111,7 @@ func (s *ruleset) stages(th thresholds) []pipeline.Stage {
 		groups[g] = append(groups[g], x)
 	}
 	slices.SortFunc(order, compareGroups)
-	var scoring, others []pipeline.Stage
+	var scoring, waiting, others []pipeline.Stage
 	var names []string
 	for _, x := range s.rules {
 		names = append(names, x.name)
@@ -123,12 +124,16 @@ func (s *ruleset) stages(th thresholds) []pipeline.Stage {
 			content = content || g.content
 			continue
 		}
+		if g.waits {
+			waiting = append(waiting, st)
+			continue
+		}
 		others = append(others, st)
 	}
 	if len(scoring) > 0 {
 		scoring = append(scoring, s.thresholdStages(th, names, content)...)
 	}
-	return append(scoring, others...)
+	return slices.Concat(scoring, waiting, others)
 }
 
 func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
@@ -149,6 +154,10 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 		st.reads.Input |= pipeline.InputRecipient
 	}
 	st.reads.Shadow = g.shadow
+	if g.waits && s.scores() {
+		// Its own step: the stages made before this one, which score.
+		st.reads.Facts = append(st.reads.Facts, s.scope.step)
+	}
 	slices.Sort(st.refs)
 	st.refs = slices.Compact(st.refs)
 	for _, info := range s.scope.order {
@@ -270,7 +279,11 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 
 // hold adds what a rule that held wants to a result.
 func (x *rule) hold(r *pipeline.Result, evidence []pipeline.Evidence) {
-	r.Hits = append(r.Hits, pipeline.Hit{At: x.at, Name: x.name, Score: x.score, Action: x.final, Evidence: evidence, Shadow: x.shadow})
+	hit := pipeline.Hit{At: x.at, Name: x.name, Score: x.score, Action: x.final, Evidence: evidence, Shadow: x.shadow}
+	if x.group != nil {
+		hit.Group = &x.group.Group
+	}
+	r.Hits = append(r.Hits, hit)
 	if x.final != pipeline.Pass && !x.shadow && r.Verdict.Action == pipeline.Pass {
 		r.Verdict = pipeline.Verdict{At: x.at, Action: x.final, Reply: x.reply, By: x.name}
 	}
@@ -371,17 +384,4 @@ func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Res
 		r.Effects = []pipeline.Effect{{At: t.at, Kind: pipeline.FileInto, Folder: t.folder, Threshold: true, Reason: why("junk", t.junk)}}
 	}
 	return r, nil
-}
-
-// score is what the rules of the step have scored, of the hits that its earlier stages found.
-func (s *ruleset) score(hits []pipeline.Hit) float64 {
-	own := make([]pipeline.Hit, 0, len(hits))
-	for _, h := range hits {
-		// In a shadow step every hit is marked as one; its own shadow rules do not score there either.
-		if h.At >= 0 && h.At < len(s.rules) && !s.rules[h.At].shadow && !h.Off {
-			h.Shadow = false
-			own = append(own, h)
-		}
-	}
-	return pipeline.Score(own)
 }

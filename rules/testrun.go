@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -292,11 +293,16 @@ func (t *trial) compare(x *ruleTest, decisions []pipeline.Decision) {
 			}
 			t.fails(x, want.at, fmt.Sprintf("the verdict for %s is %s%s, not %s", rcpt, d.Verdict.Action, by, want.value))
 		}
+		if want, ok := expected(x.scores, rcpt); ok {
+			if f, err := strconv.ParseFloat(want.value, 64); err == nil && f != d.Score {
+				t.fails(x, want.at, fmt.Sprintf("the score for %s is %v, not %s", rcpt, d.Score, want.value))
+			}
+		}
 		if want, ok := expected(x.folders, rcpt); ok && !strings.EqualFold(want.value, inbox(d.Folder)) && want.value != d.Folder {
 			t.fails(x, want.at, fmt.Sprintf("the folder for %s is %s, not %s", rcpt, inbox(d.Folder), want.value))
 		}
 	}
-	for _, e := range slices.Concat(slices.Collect(maps.Values(x.verdicts)), slices.Collect(maps.Values(x.folders))) {
+	for _, e := range slices.Concat(slices.Collect(maps.Values(x.verdicts)), slices.Collect(maps.Values(x.folders)), slices.Collect(maps.Values(x.scores))) {
 		if e.rcpt != "" && !slices.ContainsFunc(decisions, func(d pipeline.Decision) bool { return d.Recipient.Address.String() == e.rcpt }) {
 			t.fails(x, e.at, fmt.Sprintf("%s is no recipient of this test", e.rcpt))
 		}

@@ -2,8 +2,10 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -20,7 +22,7 @@ type ruleTest struct {
 	hit     []named
 	miss    []named
 	// What is expected by recipient; "" is for all others.
-	verdicts, folders map[string]expectation
+	verdicts, folders, scores map[string]expectation
 }
 
 // An expectation is what a test expects for a recipient, "" for all.
@@ -156,7 +158,7 @@ func (r *reader) client(m *testMail, n ast.Node) {
 }
 
 func (r *reader) expect(t *ruleTest, n ast.Node) {
-	for _, e := range r.mapping(n, "`expect`", []string{"hit", "miss", "verdict", "folder"}) {
+	for _, e := range r.mapping(n, "`expect`", []string{"hit", "miss", "verdict", "folder", "score"}) {
 		switch e.name {
 		case "hit":
 			t.hit = r.names(e)
@@ -164,6 +166,13 @@ func (r *reader) expect(t *ruleTest, n ast.Node) {
 			t.miss = r.names(e)
 		case "folder":
 			t.folders = r.perRecipient(e)
+		case "score":
+			t.scores = r.perRecipient(e)
+			for _, x := range t.scores {
+				if f, err := strconv.ParseFloat(x.value, 64); err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+					r.report(x.at, r.rule, fmt.Sprintf("`score` is a number, not `%s`", shorten(x.value, 40)), "")
+				}
+			}
 		case "verdict":
 			t.verdicts = r.perRecipient(e)
 			for _, x := range t.verdicts {
@@ -179,9 +188,13 @@ func (r *reader) expect(t *ruleTest, n ast.Node) {
 // perRecipient reads what is expected for all recipients, or a mapping of what is for each.
 func (r *reader) perRecipient(e entry) map[string]expectation {
 	out := map[string]expectation{}
+	read := r.text
+	if e.name == "score" {
+		read = r.plainText
+	}
 	m, ok := e.value.(*ast.MappingNode)
 	if !ok {
-		if text, ok := r.text(e); ok {
+		if text, ok := read(e); ok {
 			out[""] = expectation{"", text, r.src.spotOf(e.value)}
 		}
 		return out
@@ -192,11 +205,20 @@ func (r *reader) perRecipient(e entry) map[string]expectation {
 			r.at(x.key, fmt.Sprintf("%q is no address", x.name), "")
 			continue
 		}
-		if text, ok := r.text(x); ok {
+		if text, ok := read(x); ok {
 			out[a.String()] = expectation{a.String(), text, r.src.spotOf(x.value)}
 		}
 	}
 	return out
+}
+
+// plainText reads a value that is text, or a number.
+func (r *reader) plainText(e entry) (string, bool) {
+	switch e.value.(type) {
+	case *ast.IntegerNode, *ast.FloatNode:
+		return scalar(e.value)
+	}
+	return r.text(e)
 }
 
 // names reads a list of names, or one alone.

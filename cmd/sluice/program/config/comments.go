@@ -142,6 +142,7 @@ var comments = map[string]string{
 	"sluice/protocols/smtp.Limits.Recipients":                  "Recipients is how many recipients one message may have. The default is 100 (RFC 5321, 4.5.3.1.8).",
 	"sluice/protocols/smtp.Limits.UnknownRecipients":           "UnknownRecipients is how many unknown users a stranger may name in one connection. The default is 10.",
 	"sluice/rules.Config.Files":                                "Files name rule files; a name may be a pattern such as rules/*.yaml, and is relative to the configuration.",
+	"sluice/rules.Config.Groups":                               "Groups are groups of rules, as in a rule file: what the rules of a group score together stays between its min and its max, and a group with shadow: true is tried only.",
 	"sluice/rules.Config.Junk":                                 "Junk files mail whose score reaches it into the junk folder. 0: none.",
 	"sluice/rules.Config.JunkFolder":                           "JunkFolder is the folder for junk.",
 	"sluice/rules.Config.Lists":                                "Lists are named lists that conditions ask: from.address in vips, subject contains spam_words. Each has a kind (addresses, domains, networks, words, regexes) and entries, in files with one a line or written here as values. Rule files can have `lists:` too; there the files are relative to the rule file.",

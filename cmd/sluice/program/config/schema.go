@@ -130,6 +130,12 @@ func typeSchema(t reflect.Type, comment string) schema {
 				"kind": schema{"enum": rules.ListKinds()}, "files": texts, "values": texts,
 			},
 		}}
+	case reflect.TypeFor[rules.Groups]():
+		return schema{"type": "object", "additionalProperties": schema{
+			"type": []string{"object", "null"}, "additionalProperties": false, "properties": schema{
+				"max": schema{"type": "number"}, "min": schema{"type": "number"}, "shadow": schema{"type": "boolean"},
+			},
+		}}
 	case reflect.TypeFor[rules.Inline]():
 		return schema{"type": "array", "items": schema{"type": "object"}}
 	}
