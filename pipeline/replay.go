@@ -52,8 +52,8 @@ func (a *Again) Term(key string) (came byte, ok bool) {
 	return 3, true
 }
 
-// EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not.
-func (a *Again) EveryTerm() bool { return a != nil && a.every }
+// EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not. Without the message it cannot.
+func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }
 
 // Without reports whether the rule at a place of the stage's step is left out.
 func (a *Again) Without(at int) bool { return a != nil && slices.Contains(a.without, at) }
