@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	maxBrackets = 50    // open at once in a condition
-	maxPattern  = 20000 // instructions of a compiled pattern
-	maxRange    = 1000  // elements of a constant range
+	maxBrackets = 50   // open at once in a condition
+	maxRange    = 1000 // elements of a constant range
 )
 
 // A conditionChecker says everything that is wrong with one condition, in the words of the rule language. It is stricter than
@@ -43,8 +42,8 @@ type local struct {
 // parse reads the condition of a rule; nil: it is wrong, and reported.
 func (c *conditionChecker) parse(cfg *conf.Config) *parser.Tree {
 	src := string(c.rule.when)
-	if len(src) > c.set.maxCondition {
-		c.wrong(0, 1, fmt.Sprintf("the condition has %d octets", len(src)), fmt.Sprintf("at most %d are read; make several rules of it and use hit()", c.set.maxCondition))
+	if len(src) > c.set.limits.MaxCondition {
+		c.wrong(0, 1, fmt.Sprintf("the condition has %d octets", len(src)), fmt.Sprintf("at most %d are read; make several rules of it and use hit()", c.set.limits.MaxCondition))
 		return nil
 	}
 	tokens, err := lexer.Lex(file.NewSource(src))
@@ -724,13 +723,13 @@ func (c *conditionChecker) pattern(n ast.Node) {
 		c.wrongAt(n, "a pattern is written out in quotes", "compare with contains, startsWith, endsWith or ==")
 		return
 	}
-	if why, remedy := badPattern(s.Value); why != "" {
+	if why, remedy := badPattern(s.Value, c.set.limits.MaxPattern); why != "" {
 		c.wrongAt(n, why, remedy)
 	}
 }
 
-// badPattern says why a text is no pattern, "" if it is one.
-func badPattern(s string) (why, remedy string) {
+// badPattern says why a text is no pattern of at most so many instructions, "" if it is one.
+func badPattern(s string, most int) (why, remedy string) {
 	re, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
 		var e *syntax.Error
@@ -743,7 +742,7 @@ func badPattern(s string) (why, remedy string) {
 		}
 		return "not a pattern: " + why, remedy
 	}
-	if p, err := syntax.Compile(re.Simplify()); err != nil || len(p.Inst) > maxPattern {
+	if p, err := syntax.Compile(re.Simplify()); err != nil || len(p.Inst) > most {
 		return "the pattern is too large once its repetitions are written out", "use smaller counts in { }"
 	}
 	return "", ""

@@ -24,17 +24,14 @@ import (
 
 // A ruleset is all rules of a step, checked and compiled. It is immutable once made.
 type ruleset struct {
-	scope        *scope
-	rules        []*rule // by their place
-	named        map[string]*rule
-	groups       []*family // as written
-	families     map[string]*family
-	tests        []*ruleTest
-	maxCondition int
-	maxValue     int            // octets of a header field that rules see
-	maxText      int            // octets of the text and of the HTML that rules see, each
-	maxItems     int            // of the lists of a mail that rules see
-	zone         *time.Location // of the clock; nil is the one in which it was noted
+	scope    *scope
+	limits   Limits
+	rules    []*rule // by their place
+	named    map[string]*rule
+	groups   []*family // as written
+	families map[string]*family
+	tests    []*ruleTest
+	zone     *time.Location // of the clock; nil is the one in which it was noted
 
 	refs       []ref
 	refIndex   map[string]int
@@ -114,7 +111,8 @@ const (
 func newRuleset(sc *scope) *ruleset {
 	// The struct and not a pointer to it: only then expr reads fields by their place and not by name.
 	env := reflect.New(sc.env).Elem().Interface()
-	s := &ruleset{scope: sc, refIndex: map[string]int{}, headers: map[string]int{}, lists: map[int]bool{}, listAt: map[string]int{}, nameRefs: make([][]int, len(sc.known))}
+	s := &ruleset{scope: sc, limits: DefaultLimits(), refIndex: map[string]int{}, headers: map[string]int{}, lists: map[int]bool{},
+		listAt: map[string]int{}, nameRefs: make([][]int, len(sc.known))}
 	s.config, s.showConfig = conf.New(env), conf.New(env)
 	s.config.Expect = reflect.Bool
 	return s

@@ -43,10 +43,6 @@ func (t truth) not() truth {
 	return t
 }
 
-// memoryBudget bounds what one term may make: elements of lists, in expr's counting. Nothing that the checker lets pass
-// needs much.
-const memoryBudget = 10_000
-
 var errNotAnswered = errors.New("not answered")
 
 // A state is what one call of a stage works with. States are used again and again; nothing of a mail stays in them.
@@ -99,7 +95,7 @@ func newState(set *ruleset) *state {
 		words:    make([]wordsMade, len(set.uses)),
 	}
 	s.pointers()
-	s.machine.MemoryBudget = memoryBudget
+	s.machine.MemoryBudget = uint(set.limits.MaxMemory)
 	field := func(name string) any { return s.value.Field(set.scope.field[name]).Addr().Interface() }
 	s.values = make([]any, len(set.scope.known))
 	for i, x := range set.scope.known {
@@ -182,7 +178,7 @@ func (s *state) loadFact(f stageFact) {
 }
 
 // cut bounds what rules see of a header field, so that no mail can make a thousand rules slow.
-func (s *state) cut(text string) string { return head(text, s.set.maxValue) }
+func (s *state) cut(text string) string { return head(text, s.set.limits.MaxValue) }
 
 // head shortens a text to so many octets, not within a character.
 func head(text string, most int) string {
@@ -240,7 +236,7 @@ func (s *state) field(n int) *headerField {
 			case !ok:
 			case !s.fields[i].there:
 				s.fields[i] = headerField{there: true, field: f}
-			case s.set.lists[i] && len(s.fields[i].more) < s.set.maxItems-1:
+			case s.set.lists[i] && len(s.fields[i].more) < s.set.limits.MaxItems-1:
 				s.fields[i].more = append(s.fields[i].more, f)
 			}
 		}

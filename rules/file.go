@@ -229,8 +229,9 @@ func (r *reader) file(n ast.Node) {
 		r.at(n, "a rule file has the keys `rules` and `tests`", "put `rules:` above the list")
 		return
 	}
-	for _, e := range r.mapping(n, "a rule file", []string{"rules", "tests", "lists", "groups", "shadow"}) {
+	for _, e := range r.mapping(n, "a rule file", []string{"include", "rules", "tests", "lists", "groups", "shadow"}) {
 		switch e.name {
+		case "include": // what it names has been read
 		case "rules":
 			r.ruleList(e.value)
 		case "lists":

@@ -34,29 +34,15 @@ type Config struct {
 	Junk float64 `yaml:"junk"`
 	// JunkFolder is the folder for junk.
 	JunkFolder string `yaml:"junk_folder"`
-	// MaxRules is how many rules the step may have.
-	MaxRules int `yaml:"max_rules"`
-	// MaxCondition is how many octets a condition may have.
-	MaxCondition int `yaml:"max_condition"`
-	// MaxValue is how many octets of a header field conditions see.
-	MaxValue int `yaml:"max_value"`
-	// MaxText is how many octets of the mail's text, and of its HTML, conditions see.
-	MaxText int `yaml:"max_text"`
-	// MaxItems is how many items of each list of the mail conditions see: recipients, authors, links, attachments, header
-	// fields of one name.
-	MaxItems int `yaml:"max_items"`
 	// Timezone is where `received` is told the hour of, such as Europe/Berlin; by default where the server is.
 	Timezone string `yaml:"timezone" example:"Europe/Berlin"`
-	// MaxListEntries is how many entries a list may have.
-	MaxListEntries int `yaml:"max_list_entries"`
-	// MaxListOctets is how many octets the files of a list may have together.
-	MaxListOctets int `yaml:"max_list_octets"`
+	// Limits bound what the rules may cost.
+	Limits `yaml:",inline"`
 }
 
 // DefaultConfig returns a configuration without rules and thresholds.
 func DefaultConfig() Config {
-	return Config{JunkFolder: "Junk", MaxRules: 10_000, MaxCondition: 8 << 10, MaxValue: 16 << 10, MaxText: 256 << 10, MaxItems: 500,
-		MaxListEntries: 200_000, MaxListOctets: 8 << 20}
+	return Config{JunkFolder: "Junk", Limits: DefaultLimits()}
 }
 
 // Inline is a list of rules written in the configuration itself. It keeps the YAML, so that what is wrong in it has a
@@ -161,23 +147,14 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 }
 
 func load(c Config, env pipeline.Env) (*ruleset, error) {
-	d := DefaultConfig()
-	for _, x := range []struct {
-		value *int
-		usual int
-	}{{&c.MaxRules, d.MaxRules}, {&c.MaxCondition, d.MaxCondition}, {&c.MaxValue, d.MaxValue}, {&c.MaxText, d.MaxText}, {&c.MaxItems, d.MaxItems},
-		{&c.MaxListEntries, d.MaxListEntries}, {&c.MaxListOctets, d.MaxListOctets}} {
-		if *x.value <= 0 {
-			*x.value = x.usual
-		}
-	}
+	c.Limits = c.withDefaults()
 	wrong := c.check()
 	sc, err := newScope(env.Name, env.Before)
 	if err != nil {
 		return nil, errors.Join(append(wrong, err)...)
 	}
 	set := newRuleset(sc)
-	set.maxCondition, set.maxValue, set.maxText, set.maxItems = c.MaxCondition, c.MaxValue, c.MaxText, c.MaxItems
+	set.limits = c.Limits
 	if c.Timezone != "" {
 		if set.zone, err = time.LoadLocation(c.Timezone); err != nil {
 			wrong = append(wrong, fmt.Errorf("timezone: %w", err))
@@ -205,40 +182,17 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 
 // read reads all rules, those of the files first.
 func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*source, wrong []error) {
-	seen := map[string]bool{}
-	var lists []listDef
-	defer func() { sources = append(sources, s.loadLists(lists, c, env, r)...) }()
+	f := &filer{reporter: r, set: s, env: env, limits: c.Limits, seen: map[string]bool{}}
+	defer func() { sources = append(sources, s.loadLists(f.lists, c, env, r)...) }()
 	if c.Lists.node != nil {
 		src := sourceOf(c.Lists.node)
-		sources = append(sources, src)
+		f.sources = append(f.sources, src)
 		rd := &reader{reporter: r, src: src}
 		rd.listMap(c.Lists.node)
-		lists = rd.lists
+		f.lists = rd.lists
 	}
-	for _, pattern := range c.Files {
-		if env.Files == nil {
-			return sources, append(wrong, errors.New("there is no place to read rule files from"))
-		}
-		files, err := env.Files(pattern)
-		if err != nil {
-			wrong = append(wrong, err)
-			continue
-		}
-		for _, f := range files {
-			if seen[f.Path] {
-				continue // named by two patterns
-			}
-			seen[f.Path] = true
-			src := newSource(f.Path, string(f.Text))
-			sources = append(sources, src)
-			rd := &reader{reporter: r, src: src}
-			rd.file(parseFile(src, f.Text, r))
-			s.rules = append(s.rules, rd.rules...)
-			s.tests = append(s.tests, rd.tests...)
-			lists = append(lists, rd.lists...)
-			s.groups = append(s.groups, rd.groups...)
-		}
-	}
+	wrong = f.named(c.Files)
+	sources = f.sources
 	if c.Rules.node != nil {
 		src := sourceOf(c.Rules.node)
 		sources = append(sources, src)
@@ -255,9 +209,6 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 	}
 	return sources, wrong
 }
-
-// mostCondition bounds max_condition: the parser calls itself for each level of a condition.
-const mostCondition = 64 << 10
 
 // check says what is wrong with the thresholds and limits.
 func (c Config) check() (wrong []error) {
@@ -277,9 +228,7 @@ func (c Config) check() (wrong []error) {
 			}
 		}
 	}
-	if c.MaxCondition > mostCondition {
-		wrong = append(wrong, fmt.Errorf("max_condition: %d is above %d", c.MaxCondition, mostCondition))
-	}
+	wrong = append(wrong, c.Limits.check()...)
 	if why := badFolder(c.JunkFolder); c.Junk > 0 && why != "" {
 		wrong = append(wrong, fmt.Errorf("junk_folder: %s", why))
 	}

@@ -22,13 +22,14 @@ type list struct {
 	files   []string
 	entries []listEntry
 
-	exact    map[string]int32 // of addresses, domains and words: the entry
-	under    map[string]int32 // of domains: by what stands behind the first dot; of addresses: by the domain
-	networks map[netip.Prefix]int32
-	lengths  []int // of the networks, the longest first
-	words    *automaton
-	wordOf   []int32 // the entry of a literal of words
-	patterns []pattern
+	exact      map[string]int32 // of addresses, domains and words: the entry
+	under      map[string]int32 // of domains: by what stands behind the first dot; of addresses: by the domain
+	networks   map[netip.Prefix]int32
+	lengths    []int // of the networks, the longest first
+	words      *automaton
+	wordOf     []int32 // the entry of a literal of words
+	patterns   []pattern
+	maxPattern int // instructions of one
 }
 
 // A listEntry is one thing in a list.
@@ -265,7 +266,7 @@ func checkWords(s string) (at int, why, remedy string) {
 }
 
 func (l *list) addPattern(s string, n int32) (at int, why, remedy string) {
-	if why, remedy := badPattern(s); why != "" {
+	if why, remedy := badPattern(s, l.maxPattern); why != "" {
 		return 0, why, remedy
 	}
 	l.patterns = append(l.patterns, pattern{regexp.MustCompile(s), n})

@@ -151,8 +151,8 @@ func TestListLimits(t *testing.T) {
 		c          Config
 		file, want string
 	}{
-		"entries":   {Config{MaxListEntries: 29}, many, "rules/l.txt:30:1: the list `l` has more than 29 entries; max_list_entries says how many are read"},
-		"octets":    {Config{MaxListOctets: 400}, many, "rules/l.txt: with its 420 octets the list `l` is too large; max_list_octets says how many are read"},
+		"entries":   {Config{Limits: Limits{MaxListEntries: 29}}, many, "rules/l.txt:30:1: the list `l` has more than 29 entries; max_list_entries says how many are read"},
+		"octets":    {Config{Limits: Limits{MaxListOctets: 400}}, many, "rules/l.txt: with its 420 octets the list `l` is too large; max_list_octets says how many are read"},
 		"long line": {Config{}, strings.Repeat("x", maxEntry+1), "rules/l.txt:1:1: the entry has 4097 octets; at most 4096 are read"},
 		"wrong":     {Config{}, wrong, "rules/l.txt: 25 more entries are wrong"},
 		"not UTF-8": {Config{}, "a@b.example\n a\xff@b.example", "rules/l.txt:2:3: this is not UTF-8; save the file as UTF-8"},
@@ -174,7 +174,7 @@ func TestListLimits(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "up to here the patterns of the list `l` are too large together") {
 		t.Errorf("patterns: got %v", err)
 	}
-	_, err = New(Config{Files: []string{"rules/x.yaml"}, MaxListEntries: 30, MaxListOctets: 420}, env(map[string]string{
+	_, err = New(Config{Files: []string{"rules/x.yaml"}, Limits: Limits{MaxListEntries: 30, MaxListOctets: 420}}, env(map[string]string{
 		"rules/x.yaml": "lists: {l: {kind: addresses, files: l.txt}}\n" + rule, "rules/l.txt": many}))
 	if err != nil {
 		t.Errorf("at the limits: %v", err)

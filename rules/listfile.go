@@ -131,7 +131,7 @@ func (s *ruleset) loadLists(defs []listDef, c Config, env pipeline.Env, r *repor
 			r.report(def.at, "", fmt.Sprintf("`%s` is the name of a step", def.name), "give the list another name")
 			continue
 		}
-		l := &list{name: def.name, kind: def.kind, pos: def.at}
+		l := &list{name: def.name, kind: def.kind, pos: def.at, maxPattern: c.MaxPattern}
 		s.listAt[def.name] = len(s.namedLists)
 		s.namedLists = append(s.namedLists, l)
 		if l.kind == noKind {

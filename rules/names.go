@@ -130,16 +130,16 @@ func names() []name {
 			*v.(*int) = int(s.view.Message.Size())
 			return nil
 		}},
-		{name: "text", zero: "", input: body, large: true, load: loadText(func(s *state, m *mime.Message) string { return head(m.Text(), s.set.maxText) })},
+		{name: "text", zero: "", input: body, large: true, load: loadText(func(s *state, m *mime.Message) string { return head(m.Text(), s.set.limits.MaxText) })},
 		{name: lowerText, zero: "", input: body, large: true, hidden: true, load: loadText(func(s *state, m *mime.Message) string {
-			if text := m.Text(); len(text) > s.set.maxText {
-				return strings.ToLower(head(text, s.set.maxText))
+			if text := m.Text(); len(text) > s.set.limits.MaxText {
+				return strings.ToLower(head(text, s.set.limits.MaxText))
 			}
 			return m.LowerText() // once for all stages
 		})},
-		{name: "html", zero: "", input: body, large: true, load: loadText(func(s *state, m *mime.Message) string { return head(m.HTML(), s.set.maxText) })},
+		{name: "html", zero: "", input: body, large: true, load: loadText(func(s *state, m *mime.Message) string { return head(m.HTML(), s.set.limits.MaxText) })},
 		{name: lowerHTML, zero: "", input: body, large: true, hidden: true, load: loadText(func(s *state, m *mime.Message) string {
-			return strings.ToLower(head(m.HTML(), s.set.maxText))
+			return strings.ToLower(head(m.HTML(), s.set.limits.MaxText))
 		})},
 		{name: "attachments", zero: []attachmentEnv{}, input: body, load: loadAttachments},
 		{name: "score", zero: 0.0, load: loadScore},
@@ -228,7 +228,7 @@ func loadGreeting(s *state, v any) error {
 
 func loadRecipients(s *state, v any) error {
 	var list []addressEnv
-	for _, r := range s.view.Recipients[:min(len(s.view.Recipients), s.set.maxItems)] {
+	for _, r := range s.view.Recipients[:min(len(s.view.Recipients), s.set.limits.MaxItems)] {
 		list = append(list, addressOf(r.Address))
 	}
 	*v.(*[]addressEnv) = list
@@ -258,7 +258,7 @@ func loadHeaderFroms(s *state, v any) error {
 	}
 	var list []authorEnv
 	from := s.view.Message.From()
-	for _, x := range from[:min(len(from), s.set.maxItems)] {
+	for _, x := range from[:min(len(from), s.set.limits.MaxItems)] {
 		a := addressOf(x)
 		list = append(list, authorEnv{s.cut(x.Name), a.Address, a.Local, a.Tag, a.Domain})
 	}
@@ -321,7 +321,7 @@ func loadAttachments(s *state, v any) error {
 	}
 	var list []attachmentEnv
 	files := s.view.Message.Attachments()
-	for _, f := range files[:min(len(files), s.set.maxItems)] {
+	for _, f := range files[:min(len(files), s.set.limits.MaxItems)] {
 		_, ext := mime.CutExtension(f.Name)
 		list = append(list, attachmentEnv{Name: s.cut(f.Name), Extension: ext, Type: s.cut(f.Type), Size: int(f.Size), SHA256: f.SHA256})
 	}

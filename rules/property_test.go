@@ -206,7 +206,7 @@ func FuzzCompile(f *testing.F) {
 			t.Fatal(err)
 		}
 		set := newRuleset(sc)
-		set.maxCondition, set.maxValue = 8<<10, 16<<10
+		set.limits = DefaultLimits()
 		x := &rule{name: "a", when: []rune(when)}
 		if len(x.when) == 0 || string(x.when) != when {
 			return
@@ -320,10 +320,10 @@ func TestLimits(t *testing.T) {
 		file string
 		want string
 	}{
-		"rules":         {Config{MaxRules: 1}, two, "there are 2 rules; max_rules is 1"},
-		"condition":     {Config{MaxCondition: 3}, two, "the condition has 4 octets; at most 3 are read"},
-		"max_condition": {Config{MaxCondition: 1 << 20}, two, "max_condition: 1048576 is above 65536"},
-		"file":          {Config{}, two + strings.Repeat("# comment\n", maxFile/10), "at most 4194304 are read"},
+		"rules":         {Config{Limits: Limits{MaxRules: 1}}, two, "there are 2 rules; max_rules is 1"},
+		"condition":     {Config{Limits: Limits{MaxCondition: 3}}, two, "the condition has 4 octets; at most 3 are read"},
+		"max_condition": {Config{Limits: Limits{MaxCondition: 1 << 20}}, two, "max_condition: 1048576 is above 65536"},
+		"file":          {Config{}, two + strings.Repeat("# comment\n", (4<<20)/10), "at most 4194304 are read"},
 		"reject":        {Config{Reject: -1}, two, "reject: -1 is no threshold"},
 		"order":         {Config{Reject: 5, Quarantine: 8}, two, "quarantine: 8 is above reject: 5"},
 		"junk order":    {Config{Reject: 5, Junk: 8, JunkFolder: "Junk"}, two, "junk: 8 is above reject: 5"},

@@ -136,7 +136,7 @@ func TestRandomConditions(t *testing.T) {
 		r := rand.New(rand.NewPCG(uint64(seed), 3))
 		when := phrase(r, "bool", 1+r.IntN(4))
 		set := newRuleset(sc)
-		set.maxCondition, set.maxValue = 8<<10, 16<<10
+		set.limits = DefaultLimits()
 		x := &rule{name: "a", when: []rune(when)}
 		src := newSource("x", when)
 		for i := range len(x.when) + 1 {
@@ -145,7 +145,7 @@ func TestRandomConditions(t *testing.T) {
 		set.rules = []*rule{x}
 		// The same, all of it by expr's machine.
 		slow := newRuleset(sc)
-		slow.maxCondition, slow.maxValue, slow.slow = 8<<10, 16<<10, true
+		slow.slow = true
 		slow.rules = []*rule{{name: "a", when: x.when, whenAt: x.whenAt}}
 		slow.compile(&reporter{step: "rules"})
 		rep := &reporter{step: "rules"}

@@ -668,7 +668,7 @@ rules:
 }
 
 func TestLongValuesAreCut(t *testing.T) {
-	stages := stagesOf(t, Config{MaxValue: 10}, "rules:\n  - {name: a, when: 'subject endsWith \"é\" and header(\"X\") == \"0123456789\"'}\n")
+	stages := stagesOf(t, Config{Limits: Limits{MaxValue: 10}}, "rules:\n  - {name: a, when: 'subject endsWith \"é\" and header(\"X\") == \"0123456789\"'}\n")
 	v := view(t)
 	v.Message = message(t, "Subject: 12345678éé\nX: 0123456789abc\n\nx\n")
 	if got := decide(t, stages, v); len(got.Hits) != 1 {

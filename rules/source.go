@@ -33,17 +33,15 @@ func (s *source) lineText(n int) string {
 	return s.lines[n-1]
 }
 
-const (
-	maxFile    = 4 << 20 // octets of a rule file; the YAML parser holds many times as much
-	maxNesting = 64      // of brackets or dashes on one line: the YAML parser takes quadratic time for them
-)
+// maxNesting bounds brackets or dashes on one line: the YAML parser takes quadratic time for them.
+const maxNesting = 64
 
 // parseFile reads the one YAML document of a file, nil for an empty one. What is wrong is reported.
-func parseFile(src *source, text []byte, r *reporter) ast.Node {
+func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 	at := spot{src: src}
 	switch {
-	case len(text) > maxFile:
-		r.report(at, "", fmt.Sprintf("the file has %d octets", len(text)), fmt.Sprintf("at most %d are read; use several files", maxFile))
+	case len(text) > most: // the YAML parser holds many times as much
+		r.report(at, "", fmt.Sprintf("the file has %d octets", len(text)), fmt.Sprintf("at most %d are read; use several files", most))
 		return nil
 	case strings.HasPrefix(string(text), "\ufeff"):
 		r.report(spot{src, 1, 1, 1}, "", "the file begins with a byte order mark", "save it as UTF-8 without one")
@@ -63,6 +61,9 @@ func parseFile(src *source, text []byte, r *reporter) ast.Node {
 		}
 	}
 	file, err := parseYAML(text)
+	if err != nil && tabs(src, r) {
+		return nil
+	}
 	if err != nil {
 		text, remedy := err.Error(), ""
 		var y interface {
@@ -93,6 +94,22 @@ func parseFile(src *source, text []byte, r *reporter) ast.Node {
 		return nil
 	}
 	return file.Docs[0].Body
+}
+
+// tabs reports tabs in the indentation, which YAML forbids and the parser speaks of in riddles.
+func tabs(src *source, r *reporter) (found bool) {
+	const most = 10
+	n := 0
+	for i, line := range src.lines {
+		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+		at := strings.IndexByte(indent, '\t')
+		if at < 0 || n == most {
+			continue
+		}
+		n++
+		r.report(spot{src, i + 1, at + 1, len(indent) - at}, "", "a tab in the indentation", "use spaces")
+	}
+	return n > 0
 }
 
 // parseYAML is the library's parser without its panics.

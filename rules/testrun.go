@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -175,21 +174,10 @@ func (t *trial) text(x *ruleTest) (string, bool) {
 
 // file reads a mail from a file beside the rule file.
 func (t *trial) file(x *ruleTest) (string, bool) {
-	name := x.message
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(filepath.Dir(x.pos.src.path), name)
-	}
-	// Files are relative to the configuration; what messages call the rule file may be relative to where we are.
-	whole, err := filepath.Abs(name)
+	files, err := beside(t.env, x.pos.src.path, x.message)
 	if err != nil {
-		whole = name
-	}
-	files, err := t.env.Files(whole)
-	if err != nil {
-		if files, err = t.env.Files(name); err != nil {
-			t.fails(x, x.pos, fmt.Sprintf("%s: %v", x.message, err))
-			return "", false
-		}
+		t.fails(x, x.pos, fmt.Sprintf("%s: %v", x.message, err))
+		return "", false
 	}
 	text := string(files[0].Text)
 	if !strings.Contains(text, "\r\n") {

@@ -4,6 +4,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -52,11 +53,7 @@ func files(c *config.Config) func(pattern string) ([]pipeline.File, error) {
 		slices.Sort(names)
 		var found []pipeline.File
 		for _, name := range names {
-			text, err := os.ReadFile(name)
-			var e *fs.PathError
-			if errors.As(err, &e) {
-				err = e.Err
-			}
+			text, err := readWhole(name)
 			if err != nil {
 				return nil, fmt.Errorf("read %s: %w", name, err)
 			}
@@ -64,6 +61,41 @@ func files(c *config.Config) func(pattern string) ([]pipeline.File, error) {
 		}
 		return found, nil
 	}
+}
+
+// mostFile bounds what is read of one file that a configuration names, in octets.
+const mostFile = 64 << 20
+
+// readWhole reads a file that is one: not a folder, nor a pipe that never ends.
+func readWhole(name string) ([]byte, error) {
+	text, err := func() ([]byte, error) {
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+			return nil, err
+		case info.IsDir():
+			return nil, errors.New("is a directory")
+		case !info.Mode().IsRegular():
+			return nil, errors.New("is no file")
+		case info.Size() > mostFile:
+			return nil, fmt.Errorf("has %d octets; at most %d are read", info.Size(), mostFile)
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		text, err := io.ReadAll(io.LimitReader(f, mostFile+1))
+		if err == nil && len(text) > mostFile {
+			err = fmt.Errorf("has more than %d octets", mostFile)
+		}
+		return text, err
+	}()
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	return text, err
 }
 
 // builtins lists the rule files that come with the program.
