@@ -337,6 +337,7 @@ func (c *conditionChecker) hit(n *ast.CallNode) {
 	}
 	x, ok := c.set.named[name.Value]
 	switch {
+	case !ok && c.set.torn:
 	case !ok:
 		others := slices.DeleteFunc(c.set.ruleNames(), func(s string) bool { return s == c.rule.name })
 		c.wrongAt(arg, fmt.Sprintf("there is no rule `%s`", name.Value), didYouMean(name.Value, others))

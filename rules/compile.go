@@ -31,6 +31,7 @@ type ruleset struct {
 	groups   []*family // as written
 	families map[string]*family
 	tests    []*ruleTest
+	torn     bool           // there are rules that could not be read, which has been reported
 	zone     *time.Location // of the clock; nil is the one in which it was noted
 
 	refs       []ref
@@ -130,7 +131,7 @@ func (s *ruleset) compile(r *reporter) {
 		if tree == nil {
 			continue
 		}
-		if c.condition(tree.Node); c.failed || !s.scope.gaps.none() {
+		if c.condition(tree.Node); c.failed || s.torn || !s.scope.gaps.none() {
 			continue
 		}
 		b := &builder{conditionChecker: c, tree: tree, need: newNeed()}

@@ -28,18 +28,19 @@ type filer struct {
 
 // named reads the files that the configuration names.
 func (f *filer) named(patterns []string) (wrong []error) {
-	for _, pattern := range patterns {
+	for i, pattern := range patterns {
 		if f.env.Files == nil {
 			return append(wrong, errors.New("there is no place to read rule files from"))
 		}
 		files, err := f.env.Files(pattern)
 		if err != nil {
-			wrong = append(wrong, err)
+			f.set.torn = true
+			wrong = append(wrong, fmt.Errorf("files[%d]: %w", i, err))
 			continue
 		}
 		for _, file := range files {
 			if err := f.file(file); err != nil {
-				wrong = append(wrong, err)
+				wrong = append(wrong, fmt.Errorf("files[%d]: %w", i, err))
 			}
 		}
 	}
@@ -53,7 +54,7 @@ func (f *filer) file(file pipeline.File) error {
 		return nil
 	}
 	if len(f.seen) == f.limits.MaxFiles {
-		f.full = true
+		f.full, f.set.torn = true, true
 		return fmt.Errorf("there are more than %d rule files; max_files is %[1]d", f.limits.MaxFiles)
 	}
 	f.seen[path] = true
@@ -61,6 +62,7 @@ func (f *filer) file(file pipeline.File) error {
 	f.sources = append(f.sources, src)
 	r := &reader{reporter: f.reporter, src: src}
 	n := parseFile(src, file.Text, f.limits.MaxFile, f.reporter)
+	f.set.torn = f.set.torn || n == nil && len(f.all) > 0
 	f.chain = append(f.chain, path)
 	f.includes(r, n)
 	f.chain = f.chain[:len(f.chain)-1]
@@ -102,26 +104,31 @@ func (f *filer) include(r *reader, e entry) {
 	pattern, ok := r.text(e)
 	switch {
 	case !ok:
+		f.set.torn = true
 		return
 	case pattern == "":
+		f.set.torn = true
 		r.at(e.value, "the file has no name", "")
 		return
 	case len(f.chain) > f.limits.MaxIncludeDepth:
+		f.set.torn = true
 		r.at(e.value, fmt.Sprintf("files include one another %d deep: %s", len(f.chain), f.path()),
 			fmt.Sprintf("max_include_depth is %d", f.limits.MaxIncludeDepth))
 		return
 	}
 	files, err := beside(f.env, r.src.path, pattern)
 	if err != nil {
+		f.set.torn = true
 		text := err.Error()
 		if len(f.chain) > 1 {
-			text += "; " + f.path() + " wants it"
+			text += "; the way here is " + f.path()
 		}
 		r.at(e.value, text, "")
 		return
 	}
 	for _, file := range files {
 		if i := slices.Index(f.chain, filepath.Clean(file.Path)); i >= 0 {
+			f.set.torn = true
 			r.at(e.value, fmt.Sprintf("the files include one another in a circle: %s, which includes %s", f.path(), f.chain[i]),
 				"take one of the includes out")
 			continue

@@ -49,7 +49,7 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 	case !utf8.Valid(text):
 		for i, line := range src.lines {
 			if !utf8.ValidString(line) {
-				r.report(spot{src, i + 1, 1, 1}, "", "this line is not UTF-8", "save the file as UTF-8")
+				r.report(spot{src, i + 1, notUTF8(line), 1}, "", "the file is not UTF-8", "save it in that encoding")
 				return nil
 			}
 		}
@@ -94,6 +94,18 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 		return nil
 	}
 	return file.Docs[0].Body
+}
+
+// notUTF8 returns the first column of a line that is not UTF-8.
+func notUTF8(line string) int {
+	column := 1
+	for i, c := range line {
+		if c == utf8.RuneError && !strings.HasPrefix(line[i:], "\ufffd") {
+			break
+		}
+		column++
+	}
+	return column
 }
 
 // tabs reports tabs in the indentation, which YAML forbids and the parser speaks of in riddles.

@@ -244,7 +244,7 @@ func (s *ruleset) checkTests(r *reporter) {
 	}
 	for _, t := range s.tests {
 		for _, x := range slices.Concat(t.hit, t.miss) {
-			if !slices.Contains(rules, x.name) {
+			if !slices.Contains(rules, x.name) && !s.torn {
 				r.report(x.at, "", fmt.Sprintf("there is no rule `%s`", x.name), didYouMean(x.name, rules))
 			}
 		}

@@ -543,7 +543,7 @@ func Load(path string, kinds []pipeline.Kind) (*Config, error) {
 // After an error the configuration is what could be read of it, with stand-ins for the steps that could not be (see
 // pipeline.Step.Failed): good for finding out what else is wrong, and for nothing else.
 func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
-	d := &decoder{file: path, places: map[string]place{}, anchors: map[string]ast.Node{}}
+	d := &decoder{file: path, places: map[string]place{}, stepPaths: map[string]string{}, anchors: map[string]ast.Node{}}
 	c := Default()
 	c.file, c.dir, c.d = path, filepath.Dir(path), d
 	c.source = [2]string{path, text}
@@ -592,14 +592,22 @@ func (c *Config) Path(name string) string {
 	return filepath.Join(c.dir, name)
 }
 
-// At turns an error about a step into Problems with its place: pos is the step's Pos.
+// At turns an error about a step into Problems with its place: pos is the step's Pos. Where the text begins with a
+// setting of the step, "files[1]: …", the place is that of the setting.
 func (c *Config) At(pos string, text string) Problem {
 	p := Problem{File: c.file, Text: text}
 	rest := strings.TrimPrefix(pos, c.file+":")
 	line, column, _ := strings.Cut(rest, ":")
 	p.Line, _ = strconv.Atoi(line)
 	p.Column, _ = strconv.Atoi(column)
-	if c.d != nil && p.Line > 0 && p.Line <= len(c.d.lines) {
+	if c.d == nil {
+		return p
+	}
+	key, _, _ := strings.Cut(text, ": ")
+	if at, ok := c.d.places[c.d.stepPaths[pos]+"."+key]; ok && c.d.stepPaths[pos] != "" {
+		p.Line, p.Column = at.line, at.column
+	}
+	if p.Line > 0 && p.Line <= len(c.d.lines) {
 		p.Source = c.d.lines[p.Line-1]
 	}
 	return p
@@ -810,6 +818,7 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 		d.places[path] = placeOf(item)
 		step, ok := d.step(path, item, kinds)
 		step.Failed = !ok
+		d.stepPaths[step.Pos] = path
 		name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
 		switch first, twice := names[name]; {
 		case step.Config == nil: // its kind, and so its name, is a guess

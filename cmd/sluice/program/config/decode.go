@@ -31,14 +31,15 @@ const (
 // a mapping too. A type with UnmarshalYAML(func(any) error) error or UnmarshalYAML(ast.Node) error
 // is asked.
 type decoder struct {
-	file     string
-	lines    []string
-	problems Problems
-	places   map[string]place // of every key and list item met, by path
-	anchors  map[string]ast.Node
-	nodes    int
-	depth    int
-	below0   bool // the time that is decoded now may be negative
+	file      string
+	lines     []string
+	problems  Problems
+	places    map[string]place  // of every key and list item met, by path
+	stepPaths map[string]string // by the Pos of the step
+	anchors   map[string]ast.Node
+	nodes     int
+	depth     int
+	below0    bool // the time that is decoded now may be negative
 }
 
 type place struct{ line, column int }
