@@ -150,7 +150,7 @@ func (s *Session) stepRecords(r *rcpt) []StepRecord {
 }
 
 func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *answer, needed bool) StageRecord {
-	out := StageRecord{Phase: st.phase}
+	out := StageRecord{Phase: st.phase, Shadow: st.shadow}
 	switch {
 	case !needed:
 		out.State = stateNotNeeded

@@ -70,6 +70,7 @@ func (s StepRecord) Score() float64 { return Score(s.Hits) }
 type StageRecord struct {
 	Phase   Phase    `json:"phase"`
 	State   string   `json:"state"`              // "answered", "error", "not asked", "not needed", "recalled"; of shadow stages "not finished", "not run"
+	Shadow  bool     `json:"shadow,omitempty"`   // asked after the door has answered, and never counted
 	Why     string   `json:"why,omitempty"`      // the error, or why it was not asked or not needed
 	OnError *OnError `json:"on_error,omitempty"` // the policy that an error met
 	Verdict *Verdict `json:"verdict,omitempty"`

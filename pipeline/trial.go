@@ -441,7 +441,7 @@ func (s *Session) shadowRecord(sr *StepRecord, st *planStage, policy OnError, a 
 	if a != nil {
 		return s.stageRecord(sr, st, policy, a, true)
 	}
-	out := StageRecord{Phase: st.phase}
+	out := StageRecord{Phase: st.phase, Shadow: true}
 	switch {
 	case st.phase > s.reach(r) && s.tx.phase == Content:
 		out.State, out.Why = stateNotAsked, "refused before"

@@ -292,6 +292,34 @@ func TestCloseWhileReading(t *testing.T) {
 	}
 }
 
+// Who holds a message reads it beyond Close; the last one to release it frees it.
+func TestHold(t *testing.T) {
+	for _, size := range []int{10, 100_000} { // in memory, in a file
+		p := message(size)
+		s, err := Receive(bytes.NewReader(p), Options{Memory: 50_000, Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, two := s.Hold(), s.Hold()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		one()
+		one()
+		if got, err := io.ReadAll(s.Reader()); err != nil || !bytes.Equal(got, p) {
+			t.Fatalf("%d octets of %d, %v", len(got), size, err)
+		}
+		two()
+		if _, err := s.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) || s.blocks != nil || s.file != nil {
+			t.Errorf("it is still there: %v", err)
+		}
+		s.Hold()() // too late to hold anything
+		if _, err := s.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("it came back: %v", err)
+		}
+	}
+}
+
 func BenchmarkReceive(b *testing.B) {
 	for name, size := range map[string]int{"10KB": 10_000, "1MB": 1_000_000, "10MB": 10_000_000} {
 		b.Run(name, func(b *testing.B) {
