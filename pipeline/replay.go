@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"sluice/pipeline/mime"
 )
@@ -48,7 +49,8 @@ func (a *Again) Term(key string) (came byte, ok bool) {
 	if came := a.terms[key]; came != 0 {
 		return came, true
 	}
-	a.gaps.add(fmt.Sprintf("the message is gone, and `%s` was not looked at then", key))
+	source, _, _ := strings.Cut(key, "\x00")
+	a.gaps.add(fmt.Sprintf("the message is gone, and `%s` was not looked at then", source))
 	return 3, true
 }
 
@@ -59,7 +61,8 @@ func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }
 func (a *Again) Without(at int) bool { return a != nil && slices.Contains(a.without, at) }
 
 // A Termer is a stage whose conditions have terms, which [Result.Terms] tells of. Terms of one key that read nothing but the
-// message come to the same, whatever the plan.
+// message come to the same, whatever the plan. A key begins with the term as written; what else it depends on stands behind
+// a NUL.
 type Termer interface {
 	TermKeys() []string // in the order of Result.Terms
 }

@@ -165,6 +165,30 @@ func outcomeOf(r *pipeline.Record, evidence bool) string {
 	return string(text)
 }
 
+// A term that asks a list is another one when the list is: what was recorded of it does not answer for today's.
+func TestReplayWithAnotherList(t *testing.T) {
+	file := func(word string) string {
+		return "lists: {bad: {kind: words, values: [" + word + "]}}\nrules: [{name: r, when: subject contains bad, reject: true}]\n"
+	}
+	then, j := againPlan(t, file("pills"), DefaultConfig(), new(int))
+	now, _ := againPlan(t, file("watches"), DefaultConfig(), new(int))
+	same, _ := againPlan(t, file("pills"), DefaultConfig(), new(int))
+	record := pipelinetest.Run(t, then, pipeline.SMTP, j, pipelinetest.Mail{From: "a@b.example", Text: "Subject: pills\n\nx\n"}).Record
+	for _, tt := range []struct {
+		plan *pipeline.Plan
+		says pipeline.Action
+		gaps string
+	}{
+		{same, pipeline.Reject, "[]"},
+		{now, pipeline.Pass, "[the message is gone, and `subject contains bad` was not looked at then]"},
+	} {
+		got, err := tt.plan.Replay(t.Context(), record, pipeline.Replay{Then: then})
+		if err != nil || got.Record.Recipients[0].Verdict.Action != tt.says || fmt.Sprint(got.Gaps) != tt.gaps {
+			t.Errorf("got %v, %v, %v; want %v, %s", got.Record.Recipients[0].Verdict, got.Gaps, err, tt.says, tt.gaps)
+		}
+	}
+}
+
 // decisionsOf is what was decided about each recipient.
 func decisionsOf(r *pipeline.Record) (all []string) {
 	for _, x := range r.Recipients {

@@ -69,7 +69,7 @@ type term struct {
 	id     int // in ruleset.terms
 	rule   *rule
 	source string
-	key    string // the source in full
+	key    string // see pipeline.Termer
 	input  pipeline.Input
 	pos    spot
 
@@ -187,7 +187,12 @@ func (b *builder) term(n ast.Node) *term {
 	t.source = shorten(t.key, 200)
 	all := b.need.input
 	b.need.input = 0
-	defer func() { t.input, b.need.input = b.need.input, b.need.input|all }()
+	defer func() {
+		t.input, b.need.input = b.need.input, b.need.input|all
+		if lists := b.set.listKey(t); lists != "" {
+			t.key += "\x00" + lists // another list is another question
+		}
+	}()
 	from, to := b.span(n)
 	t.pos = b.rule.whenAt[min(from, len(b.rule.whenAt)-1)]
 	t.pos.length = to - from
