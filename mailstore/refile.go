@@ -27,6 +27,7 @@ type Refiler interface {
 type Spot struct {
 	Folder string    `json:"folder"`
 	File   string    `json:"file"`            // the unique name
+	ID     string    `json:"id,omitempty"`    // of the record, from the unique name; "": it did not come through us
 	Flags  []string  `json:"flags,omitempty"` // sorted, keywords too
 	At     string    `json:"at,omitempty"`    // where in the folder, in the store's own words
 	Path   string    `json:"path,omitempty"`  // the file, to be read only

@@ -61,7 +61,8 @@ func (s *Store) Survey(ctx context.Context, of, in string) (list []mailstore.Spo
 // spot says where a message lies. The caller holds the folder.
 func (f *folder) spot(m *message) mailstore.Spot {
 	return mailstore.Spot{
-		Folder: f.name, File: m.File, Flags: m.names, At: m.sub + "/" + m.name, Path: f.path(m), Size: m.Size, Date: m.Date,
+		Folder: f.name, File: m.File, ID: uniqueID(m.File), Flags: m.names, At: m.sub + "/" + m.name, Path: f.path(m),
+		Size: m.Size, Date: m.Date,
 	}
 }
 

@@ -220,7 +220,7 @@ func (r *Run) settle(first int, results []mailstore.Refiled, done, left string, 
 			l.What, l.Left = left, x.Left
 		}
 		if now := x.Now; now.File != "" {
-			now.Path, now.Date, now.Size = "", time.Time{}, 0 // they follow from the rest
+			now.ID, now.Path, now.Date, now.Size = "", "", time.Time{}, 0 // they follow from the rest
 			l.Spot = &now
 		}
 		lines[i] = l

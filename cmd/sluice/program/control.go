@@ -69,11 +69,20 @@ func (s *service) openControl() (*listen.Listener, error) {
 	})
 }
 
+// orderSize bounds what an order may take: the largest names a batch of mails.
+const orderSize = 4 << 20
+
 // control answers one order.
 func (s *service) control(ctx context.Context, c net.Conn, asked chan<- chan<- reloaded) {
-	order, err := bufio.NewReader(io.LimitReader(c, 64)).ReadString('\n')
+	order, err := bufio.NewReader(io.LimitReader(c, orderSize)).ReadString('\n')
 	if err != nil {
 		return // whoever it was has gone
+	}
+	if order, ok := strings.CutPrefix(order, boxOrderName+" "); ok {
+		if err := json.NewEncoder(c).Encode(answerBox(s.ctx, s.house.store, order)); err != nil {
+			s.log.Debug("nobody waits for the answer to an order", "err", err)
+		}
+		return
 	}
 	result := reloaded{Version: reloadVersion, Errors: config.Problems{{File: "sluice", Text: "there is no order " + strconv.Quote(order)}}}
 	if order == "reload\n" {
