@@ -40,7 +40,6 @@ func (l Limits) withDefaults() Limits {
 
 const (
 	maxAddresses = 1000 // that From returns
-	maxLinks     = 1000 // that Links returns
 	maxAnomalies = 100  // that are kept; one more says so
 )
 
@@ -61,7 +60,7 @@ type Message struct {
 	text func() texts
 	low  func() string
 	file func() files
-	link func() []string
+	link func() []foundLink
 	fine func() anomalies // what is wrong with the header and the lines
 }
 
@@ -202,9 +201,6 @@ func (m *Message) Attachments() []Attachment { return clone(m.file().list) }
 // CopyAttachments writes the decoded content of Attachments, one after the other and in their order, to what to returns for
 // the i-th of them; nil leaves it out. Files that a limit kept from being hashed are not offered.
 func (m *Message) CopyAttachments(to func(i int) io.Writer) { m.walkFiles(to) }
-
-// Links lists the distinct URLs of the text and the HTML, in order, at most 1000. They are absolute: http, https, ftp.
-func (m *Message) Links() []string { return clone(m.link()) }
 
 // Anomalies lists what is wrong with the mail. Working it out decodes all of it.
 func (m *Message) Anomalies() []Anomaly {

@@ -492,9 +492,13 @@ func TestHTMLText(t *testing.T) {
 
 func TestLinks(t *testing.T) {
 	links := func(s string) []string {
-		l := &linkList{seen: map[string]bool{}}
+		l := newLinkList()
 		l.text(s)
-		return l.list
+		var urls []string
+		for _, x := range l.list {
+			urls = append(urls, x.URL)
+		}
+		return urls
 	}
 	for in, want := range map[string][]string{
 		"none": nil,
