@@ -21,10 +21,12 @@ var imports = []struct {
 	{"pipeline", []string{"pipeline/spool", "pipeline/mime"}, "the engine knows neither how mail came in nor where it is kept"},
 	{"pipeline/spool", nil, "the spool holds bytes"},
 	{"pipeline/mime", nil, "the parser knows messages and nothing else"},
+	{"pipeline/orgdomain", nil, "names of domains are compared alike by scanners and rules, and know neither"},
+	{"pipeline/lookalike", []string{"pipeline/mime", "pipeline/orgdomain"}, "what looks alike to a reader is no matter of policy: scanners and rules ask it alike"},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/mime"}, "it tests stages, whoever wrote them"},
-	{"rules", []string{"pipeline", "pipeline/mime"}, "a rule decides from facts: it does not find them, and does not know what becomes of its verdict"},
+	{"rules", []string{"pipeline", "pipeline/mime", "pipeline/orgdomain", "pipeline/lookalike"}, "a rule decides from facts: it does not find them, and does not know what becomes of its verdict"},
 	{"rules/replay", []string{"pipeline", "pipeline/mime", "rules", "rules/sieve"}, "replay asks rules again from records"},
-	{"scanners", []string{"pipeline", "pipeline/mime", "scanners/resolve", "scanners/breaker", "scanners/orgdomain", "scanners/dnslist", "scanners/dkim/signature", "scanners/peer", "scanners/ask"}, "a scanner finds facts; state and network come through Env, weights and verdicts are the rules'"},
+	{"scanners", []string{"pipeline", "pipeline/mime", "scanners/resolve", "scanners/breaker", "pipeline/orgdomain", "pipeline/lookalike", "scanners/dnslist", "scanners/dkim/signature", "scanners/peer", "scanners/ask"}, "a scanner finds facts; state and network come through Env, weights and verdicts are the rules'"},
 	{"mailstore", nil, "a store keeps mail for whoever asks"},
 	{"mailstore/maildir", []string{"mailstore", "mailstore/index"}, "a store knows its contract; a parser is handed to it"},
 	{"mailstore/index", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract; a parser is handed to it"},
@@ -138,7 +140,8 @@ func forbidden(pkg, name string) string {
 	}
 	ours, ok := strings.CutPrefix(name, "sluice/")
 	if !ok {
-		if below(pkg, "pipeline") && pkg != "pipeline/mime" && strings.Contains(strings.Split(name, "/")[0], ".") {
+		names := pkg == "pipeline/mime" || pkg == "pipeline/orgdomain" || pkg == "pipeline/lookalike"
+		if below(pkg, "pipeline") && !names && strings.Contains(strings.Split(name, "/")[0], ".") {
 			return "the engine needs the standard library only"
 		}
 		return ""

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"sluice/pipeline/mime"
 )
 
 // longestName is how many characters of a name are kept.
@@ -50,29 +52,14 @@ func readName(name string, danger map[string]bool) (f fileName) {
 			return r
 		}, name)
 	}
-	name = name[strings.LastIndexAny(name, `/\`)+1:]
-	base, ext := cutExtension(name)
+	base, ext := mime.CutExtension(name)
 	f.ext = ext
 	f.dangerous = ext != "" && danger[ext]
 	if f.dangerous || pageExtensions[ext] {
-		_, inner := cutExtension(base)
+		_, inner := mime.CutExtension(base)
 		f.double = inner != ext && shownExtensions[inner] && (f.dangerous || !pageExtensions[inner])
 	}
 	return f
-}
-
-// cutExtension cuts the extension off, in lower case.
-func cutExtension(name string) (base, ext string) {
-	name = strings.TrimRightFunc(name, func(r rune) bool { return r == '.' || unicode.IsSpace(r) || r == 0 })
-	i := strings.LastIndexByte(name, '.')
-	if i < 0 {
-		return name, ""
-	}
-	ext, ok := cleanExtension(name[i+1:])
-	if !ok {
-		return name, ""
-	}
-	return name[:i], ext
 }
 
 // cleanExtension returns an extension as it is compared.

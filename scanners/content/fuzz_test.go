@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"sluice/pipeline/lookalike"
 	"sluice/pipeline/mime"
 )
 
@@ -160,15 +161,14 @@ func FuzzHTML(f *testing.F) {
 func FuzzNames(f *testing.F) {
 	f.Add("p\u0430ypal.com", "The Boss <boss@corp.example>", "invoice.pdf\u202e.exe")
 	f.Fuzz(func(t *testing.T, domain, name, file string) {
-		own, _ := newDomain("paypal.com")
+		own, _ := lookalike.NewDomain("paypal.com")
 		var s Sender
-		s.lookalike([]ownDomain{own}, domain, "From")
-		if a := addressIn(name); a != "" && !strings.Contains(a, "@") {
+		s.lookalike([]ownDomain{{Domain: own}}, domain, "From")
+		if a := lookalike.AddressIn(name); a != "" && !strings.Contains(a, "@") {
 			t.Fatal(a)
 		}
-		nameSkeleton(name)
+		lookalike.Name(name)
 		readName(file, map[string]bool{"exe": true})
-		oneOff(domain, name)
 		var y tally
 		y.read(name)
 		sniff([]byte(file))

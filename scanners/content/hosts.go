@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"sluice/pipeline/mime"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 
 	"golang.org/x/net/publicsuffix"
 )

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"sluice/pipeline/mime"
+	"sluice/pipeline/orgdomain"
 	"sluice/scanners/dkim/signature"
-	"sluice/scanners/orgdomain"
 )
 
 const field = "DKIM-Signature"

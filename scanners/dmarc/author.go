@@ -8,7 +8,7 @@ import (
 
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // authorOf finds the one domain that From names. why says why there is not one: then nothing may be said for the mail

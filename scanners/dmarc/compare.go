@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"sluice/pipeline"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // compare completes the fact: alignment (RFC 9989, 4.4), the result (5.3) and what is asked for.

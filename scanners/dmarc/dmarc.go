@@ -10,7 +10,7 @@ import (
 	"slices"
 
 	"sluice/pipeline"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // Kind is the kind of stage the configuration calls dmarc. It makes two stages: the first asks for policies while the

@@ -15,7 +15,7 @@ import (
 
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // mostWalk is how many names the way up from one domain has (RFC 9989, 4.10).

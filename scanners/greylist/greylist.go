@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"sluice/pipeline"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // Kind is the kind of stage the configuration calls greylist. It only reports. Where what is known cannot be read mail

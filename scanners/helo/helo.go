@@ -12,7 +12,7 @@ import (
 	"sync"
 
 	"sluice/pipeline"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // Kind is the kind of stage the configuration calls helo. Without an answer of the DNS mail goes on: what the greeting

@@ -14,7 +14,7 @@ import (
 
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // A key is what a list is asked for.
@@ -181,7 +181,7 @@ func (c *contents) hosts(of map[string]bool) []string {
 	if of["links"] {
 		if !c.haveLinks {
 			c.haveLinks = true
-			c.links = linkHosts(c.view.Message.Links())
+			c.links = mime.LinkHosts(c.view.Message.Links())
 		}
 		out = append(out, c.links...)
 	}

@@ -11,8 +11,8 @@ import (
 	"sync"
 
 	"sluice/pipeline"
+	"sluice/pipeline/orgdomain"
 	"sluice/scanners/dnslist"
-	"sluice/scanners/orgdomain"
 )
 
 // Kind is the kind of stage the configuration calls links. A list that does not answer is skipped: mail must not wait for

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice/pipeline"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // The results of RFC 7208, 2.6.

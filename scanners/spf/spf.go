@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice/pipeline"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // Kind is the kind of stage the configuration calls spf. It is skipped where the DNS does not answer: most policies do

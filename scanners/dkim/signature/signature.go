@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"sluice/pipeline/mime"
-	"sluice/scanners/orgdomain"
+	"sluice/pipeline/orgdomain"
 )
 
 // Results of a verification (RFC 8601, 2.7.1).

@@ -1,4 +1,4 @@
-package content
+package lookalike
 
 import (
 	"strings"
@@ -30,8 +30,8 @@ var lookalikes = map[rune]string{
 	'0': "o", '1': "l", 'i': "l", '|': "l", '!': "l", '5': "s", '$': "s", '8': "b",
 }
 
-// skeleton returns what a word looks like: two words that look alike have one skeleton. It is no word to be shown.
-func skeleton(s string) string {
+// Skeleton returns what a word looks like: two words that look alike have one skeleton. It is no word to be shown.
+func Skeleton(s string) string {
 	if !isASCII(s) {
 		s = norm.NFKD.String(s)
 	}
@@ -66,16 +66,70 @@ func isASCII(s string) bool {
 	return true
 }
 
-// mixedLabels reports whether a label of a domain mixes scripts that look alike.
-func mixedLabels(domain string) bool {
-	for label := range strings.SplitSeq(domain, ".") {
-		var w word
-		for _, r := range label {
-			w.add(scriptOf(r))
+// The scripts whose letters look like each other's.
+func alike() [4]*unicode.RangeTable {
+	return [...]*unicode.RangeTable{unicode.Latin, unicode.Cyrillic, unicode.Greek, unicode.Armenian}
+}
+
+// Mixed reports whether a word of a text has letters of two scripts that look alike, as Latin and Cyrillic do. Words of
+// fewer than least letters do not count: μm and Δx deceive nobody.
+func Mixed(text string, least int) bool {
+	if isASCII(text) {
+		return false
+	}
+	tables := alike()
+	letters, has := 0, 0
+	mixed := func() bool { return letters >= least && has&(has-1) != 0 }
+	for _, r := range text {
+		switch {
+		case r < utf8.RuneSelf:
+			c := r | 0x20
+			if c < 'a' || c > 'z' {
+				if r != '\'' && mixed() {
+					return true
+				}
+				letters, has = 0, 0
+				continue
+			}
+			has |= 1
+		case unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Cf, r):
+			continue
+		case !unicode.IsLetter(r):
+			if mixed() {
+				return true
+			}
+			letters, has = 0, 0
+			continue
+		default:
+			for i, t := range tables {
+				if unicode.Is(t, r) {
+					has |= 1 << i
+					break
+				}
+			}
 		}
-		if w.mixed() {
+		letters++
+	}
+	return mixed()
+}
+
+// MixedLabels reports whether a label of a domain has letters of two scripts that look alike.
+func MixedLabels(domain string) bool {
+	if isASCII(domain) {
+		return false
+	}
+	for label := range strings.SplitSeq(domain, ".") {
+		if Mixed(strings.Map(letter, label), 1) {
 			return true
 		}
 	}
 	return false
+}
+
+// letter drops what is no letter.
+func letter(r rune) rune {
+	if !unicode.IsLetter(r) {
+		return -1
+	}
+	return r
 }

@@ -1,4 +1,4 @@
-package links
+package mime
 
 import (
 	"net/netip"
@@ -12,9 +12,9 @@ const (
 	maxNested = 5    // URLs within it
 )
 
-// linkHosts are the different hosts of URLs, in order, and of those that URLs have in them: an open redirector leads on to
+// LinkHosts are the different hosts of URLs, in order, and of those that URLs have in them: an open redirector leads on to
 // what stands in its query.
-func linkHosts(urls []string) []string {
+func LinkHosts(urls []string) []string {
 	var out []string
 	seen := map[string]bool{}
 	add := func(host string) {
@@ -25,9 +25,9 @@ func linkHosts(urls []string) []string {
 	}
 	for _, s := range urls {
 		s = s[:min(len(s), maxURL)]
-		add(hostOf(s))
+		add(HostOf(s))
 		for _, nested := range nestedURLs(s) {
-			add(hostOf(nested))
+			add(HostOf(nested))
 		}
 	}
 	return out
@@ -57,15 +57,15 @@ func nestedURLs(s string) []string {
 		if !strings.Contains(rest, "%") {
 			break
 		}
-		rest = decodePercent(rest)
+		rest = string(decodePercent(rest))
 	}
 	return out
 }
 
-// hostOf returns the host that a browser would go to (WHATWG URL, 4.4), also for URLs that are none by the book: \ is /,
+// HostOf returns the host that a browser would go to (WHATWG URL, 4.4), also for URLs that are none by the book: \ is /,
 // of userinfo the last @ counts, percent signs in the host are decoded, addresses may be in decimal, octal and hexadecimal
 // numbers, and dots of other scripts.
-func hostOf(s string) string {
+func HostOf(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch r {
 		case '\t', '\n', '\r':
@@ -93,31 +93,12 @@ func hostOf(s string) string {
 		return a.WithZone("").Unmap().String()
 	}
 	host, _, _ = strings.Cut(host, ":")
-	host = strings.NewReplacer("。", ".", "．", ".", "｡", ".").Replace(decodePercent(host))
+	host = strings.NewReplacer("。", ".", "．", ".", "｡", ".").Replace(string(decodePercent(host)))
 	host = strings.TrimSuffix(host, ".")
 	if a, ok := numeric(host); ok {
 		return a.String()
 	}
 	return strings.ToLower(host)
-}
-
-// decodePercent decodes %XX; what is none stays.
-func decodePercent(s string) string {
-	if strings.IndexByte(s, '%') < 0 {
-		return s
-	}
-	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
-				out = append(out, byte(n))
-				i += 2
-				continue
-			}
-		}
-		out = append(out, s[i])
-	}
-	return string(out)
 }
 
 // numeric reads an IPv4 address as browsers do: one to four numbers, in decimal, octal or hexadecimal, the last of which
