@@ -31,7 +31,9 @@ type conditionChecker struct {
 	tokens []lexer.Token
 	locals []local
 	items  []*typ // of the lists whose predicates are being read
-	failed bool
+	// fewItems: that list is written out and short.
+	fewItems bool
+	failed   bool
 }
 
 type local struct {
@@ -481,6 +483,14 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 	return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), remedy)
 }
 
+// once refuses what must not be gone through for each item of a list that the sender writes.
+func (c *conditionChecker) once(n ast.Node, t *typ) *typ {
+	if t.large && len(c.items) > 0 && !c.fewItems {
+		return c.wrongAt(n, fmt.Sprintf("`%s` may be long, and would be gone through for each item of the list", c.source(n)), "make two rules of it and use hit()")
+	}
+	return t
+}
+
 func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 	if n.Optional {
 		return c.wrongAt(n, "`?.` is not part of the rule language", "write `.`: facts are never empty, and unknown ones make the rule undecided")
@@ -787,6 +797,9 @@ func (c *conditionChecker) call(n *ast.CallNode) *typ {
 	case "known", "hit":
 		return c.wrongAt(n, fmt.Sprintf("%s() stands only between and, or and not", id.Value), "take it out of what is around it")
 	}
+	if f, ok := functionNamed(id.Value); ok {
+		return c.own(n, f)
+	}
 	return c.noFunction(n, id.Value)
 }
 
@@ -856,10 +869,11 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 		case "trimPrefix", "trimSuffix":
 			least = 2
 		}
+		out := &typ{kind: textKind, lower: n.Name == "lower"}
 		if c.arity(n, least, most) {
-			c.arguments(n, textKind)
+			out.large = c.arguments(n, textKind)
 		}
-		return &typ{kind: textKind, lower: n.Name == "lower"}
+		return out
 	case "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf":
 		if c.arity(n, 2, 2) {
 			c.arguments(n, textKind)
@@ -919,12 +933,16 @@ func (c *conditionChecker) arity(n *ast.BuiltinNode, least, most int) bool {
 	return false
 }
 
-func (c *conditionChecker) arguments(n *ast.BuiltinNode, want kind) {
+// arguments checks what kind they are, and reports whether one of them is large.
+func (c *conditionChecker) arguments(n *ast.BuiltinNode, want kind) (large bool) {
 	for _, a := range n.Arguments {
-		if t := c.expr(a); t.kind != want && t.kind != badKind {
+		t := c.expr(a)
+		large = large || t.large
+		if t.kind != want && t.kind != badKind {
 			c.wrongAt(a, fmt.Sprintf("%s() takes %s; `%s` is %s", n.Name, &typ{kind: want}, c.source(a), t), "")
 		}
 	}
+	return large
 }
 
 // predicate checks any(list, condition) and its like. One inside another would multiply their costs.
@@ -948,7 +966,9 @@ func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
 		c.wrongAt(n.Arguments[0], fmt.Sprintf("`%s` is empty", c.source(n.Arguments[0])), "")
 		return
 	}
-	c.items = append(c.items, t.elem)
+	const few = 20
+	list, written := n.Arguments[0].(*ast.ArrayNode)
+	c.items, c.fewItems = append(c.items, t.elem), written && len(list.Nodes) <= few
 	p := c.expr(n.Arguments[1])
 	c.items = c.items[:len(c.items)-1]
 	if p.kind != boolKind && p.kind != badKind {
@@ -983,8 +1003,8 @@ func (c *conditionChecker) conditional(n *ast.ConditionalNode) *typ {
 		return c.wrongAt(n, fmt.Sprintf("`%s` is %s and `%s` is %s: both sides of the colon must be alike", c.source(n.Exp1), a, c.source(n.Exp2), b), "")
 	case a.kind != b.kind: // a whole number and one with a fraction
 		return &typ{kind: floatKind}
-	case a.lower && !b.lower:
-		return b
+	case a.kind == textKind:
+		return &typ{kind: textKind, lower: a.lower && b.lower, large: a.large || b.large}
 	}
 	return a
 }

@@ -115,6 +115,8 @@ func newRuleset(sc *scope) *ruleset {
 	s := &ruleset{scope: sc, limits: DefaultLimits(), refIndex: map[string]int{}, headers: map[string]int{}, lists: map[int]bool{},
 		listAt: map[string]int{}, nameRefs: make([][]int, len(sc.known))}
 	s.config, s.showConfig = conf.New(env), conf.New(env)
+	s.config.Functions = functionTable()
+	s.showConfig.Functions = s.config.Functions
 	s.config.Expect = reflect.Bool
 	return s
 }
@@ -281,6 +283,7 @@ func (b *builder) headerRef(name string) int {
 
 // program compiles a term for the virtual machine.
 func (b *builder) program(t *term, n ast.Node) {
+	rewrite(&n)
 	ast.Walk(&n, &collector{b, t})
 	slices.Sort(t.refs)
 	t.refs = slices.Compact(t.refs)

@@ -37,13 +37,13 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Facts{
-		{"lists", []Entry{{"lists.sbl.name", "text", ""}, {"lists.zen.name", "text", ""}}},
+		{"lists", []Entry{{Name: "lists.sbl.name", Type: "text"}, {Name: "lists.zen.name", Type: "text"}}},
 		{"scan", []Entry{
-			{"scan.result", "text", "what it says"},
-			{"scan.score", "a number", "what it says"},
-			{"scan.parts", "a list", "what it says"},
-			{"#.name", "text", ""},
-			{"scan.codes", "a list of texts", "what it says"},
+			{Name: "scan.result", Type: "text", Doc: "what it says"},
+			{Name: "scan.score", Type: "a number", Doc: "what it says"},
+			{Name: "scan.parts", Type: "a list", Doc: "what it says"},
+			{Name: "#.name", Type: "text"},
+			{Name: "scan.codes", Type: "a list of texts", Doc: "what it says"},
 		}},
 	}
 	if !reflect.DeepEqual(d.Steps, want) {
@@ -71,6 +71,11 @@ func TestDescribeIsComplete(t *testing.T) {
 		}
 		for field := range x.fields {
 			want = append(want, name+"."+field)
+		}
+		if x.kind == listKind {
+			for field := range x.elem.fields {
+				want = append(want, "#."+field)
+			}
 		}
 	}
 	var names []string

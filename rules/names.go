@@ -67,6 +67,12 @@ type (
 		Size      int    `expr:"size"`
 		SHA256    string `expr:"sha256" rules:"lower"`
 	}
+	linkEnv struct {
+		URL    string `expr:"url"`
+		Host   string `expr:"host" rules:"lower"`
+		Domain string `expr:"domain" rules:"lower"`
+		Text   string `expr:"text"`
+	}
 )
 
 // A name is one thing of the transaction that conditions can name, or the message as such. It is worked out for a mail
@@ -143,6 +149,7 @@ func names() []name {
 		})},
 		{name: "attachments", zero: []attachmentEnv{}, input: body, load: loadAttachments},
 		{name: "score", zero: 0.0, load: loadScore},
+		{name: "links", zero: []linkEnv{}, input: body, load: loadLinks},
 		{name: "anomalies", zero: []string{}, input: body, load: loadAnomalies},
 	}
 }
@@ -326,6 +333,30 @@ func loadAttachments(s *state, v any) error {
 		list = append(list, attachmentEnv{Name: s.cut(f.Name), Extension: ext, Type: s.cut(f.Type), Size: int(f.Size), SHA256: f.SHA256})
 	}
 	*v.(*[]attachmentEnv) = list
+	return s.unread()
+}
+
+func loadLinks(s *state, v any) error {
+	if err := s.noMessage(); err != nil {
+		return err
+	}
+	var list []linkEnv
+	links := s.view.Message.LinkTexts()
+	for _, l := range links[:min(len(links), s.set.limits.MaxItems)] {
+		x := linkEnv{URL: s.cut(l.URL), Text: l.Text}
+		// What is no name of a host is told as it stands.
+		host := mime.HostOf(l.URL)
+		x.Host = host
+		if name := unicodeOf(host); name != "" {
+			x.Host = name
+		}
+		x.Domain = x.Host
+		if org := orgOf(host); org != "" {
+			x.Domain = org
+		}
+		list = append(list, x)
+	}
+	*v.(*[]linkEnv) = list
 	return s.unread()
 }
 

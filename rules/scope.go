@@ -13,7 +13,13 @@ import (
 )
 
 // functions are those of ours; hit and known stand only as operands of and, or, not.
-func functions() []string { return []string{"has", "header", "headers", "hit", "known", "count_in"} }
+func functions() []string {
+	out := []string{"has", "header", "headers", "hit", "known", "count_in"}
+	for _, f := range ownFunctions() {
+		out = append(out, f.name)
+	}
+	return out
+}
 
 // headerFunctions are those that take the name of a header field.
 func headerFunctions() []string { return []string{"has", "header", "headers"} }

@@ -117,6 +117,9 @@ func entries(t *text, all []rules.Entry) {
 	}
 	for _, e := range all {
 		t.line(1, "%s", strings.TrimRight(fmt.Sprintf("%-*s  %-*s  %s", name, e.Name, what, e.Type, e.Doc), " "))
+		if e.Example != "" {
+			t.line(1, "%*s  e.g. %s", name, "", e.Example)
+		}
 	}
 }
 

@@ -1,0 +1,60 @@
+package rules
+
+import (
+	"github.com/expr-lang/expr/ast"
+)
+
+// rewrite puts in the place of what is written what is quicker: constants that are read once, and texts in lower case that
+// are worked out once a mail.
+func rewrite(n *ast.Node) { ast.Walk(n, rewriter{}) }
+
+type rewriter struct{}
+
+// Visit implements ast.Visitor.
+func (rewriter) Visit(n *ast.Node) {
+	switch x := (*n).(type) {
+	case *ast.BuiltinNode:
+		if x.Name == "lower" && len(x.Arguments) == 1 {
+			if low := lowered(x.Arguments[0]); low != nil {
+				*n = low
+			}
+		}
+	case *ast.CallNode:
+		id, ok := x.Callee.(*ast.IdentifierNode)
+		if !ok {
+			return
+		}
+		f, ok := functionNamed(id.Value)
+		if !ok {
+			return
+		}
+		prepared(x, f)
+		if f.folds {
+			if low := lowered(x.Arguments[0]); low != nil {
+				x.Arguments[0] = low
+			}
+		}
+	}
+}
+
+// lowered is the name of what a name has in lower case, nil where that is not kept.
+func lowered(n ast.Node) ast.Node {
+	id, ok := n.(*ast.IdentifierNode)
+	if !ok {
+		return nil
+	}
+	name := ""
+	switch id.Value {
+	case "subject":
+		name = lowerSubject
+	case "text":
+		name = lowerText
+	case "html":
+		name = lowerHTML
+	default:
+		return nil
+	}
+	low := &ast.IdentifierNode{Value: name}
+	low.SetLocation(id.Location())
+	return low
+}
