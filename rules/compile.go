@@ -31,6 +31,7 @@ type ruleset struct {
 	groups   []*family // as written
 	families map[string]*family
 	tests    []*ruleTest
+	sources  []*source
 	torn     bool           // there are rules that could not be read, which has been reported
 	zone     *time.Location // of the clock; nil is the one in which it was noted
 
@@ -95,6 +96,8 @@ type term struct {
 	asked   int   // the one that a comparison asks, of which show is the text
 	askedIn bool  // … about the text as a whole
 	asks    bool
+
+	atom atom
 }
 
 type termKind byte
@@ -187,6 +190,7 @@ func (b *builder) split(n ast.Node) *node {
 func (b *builder) term(n ast.Node) *term {
 	t := &term{id: len(b.set.terms), rule: b.rule, key: b.source(n)}
 	t.source = shorten(t.key, 200)
+	t.atom = b.atomOf(n)
 	all := b.need.input
 	b.need.input = 0
 	defer func() {

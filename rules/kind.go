@@ -143,6 +143,11 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	if err := errors.Join(failed...); err != nil {
 		return nil, err
 	}
+	if env.Warn != nil {
+		for _, w := range set.warnings(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder}) {
+			env.Warn(w)
+		}
+	}
 	return stages, nil
 }
 
@@ -162,6 +167,7 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	}
 	r := &reporter{step: env.Name}
 	sources, more := set.read(c, env, r)
+	set.sources = sources
 	wrong = append(wrong, more...)
 	set.uniqueNames(r)
 	set.settleGroups(set.groups, r)
