@@ -46,7 +46,9 @@ type ruleset struct {
 	listAt     map[string]int // in lists, by name
 	uses       []listUse      // of lists, by fast terms
 	useText    []int          // of a use: the first use that is about the same value
-	slow       bool           // every term goes through expr's machine; for tests
+	haystacks  []*haystack    // texts in which literals are looked for
+	slow       bool           // every term goes through expr's machine, in written order; for tests
+	plain      bool           // no literal is looked for, and terms are evaluated in written order; for tests
 
 	config, showConfig *conf.Config
 }
@@ -147,6 +149,10 @@ func (s *ruleset) compile(r *reporter) {
 		b.finish()
 	}
 	s.settleScore(r)
+	s.sealHaystacks()
+	for _, b := range built {
+		b.rule.quick, b.rule.moved = s.planOf(b.rule.cond)
+	}
 }
 
 // A builder compiles the terms of one checked condition.

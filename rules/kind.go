@@ -151,7 +151,8 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	return stages, nil
 }
 
-func load(c Config, env pipeline.Env) (*ruleset, error) {
+// load reads, checks and compiles the rules of a step; how is for tests, which compile them in other ways.
+func load(c Config, env pipeline.Env, how ...func(*ruleset)) (*ruleset, error) {
 	c.Limits = c.withDefaults()
 	wrong := c.check()
 	sc, err := newScope(env.Name, env.Before)
@@ -160,6 +161,9 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	}
 	set := newRuleset(sc)
 	set.limits = c.Limits
+	for _, f := range how {
+		f(set)
+	}
 	if c.Timezone != "" {
 		if set.zone, err = time.LoadLocation(c.Timezone); err != nil {
 			wrong = append(wrong, fmt.Errorf("timezone: %w", err))
