@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -42,10 +44,27 @@ type Record struct {
 
 	Timings []Timing `json:"timings,omitempty"`
 
+	// Redacted says what was taken out of the record since; nil: nothing was.
+	Redacted *Redaction `json:"redacted,omitempty"`
+
 	// Via is the door that hands the record over, and Began when its part of the work did: where a mail comes back with our
 	// mark, Door and Received are of the one that decided. Neither is kept.
 	Via   Door      `json:"-"`
 	Began time.Time `json:"-"`
+}
+
+// A Redaction says what was taken out of a record to protect people's privacy, and when.
+type Redaction struct {
+	At   time.Time `json:"at"`
+	What []string  `json:"what"` // "subject", "addresses", "evidence", "facts"
+}
+
+// Took reports whether something of this name was taken out. It is false for nil.
+func (r *Redaction) Took(what string) bool { return r != nil && slices.Contains(r.What, what) }
+
+// String says it for people.
+func (r *Redaction) String() string {
+	return strings.Join(r.What, ", ") + " taken out on " + r.At.UTC().Format(time.RFC1123)
 }
 
 // A StepRecord is what one step said about everybody.

@@ -34,28 +34,30 @@ type Place struct {
 // nothing.
 type Again struct {
 	gone    bool // the message
+	blind   bool // of all that conditions look at something was taken out of the record
 	every   bool
 	terms   map[string]byte
 	without []int
 	gaps    *gaps
 }
 
-// Term returns what a term of a condition came to at the time (see [Result.Terms]), where the message that it reads is gone;
-// ok is false where the message is there. A term that was not evaluated then is 3, unknown.
-func (a *Again) Term(key string) (came byte, ok bool) {
-	if a == nil || !a.gone {
+// Term returns what a term of a condition came to at the time (see [Result.Terms]), where what it reads is gone: the message,
+// or anything, where the record was redacted. ok is false where it is there. A term that was not evaluated then is 3, unknown.
+func (a *Again) Term(key string, reads Input) (came byte, ok bool) {
+	if a == nil || !a.gone || !a.blind && reads&(InputHeader|InputBody) == 0 {
 		return 0, false
 	}
 	if came := a.terms[key]; came != 0 {
 		return came, true
 	}
 	source, _, _ := strings.Cut(key, "\x00")
-	a.gaps.add(fmt.Sprintf("the message is gone, and `%s` was not looked at then", source))
+	why := "the message is gone"
+	if a.blind {
+		why = "the record was redacted"
+	}
+	a.gaps.add(fmt.Sprintf("%s, and `%s` was not looked at then", why, source))
 	return 3, true
 }
-
-// Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
-func (a *Again) Knows(key string) bool { return a == nil || !a.gone || a.terms[key] != 0 }
 
 // EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not. Without the message it cannot.
 func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }
@@ -92,7 +94,8 @@ type replaying struct {
 	Replay
 	record *Record
 	terms  map[string]byte // of those asked about everybody
-	gaps   gaps
+	calls  map[call]*gaps  // what each would have had to know
+	gaps   gaps            // what somebody would have had to know whose word was needed
 }
 
 // Replay decides again about the transaction of a record, as this plan does. Nothing outside is asked and nothing is carried
@@ -100,6 +103,9 @@ type replaying struct {
 func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error) {
 	if o.Then == nil {
 		o.Then = p
+	}
+	if r.Redacted != nil {
+		o.Message = nil // what else conditions look at is not what it was
 	}
 	again := &replaying{Replay: o, record: r}
 	if again.gone() {
@@ -214,7 +220,11 @@ func (again *replaying) gone() bool { return again.Message == nil }
 
 // view is what a stage may know that is asked again.
 func (again *replaying) view(p *Plan, c call) *Again {
-	a := &Again{gone: again.gone(), every: again.EveryTerm, terms: again.terms, without: again.places(p, c.stage), gaps: &again.gaps}
+	a := &Again{gone: again.gone(), blind: again.record.Redacted != nil, every: again.EveryTerm, terms: again.terms, without: again.places(p, c.stage), gaps: &gaps{}}
+	if again.calls == nil {
+		again.calls = map[call]*gaps{}
+	}
+	again.calls[c] = a.gaps
 	if c.rcpt != nil && a.gone {
 		if x := again.record.recipient(c.rcpt.Recipient); x != nil {
 			a.terms = again.Then.terms(x.Steps, true, again.terms)
@@ -288,12 +298,24 @@ func (p *Plan) terms(recorded []StepRecord, perRcpt bool, all map[string]byte) m
 	return out
 }
 
-// noteGaps notes which steps would have had a say that were not needed then.
+// noteGaps notes what those would have had to know whose word was needed, and which steps would have had a say that were not
+// needed then.
 func (s *Session) noteGaps() {
+	for c, g := range s.again.calls {
+		if s.plan.stages[c.stage].shadow {
+			continue // nobody's decision hangs on it
+		}
+		if c.rcpt != nil && s.needed(c.stage, c.rcpt) || c.rcpt == nil && s.neededShared(c.stage) {
+			for _, what := range g.all {
+				s.again.gaps.add(what)
+			}
+		}
+	}
+	slices.Sort(s.again.gaps.all)
 	for i := range s.plan.stages {
 		st := &s.plan.stages[i]
 		step := &s.plan.steps[st.step]
-		if step.Kind.Pure || step.Kind.AtDelivery || st.shadow {
+		if step.Kind.Pure || step.Kind.AtDelivery || step.Shadow {
 			continue
 		}
 		for _, r := range s.tx.live {

@@ -254,7 +254,7 @@ func (s *Session) tryNow(ctx context.Context) *Session {
 	aside := s.aside()
 	if aside.again = s.again; s.again != nil {
 		again := *s.again
-		again.gaps = gaps{} // what shadow stages would have to know nobody's decision hangs on
+		again.gaps, again.calls = gaps{}, nil // what shadow stages would have to know nobody's decision hangs on
 		aside.again = &again
 	}
 	aside.askShadows(ctx)

@@ -31,7 +31,6 @@ type ruleset struct {
 	groups   []*family // as written
 	families map[string]*family
 	tests    []*ruleTest
-	sources  []*source
 	torn     bool           // there are rules that could not be read, which has been reported
 	zone     *time.Location // of the clock; nil is the one in which it was noted
 
@@ -46,9 +45,7 @@ type ruleset struct {
 	listAt     map[string]int // in lists, by name
 	uses       []listUse      // of lists, by fast terms
 	useText    []int          // of a use: the first use that is about the same value
-	haystacks  []*haystack    // texts in which literals are looked for
-	slow       bool           // every term goes through expr's machine, in written order; for tests
-	plain      bool           // no literal is looked for, and terms are evaluated in written order; for tests
+	slow       bool           // every term goes through expr's machine; for tests
 
 	config, showConfig *conf.Config
 }
@@ -98,8 +95,6 @@ type term struct {
 	asked   int   // the one that a comparison asks, of which show is the text
 	askedIn bool  // … about the text as a whole
 	asks    bool
-
-	atom atom
 }
 
 type termKind byte
@@ -149,10 +144,6 @@ func (s *ruleset) compile(r *reporter) {
 		b.finish()
 	}
 	s.settleScore(r)
-	s.sealHaystacks()
-	for _, b := range built {
-		b.rule.quick, b.rule.moved = s.planOf(b.rule.cond)
-	}
 }
 
 // A builder compiles the terms of one checked condition.
@@ -196,7 +187,6 @@ func (b *builder) split(n ast.Node) *node {
 func (b *builder) term(n ast.Node) *term {
 	t := &term{id: len(b.set.terms), rule: b.rule, key: b.source(n)}
 	t.source = shorten(t.key, 200)
-	t.atom = b.atomOf(n)
 	all := b.need.input
 	b.need.input = 0
 	defer func() {

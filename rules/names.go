@@ -14,7 +14,7 @@ import (
 // What rules see of the transaction, in the form expr reads. `rules:"lower"` marks text that is always in lower case.
 type (
 	clientEnv struct {
-		IP      string `expr:"ip" form:"ip"`
+		IP      string `expr:"ip"`
 		Name    string `expr:"name"`
 		Login   string `expr:"login"`
 		Trusted bool   `expr:"trusted"`
@@ -39,32 +39,32 @@ type (
 		Local   string `expr:"local" rules:"lower"`
 		Tag     string `expr:"tag" rules:"lower"`
 		Domain  string `expr:"domain" rules:"lower"`
-		Count   int    `expr:"count" range:"0.."`
+		Count   int    `expr:"count"`
 	}
 	timeEnv struct {
 		Unix    int    `expr:"unix"`
 		Year    int    `expr:"year"`
-		Month   int    `expr:"month" range:"1..12"`
-		Day     int    `expr:"day" range:"1..31"`
-		Weekday string `expr:"weekday" rules:"lower" oneof:"monday tuesday wednesday thursday friday saturday sunday"`
-		Hour    int    `expr:"hour" range:"0..23"`
-		Minute  int    `expr:"minute" range:"0..59"`
+		Month   int    `expr:"month"`
+		Day     int    `expr:"day"`
+		Weekday string `expr:"weekday" rules:"lower"`
+		Hour    int    `expr:"hour"`
+		Minute  int    `expr:"minute"`
 	}
 	dateEnv struct {
 		Unix    int    `expr:"unix"`
 		Year    int    `expr:"year"`
-		Month   int    `expr:"month" range:"1..12"`
-		Day     int    `expr:"day" range:"1..31"`
-		Weekday string `expr:"weekday" rules:"lower" oneof:"monday tuesday wednesday thursday friday saturday sunday"`
-		Hour    int    `expr:"hour" range:"0..23"`
-		Minute  int    `expr:"minute" range:"0..59"`
+		Month   int    `expr:"month"`
+		Day     int    `expr:"day"`
+		Weekday string `expr:"weekday" rules:"lower"`
+		Hour    int    `expr:"hour"`
+		Minute  int    `expr:"minute"`
 		Zone    int    `expr:"zone"`
 	}
 	attachmentEnv struct {
 		Name      string `expr:"name"`
 		Extension string `expr:"extension" rules:"lower"`
 		Type      string `expr:"type" rules:"lower"`
-		Size      int    `expr:"size" range:"0.."`
+		Size      int    `expr:"size"`
 		SHA256    string `expr:"sha256" rules:"lower"`
 	}
 	linkEnv struct {
@@ -383,11 +383,11 @@ func typeFor(t reflect.Type, tag reflect.StructTag) *typ {
 	case reflect.Bool:
 		return &typ{kind: boolKind}
 	case reflect.Int:
-		return (&typ{kind: intKind}).bound(tag)
+		return &typ{kind: intKind}
 	case reflect.Float64:
 		return &typ{kind: floatKind}
 	case reflect.String:
-		return (&typ{kind: textKind, lower: tag.Get("rules") == "lower"}).bound(tag)
+		return &typ{kind: textKind, lower: tag.Get("rules") == "lower"}
 	case reflect.Slice:
 		return &typ{kind: listKind, elem: typeFor(t.Elem(), "")}
 	case reflect.Struct:

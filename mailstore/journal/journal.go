@@ -43,6 +43,13 @@ type Config struct {
 	MaxPendingBytes int `yaml:"max_pending_bytes"`
 	// Keep is how long records are kept; 0 is 90 days, less than 0, such as -1s, for ever.
 	Keep time.Duration `yaml:"keep,negative"`
+	// MaxSize is how many octets the records may take on disk: beyond it the oldest go before their time. Less than 0, such
+	// as -1, is without bounds.
+	MaxSize int64 `yaml:"max_size"`
+	// Redact takes out of older records what tells about people.
+	Redact Redact `yaml:"redact"`
+	// Anew puts a file that is damaged aside and begins a new one, so that mail goes on.
+	Anew bool `yaml:"-"`
 	// Log gets what nobody can be told; nil is slog.Default.
 	Log *slog.Logger `yaml:"-"`
 	// Now is the clock; nil is time.Now.
@@ -51,7 +58,10 @@ type Config struct {
 
 // DefaultConfig returns what Open takes for fields that are zero.
 func DefaultConfig() Config {
-	return Config{Flush: 100 * time.Millisecond, MaxPending: 16384, MaxPendingBytes: 64 << 20, Keep: 90 * 24 * time.Hour}
+	return Config{
+		Flush: 100 * time.Millisecond, MaxPending: 16384, MaxPendingBytes: 64 << 20, Keep: 90 * 24 * time.Hour,
+		MaxSize: 16 << 30, Redact: Redact{What: redactable()},
+	}
 }
 
 const (
@@ -61,8 +71,9 @@ const (
 
 // A Journal is an open journal. Its methods may be called by any number of goroutines.
 type Journal struct {
-	c  Config
-	db *handle
+	c        Config
+	settings database.Config
+	db       *handle
 
 	mu      sync.Mutex
 	pending map[string]*entry // by id: what is not written yet
@@ -70,7 +81,7 @@ type Journal struct {
 	parts   int               // of all entries
 	bytes   int               // of all parts
 	waiting []chan error      // callers of Flush
-	failing bool              // the last attempt to write failed
+	failing error             // of the last attempt to write
 	dropped int               // records lost since it began to fail
 	stats   Stats             // without Pending, PendingBytes and Failing
 	closed  bool
@@ -113,19 +124,26 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	c.Flush = cmp.Or(c.Flush, d.Flush)
 	c.MaxPending = cmp.Or(c.MaxPending, d.MaxPending)
 	c.MaxPendingBytes = cmp.Or(c.MaxPendingBytes, d.MaxPendingBytes)
-	c.Keep = cmp.Or(c.Keep, d.Keep)
+	c.Keep, c.MaxSize = cmp.Or(c.Keep, d.Keep), cmp.Or(c.MaxSize, d.MaxSize)
+	if len(c.Redact.What) == 0 {
+		c.Redact.What = d.Redact.What
+	}
 	c.Log = cmp.Or(c.Log, slog.Default())
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	db, err := database.Open(ctx, database.Config{
-		Path: c.Path, Name: "journal", Migrations: migrations, ReadOnly: c.ReadOnly, Wrap: wrap,
-	})
+	settings := database.Config{
+		Path: c.Path, Name: "journal", Migrations: migrations, ReadOnly: c.ReadOnly, Shrinks: true, Wrap: wrap,
+	}
+	db, err := database.Open(ctx, settings)
+	if c.Anew && errors.Is(err, database.ErrDamaged) {
+		db, err = anew(ctx, settings, c, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	j := &Journal{
-		c: c, db: newHandle(db), pending: map[string]*entry{},
+		c: c, settings: settings, db: newHandle(db), pending: map[string]*entry{},
 		some: make(chan struct{}, 1), now: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if c.ReadOnly {
@@ -211,7 +229,7 @@ func (j *Journal) add(id string, p part) error {
 	j.bytes += len(p.data)
 	j.drop()
 	signal(j.some)
-	if p.wait != nil || !j.failing && j.parts >= batch {
+	if p.wait != nil || j.failing == nil && j.parts >= batch {
 		signal(j.now)
 	}
 	return nil
@@ -227,7 +245,7 @@ func signal(c chan struct{}) {
 // Stats say how the journal does.
 type Stats struct {
 	Pending, PendingBytes    int    // records in memory
-	Failing                  bool   // the last attempt to write failed
+	Failing                  error  // of the last attempt to write; nil: it was written
 	Written, Dropped, Failed uint64 // so far: records on disk; records lost; attempts to write that failed
 }
 
@@ -350,7 +368,11 @@ func (j *Journal) drain(last bool) error {
 		if len(flight) == 0 {
 			break
 		}
-		err = j.db.Write(ctx, func(tx *sql.Tx) error { return put(ctx, tx, flight) })
+		write := func(tx *sql.Tx) error { return put(ctx, tx, flight) }
+		err = j.db.Write(ctx, write)
+		if j.c.Anew && errors.Is(err, database.ErrDamaged) && j.beginAnew(ctx, err) {
+			err = j.db.Write(ctx, write)
+		}
 		j.land(flight, err)
 	}
 	for _, w := range waiting {
@@ -393,9 +415,9 @@ func (j *Journal) land(flight []entry, err error) {
 	}
 	j.tidy()
 	switch {
-	case err != nil && !j.failing:
+	case err != nil && j.failing == nil:
 		j.c.Log.Error("records of decisions wait in memory: the journal cannot be written", "err", err)
-	case err == nil && j.failing:
+	case err == nil && j.failing != nil:
 		j.c.Log.Warn("the journal is written again", "file", j.c.Path, "lost", j.dropped)
 	}
 	if err == nil {
@@ -403,7 +425,7 @@ func (j *Journal) land(flight []entry, err error) {
 	} else {
 		j.stats.Failed++
 	}
-	j.failing = err != nil
+	j.failing = err
 }
 
 // put writes a batch.
@@ -678,60 +700,6 @@ func (k keys) match(key, file string) bool {
 	return k.queueID == key || k.messageID == key || slices.ContainsFunc(k.recipients, func(r recipientKeys) bool {
 		return r.held == key || r.file == file && file != ""
 	})
-}
-
-// Prune removes records received longer ago than Config.Keep, and texts of plans that no record needs any more, and
-// returns how many records it removed. It works in small transactions, so that others get in between.
-func (j *Journal) Prune(ctx context.Context) (removed int, err error) {
-	if j.c.Keep < 0 {
-		return 0, nil
-	}
-	before := micro(j.c.Now().Add(-j.c.Keep))
-	for {
-		n, err := j.prune(ctx, before)
-		removed += n
-		if err != nil {
-			return removed, err
-		}
-		if n < batch {
-			break
-		}
-	}
-	return removed, j.db.Write(ctx, func(tx *sql.Tx) error {
-		for _, statement := range []string{deleteOldPlans, deleteOldPlanFiles, deleteOldTexts} {
-			args := []any{before}
-			if statement != deleteOldPlans {
-				args = nil
-			}
-			if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func (j *Journal) prune(ctx context.Context, before int64) (n int, err error) {
-	err = j.db.Write(ctx, func(tx *sql.Tx) error {
-		ids, err := texts(tx.QueryContext(ctx, selectOld, before, batch))
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if _, err := tx.ExecContext(ctx, deleteRecipients, id); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, deleteRecord, id); err != nil {
-				return err
-			}
-		}
-		n = len(ids)
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	return n, nil
 }
 
 // texts reads rows of one text each.

@@ -682,8 +682,8 @@ func TestPrune(t *testing.T) {
 	} {
 		now = noon.Add(step.after)
 		n, err := j.Prune(t.Context())
-		if err != nil || n != step.removed {
-			t.Errorf("after %v: removed %d, %v; want %d", step.after, n, err, step.removed)
+		if err != nil || n.Old != step.removed || n.Surplus != 0 {
+			t.Errorf("after %v: removed %+v, %v; want %d", step.after, n, err, step.removed)
 		}
 		var left []string
 		for _, id := range []string{"a", "b"} {
@@ -718,7 +718,7 @@ func TestPrune(t *testing.T) {
 
 	forever, _ := openTest(t, Config{Path: j.c.Path, Keep: -1})
 	mustRecord(t, forever, true, record("a"))
-	if n, err := forever.Prune(t.Context()); n != 0 || err != nil {
+	if n, err := forever.Prune(t.Context()); n != (Pruned{}) || err != nil {
 		t.Errorf("removed %d, %v", n, err)
 	}
 }

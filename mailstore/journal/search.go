@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"iter"
@@ -188,18 +189,22 @@ func (j *Journal) searchPage(ctx context.Context, q Query, after place, newestFi
 	return j.rows(ctx, text, args...)
 }
 
-func (j *Journal) rows(ctx context.Context, query string, args ...any) (all []rowBetween, err error) {
-	rows, err := j.db.QueryContext(ctx, query, args...)
+func (j *Journal) rows(ctx context.Context, query string, args ...any) ([]rowBetween, error) {
+	all, err := betweenRows(j.db.QueryContext(ctx, query, args...))
+	return all, j.db.Explain(err)
+}
+
+func betweenRows(rows *sql.Rows, err error) (all []rowBetween, _ error) {
 	if err != nil {
-		return nil, j.db.Explain(err)
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var r rowBetween
 		if err := rows.Scan(&r.id, &r.received, &r.record); err != nil {
-			return nil, j.db.Explain(err)
+			return nil, err
 		}
 		all = append(all, r)
 	}
-	return all, j.db.Explain(rows.Err())
+	return all, rows.Err()
 }

@@ -96,10 +96,21 @@ const (
 	selectUnfilled = `SELECT id, record FROM records WHERE sender IS NULL LIMIT $1`
 	fillRecord     = `UPDATE records SET sender = $2, sha256 = $3 WHERE id = $1`
 
-	countBetween = `SELECT count(*) FROM records WHERE received >= $1 AND received < $2`
-
 	selectOld    = `SELECT id FROM records WHERE received < $1 ORDER BY received LIMIT $2`
+	selectOldest = `SELECT id FROM records ORDER BY received LIMIT $1`
 	deleteRecord = `DELETE FROM records WHERE id = $1`
+
+	selectUnredacted = `SELECT id, received, record FROM records WHERE received < $1 AND redacted = 0 ORDER BY received LIMIT $2`
+	markRedacted     = `UPDATE records SET redacted = 1 WHERE id = $1`
+	redactRecord     = `UPDATE records SET record = $2, sender = $3, redacted = 1 WHERE id = $1`
+
+	countRecords = `SELECT count(*), coalesce(sum(length(record)), 0), coalesce(min(received), 0), coalesce(max(received), 0),
+		coalesce(sum(redacted), 0) FROM records`
+	countOld   = `SELECT count(*) FROM records WHERE received < $1`
+	countPlans = `SELECT count(*) FROM plans`
+	countTexts = `SELECT count(*), coalesce(sum(length(text)), 0) FROM texts`
+	countDays  = `SELECT received / 86400000000, count(*), coalesce(sum(length(record)), 0) FROM records
+		GROUP BY received / 86400000000 ORDER BY 1`
 	upsertPlan   = `INSERT INTO plans (version, text, used) VALUES ($1, $2, $3)
 		ON CONFLICT (version) DO UPDATE SET text = excluded.text, used = excluded.used`
 	selectPlan      = `SELECT text FROM plans WHERE version = $1`

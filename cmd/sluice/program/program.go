@@ -36,9 +36,9 @@ type commands struct {
 	Deliver    deliverCommand    `cmd:"" help:"Hand a mail on standard input to the running server."`
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
 	Replay     replayCommand     `cmd:"" help:"Decide about recorded mail again, from the record alone, and say what would be otherwise."`
+	Journal    journalCommands   `cmd:"" help:"Look after the records of decisions."`
 	Refile     refileCommands    `cmd:"" help:"Sort the mail that is there already by rules, and take that back."`
 	Undo       undoCommand       `cmd:"" help:"Put back what a run of refile has moved."`
-	Backtest   backtestCommand   `cmd:"" help:"Say what other rules would have done with mail that came, and what users made of that mail."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`

@@ -169,7 +169,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 		return nil, err
 	}
 	records := c.Journal
-	records.Path, records.Log, records.Now = journalPath(c), log, p.now
+	records.Path, records.Log, records.Now, records.Anew = journalPath(c), log, p.now, true
 	if h.journal, err = journal.Open(p.ctx, records); err != nil {
 		return nil, err
 	}
@@ -333,9 +333,9 @@ func (h *house) tidy(ctx context.Context, log *slog.Logger, now func() time.Time
 	if err != nil && ctx.Err() == nil {
 		log.Error("old mail in quarantine was not removed", "err", err)
 	}
-	n, err := h.journal.Prune(ctx)
-	if n > 0 {
-		log.Info("old records removed", "records", n)
+	pruned, err := h.journal.Prune(ctx)
+	if pruned != (journal.Pruned{}) {
+		log.Info("old records removed", "old", pruned.Old, "surplus", pruned.Surplus, "redacted", pruned.Redacted, "octets", pruned.Octets)
 	}
 	if err != nil && ctx.Err() == nil {
 		log.Error("old records were not removed", "err", err)

@@ -132,7 +132,7 @@ func describeClient(c pipeline.Client) string {
 // steps prints what the steps said: facts, rules, errors.
 func (t *text) steps(indent int, steps []pipeline.StepRecord) {
 	t.facts(indent, steps)
-	var hits, undecided, errs, open []func()
+	var hits, undecided, errs []func()
 	for _, s := range steps {
 		for _, h := range s.Hits {
 			hits = append(hits, func() {
@@ -151,9 +151,6 @@ func (t *text) steps(indent int, steps []pipeline.StepRecord) {
 			})
 		}
 		for _, x := range s.Stages {
-			if x.State == "not finished" || x.State == "not run" {
-				open = append(open, func() { t.line(indent+1, "%-28s at %s: %s: %s%s", s.Name, x.Phase, x.State, x.Why, shadow(true)) })
-			}
 			// check has asked nothing of the network: what came of that is no error, and stands among the facts.
 			if x.State == "error" && !(t.hypothetical && strings.Contains(x.Why, errOffline.Error())) {
 				errs = append(errs, func() {
@@ -169,7 +166,7 @@ func (t *text) steps(indent int, steps []pipeline.StepRecord) {
 	for _, section := range []struct {
 		title string
 		lines []func()
-	}{{"rules that held", hits}, {"rules that could not be decided", undecided}, {"errors", errs}, {"not asked yet, or not at all", open}} {
+	}{{"rules that held", hits}, {"rules that could not be decided", undecided}, {"errors", errs}} {
 		if len(section.lines) == 0 {
 			continue
 		}

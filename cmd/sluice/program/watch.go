@@ -63,8 +63,8 @@ func (h *house) checks(c *config.Config, d *doors) []admin.Check {
 		{Name: "store", Run: func(context.Context) error { return probe(filepath.Join(c.Data, "mail")) }},
 		{Name: "quarantine", Run: func(context.Context) error { return probe(filepath.Join(c.Data, "quarantine")) }},
 		{Name: "journal", Run: func(context.Context) error {
-			if s := records.Stats(); s.Failing {
-				return fmt.Errorf("cannot be written; %d records wait in memory", s.Pending)
+			if s := records.Stats(); s.Failing != nil {
+				return fmt.Errorf("cannot be written, %d records wait in memory: %w", s.Pending, s.Failing)
 			}
 			return nil
 		}},

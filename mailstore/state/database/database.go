@@ -40,6 +40,8 @@ type Config struct {
 	// Lazy leaves it to the system when a commit reaches the disk: a power cut may take the last ones, in order, and
 	// damages nothing. Without it a commit that has returned survives.
 	Lazy bool
+	// Shrinks lets the file shrink once rows are removed: see [DB.Shrink]. It counts for a file that is new.
+	Shrinks bool
 	// Busy is how long to wait for another process that is writing. 0 is 5 s.
 	Busy time.Duration
 	// Wrap, if not nil, stands between database/sql and the driver: tests let calls fail there.
@@ -119,6 +121,9 @@ func dsn(c Config) string {
 	}
 	if c.Lazy {
 		q.Set("_synchronous", "NORMAL")
+	}
+	if c.Shrinks && !c.ReadOnly {
+		q.Set("_pragma", "auto_vacuum(2)") // incremental; before the first table is made
 	}
 	if c.ReadOnly {
 		q.Set("_query_only", "1")
