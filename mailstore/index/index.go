@@ -111,7 +111,7 @@ func (d *DB) Check(ctx context.Context) error {
 	return nil
 }
 
-// damage marks errors of SQLite that mean a damaged file.
+// damage marks errors of SQLite that mean a damaged file, and says of those that do not say so that the disk is full.
 func damage(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
@@ -120,6 +120,9 @@ func damage(err error) error {
 	switch e.Code() & 0xff {
 	case 11, 26: // SQLITE_CORRUPT, SQLITE_NOTADB
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if e.Code() == 4874 { // SQLITE_IOERR_SHMSIZE: what processes share beside the file
+		return fmt.Errorf("the disk is full: %w", err)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package refile
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -488,4 +489,37 @@ func (d Dir) List() (runs []*Run, err error) {
 	}
 	slices.SortFunc(runs, func(a, b *Run) int { return b.Started.Compare(a.Started) })
 	return runs, errors.Join(errs...)
+}
+
+// Expire removes runs that began before a moment, and returns how many. One that a process is carrying out stays, and so
+// does what cannot be read: an administrator should see it.
+func (d Dir) Expire(ctx context.Context, before time.Time) (removed int, err error) {
+	runs, _ := d.List()
+	for _, r := range slices.Backward(runs) {
+		if err := ctx.Err(); err != nil || !r.Started.Before(before) {
+			return removed, err
+		}
+		gone, err := d.remove(r.ID)
+		if err != nil {
+			return removed, fmt.Errorf("remove run %s: %w", r.ID, err)
+		}
+		if gone {
+			removed++
+		}
+	}
+	return removed, nil
+}
+
+func (d Dir) remove(id string) (gone bool, err error) {
+	f, err := d.on().Append(d.path(id))
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Lock(); errors.Is(err, ErrBusy) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	return true, d.on().Remove(d.path(id))
 }

@@ -544,6 +544,41 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestExpire: old runs go, but not while somebody carries them out.
+func TestExpire(t *testing.T) {
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	d := Dir{Path: t.TempDir(), Now: func() time.Time { return at }}
+	var open *Run
+	for range 4 {
+		box, list := four()
+		r, err := d.Create(head, list)
+		check(t, err)
+		check(t, r.Apply(t.Context(), box, nil))
+		if open == nil {
+			open = r // it stays open
+		} else {
+			check(t, r.Close())
+		}
+		at = at.Add(24 * time.Hour)
+	}
+	check(t, os.WriteFile(d.path("20200101-damage"), []byte("rubbish\n{}\n"), 0o600))
+	n, err := d.Expire(t.Context(), time.Date(2026, 11, 3, 0, 0, 0, 0, time.UTC))
+	check(t, err)
+	equal(t, "removed", n, 1)
+	check(t, open.Close())
+	n, err = d.Expire(t.Context(), time.Date(2026, 11, 3, 0, 0, 0, 0, time.UTC))
+	check(t, err)
+	equal(t, "removed", n, 1)
+	runs, err := d.List()
+	equal(t, "left", len(runs), 2)
+	if !errors.Is(err, ErrDamaged) {
+		t.Errorf("the damaged one: %v", err)
+	}
+	if n, err := (Dir{Path: filepath.Join(d.Path, "none")}).Expire(t.Context(), at); n != 0 || err != nil {
+		t.Errorf("no runs: %d, %v", n, err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	box, list := four()
 	d := Dir{Path: f.TempDir()}

@@ -62,8 +62,9 @@ type whereabouts struct {
 	ctx   context.Context
 	store *maildir.Store
 	since time.Time // mail older than that is not asked about
-	junk  []string  // folders for junk, besides those with common names
-	most  int       // mails of accounts that are not being asked about are forgotten beyond that
+	runs  sortedMails
+	junk  []string // folders for junk, besides those with common names
+	most  int      // mails of accounts that are not being asked about are forgotten beyond that
 
 	accounts map[string]*lookedAt
 	order    []string // the keys of accounts, the longest unused first
@@ -88,7 +89,7 @@ type lyingMail struct {
 
 // newWhereabouts looks at mail of records received at since or later. Without a folder with mail no mail lies anywhere.
 func newWhereabouts(ctx context.Context, c *config.Config, since time.Time) (*whereabouts, error) {
-	w := &whereabouts{ctx: ctx, since: since, junk: junkFolders(c), most: mostLookedAt, accounts: map[string]*lookedAt{}}
+	w := &whereabouts{ctx: ctx, since: since, runs: sortedByRuns(c), junk: junkFolders(c), most: mostLookedAt, accounts: map[string]*lookedAt{}}
 	if _, err := os.Stat(filepath.Join(c.Data, "mail")); errors.Is(err, fs.ErrNotExist) {
 		return w, nil
 	}
@@ -132,7 +133,9 @@ func (w *whereabouts) label(r *pipeline.Record, x *pipeline.RecipientRecord) (_ 
 	if !ok {
 		return label{labelUnknown, whyGone}, "", nil
 	}
-	return w.judge(x, now, a.folders), now.path, nil
+	path = now.path
+	was, now := w.runs.unsort(*x, now)
+	return w.judge(&was, now, a.folders), path, nil
 }
 
 // judge is label for a file that was found.

@@ -40,6 +40,8 @@ func TestReadme(t *testing.T) {
 		"sluice quarantine show":                                      "You only have to click.",
 		"sluice quarantine release":                                   "delivered to me@localhost",
 		"sluice explain $ID":                                          "released from quarantine",
+		"sluice refile show":                                          `INBOX -> Known +$Label1  "hello"  (rules/known)`,
+		"sluice undo":                                                 "1 put back; the folder Known is removed",
 	}
 	var server *running
 	stop := func() {

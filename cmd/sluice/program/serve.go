@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
+	"sluice/mailstore/refile"
 	"sluice/mailstore/space"
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
@@ -79,6 +81,8 @@ type house struct {
 	quarantine *quarantine.Quarantine
 	journal    *journal.Journal
 	state      *state.State
+	runs       refile.Dir
+	keepRuns   time.Duration // less than 0: for ever
 
 	metrics *admin.Metrics
 	space   *space.Guard
@@ -173,6 +177,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	if h.journal, err = journal.Open(p.ctx, records); err != nil {
 		return nil, err
 	}
+	h.runs, h.keepRuns = p.runs(c), cmp.Or(c.Journal.Keep, journal.DefaultConfig().Keep)
 	h.records = &admin.Recorder{Next: h.journal, Log: log, Metrics: h.metrics, Now: p.now}
 	if h.quarantine, err = openQuarantine(p.ctx, c, log, p.now); err != nil {
 		return nil, err
@@ -339,5 +344,20 @@ func (h *house) tidy(ctx context.Context, log *slog.Logger, now func() time.Time
 	}
 	if err != nil && ctx.Err() == nil {
 		log.Error("old records were not removed", "err", err)
+	}
+	h.tidyRuns(ctx, log, now)
+}
+
+// tidyRuns removes what refile has written down of runs longer ago than records are kept.
+func (h *house) tidyRuns(ctx context.Context, log *slog.Logger, now func() time.Time) {
+	if h.keepRuns < 0 {
+		return
+	}
+	n, err := h.runs.Expire(ctx, now().Add(-h.keepRuns))
+	if n > 0 {
+		log.Info("old runs of refile removed", "runs", n)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Error("old runs of refile were not removed", "err", err)
 	}
 }

@@ -265,7 +265,7 @@ func (db *DB) Explain(err error) error {
 			where, ErrDamaged, err)
 	case isBusy(err):
 		err = fmt.Errorf("%s: %w for more than %v (%w): find what else has it open, then try again", where, ErrLocked, db.c.Busy, err)
-	case isCode(err, sqlite3.SQLITE_FULL):
+	case isCode(err, sqlite3.SQLITE_FULL), isShort(err):
 		err = fmt.Errorf("%s: the disk is full (%w)", where, err)
 	case isCode(err, sqlite3.SQLITE_READONLY), isCode(err, sqlite3.SQLITE_CANTOPEN), isCode(err, sqlite3.SQLITE_PERM):
 		err = fmt.Errorf("%s: not writable for this user (%w): run as the user who owns the data", where, err)
@@ -283,6 +283,12 @@ func (e explained) Unwrap() error { return e.error }
 
 func isBusy(err error) bool {
 	return isCode(err, sqlite3.SQLITE_BUSY) || isCode(err, sqlite3.SQLITE_LOCKED)
+}
+
+// isShort reports whether there was no room for what processes share beside the file.
+func isShort(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE
 }
 
 func isAnyCode(err error) bool {

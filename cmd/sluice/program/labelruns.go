@@ -1,0 +1,59 @@
+package program
+
+import (
+	"path/filepath"
+	"slices"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/refile"
+	"sluice/pipeline"
+)
+
+// sortedMails are mails that runs of refile have moved or flagged, by account and file, the latest move first. That was not
+// their owner's doing.
+type sortedMails map[[2]string][]sortedMail
+
+type sortedMail struct {
+	from, to string   // folders
+	set      []string // flags that were set
+}
+
+// sortedByRuns reads all runs. One that cannot be read is left out: refile list complains about it.
+func sortedByRuns(c *config.Config) sortedMails {
+	all := sortedMails{}
+	runs, _ := refile.Dir{Path: filepath.Join(c.Data, "refile")}.List()
+	for _, r := range runs {
+		for _, x := range r.All {
+			if x.State != refile.Done && x.State != refile.Stays {
+				continue
+			}
+			m := sortedMail{from: x.From.Folder, to: x.To.Folder}
+			for _, f := range x.To.Flags {
+				if !slices.Contains(x.From.Flags, f) {
+					m.set = append(m.set, f)
+				}
+			}
+			key := [2]string{r.Account, x.From.File}
+			all[key] = append(all[key], m)
+		}
+	}
+	return all
+}
+
+// unsort returns where a mail would lie, and with which flags, had no run moved it: what its owner did before and after
+// stands. What the owner has moved away from where a run had put it, counts as filed there.
+func (all sortedMails) unsort(x pipeline.RecipientRecord, now lyingMail) (pipeline.RecipientRecord, lyingMail) {
+	for _, m := range all[[2]string{x.Account, now.file}] {
+		switch {
+		case m.from == m.to:
+		case now.folder == m.to:
+			now.folder = m.from
+		default:
+			x.Folder = m.to
+		}
+		if len(m.set) > 0 {
+			now.flags = slices.DeleteFunc(slices.Clone(now.flags), func(f string) bool { return containsFold(m.set, f) })
+		}
+	}
+	return x, now
+}
