@@ -436,14 +436,14 @@ func (c *conditionChecker) expr(n ast.Node) *typ {
 func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 	for i := len(c.locals) - 1; i >= 0; i-- {
 		if c.locals[i].name == n.Value {
-			return c.locals[i].typ
+			return c.once(n, c.locals[i].typ)
 		}
 	}
 	if t, ok := c.set.scope.vars[n.Value]; ok {
 		if c.shadowStep(n, n.Value) {
 			return &typ{kind: badKind}
 		}
-		return t
+		return c.once(n, t)
 	}
 	name := n.Value
 	if !isWord(name) && name != c.set.scope.step && c.set.scope.steps[name] == nil && c.set.scope.gaps.hides(name) {
@@ -507,7 +507,11 @@ func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 		t, ok := base.fields[prop.Value]
 		if !ok {
 			from, to := c.propertySpan(n)
-			c.wrong(from, to, noMember(c.source(n.Node), base, prop.Value), didYouMeanOnly(prop.Value, base.names()))
+			of := c.source(n.Node)
+			if _, isItem := n.Node.(*ast.PointerNode); isItem {
+				of = "#"
+			}
+			c.wrong(from, to, noMember(of, base, prop.Value), didYouMeanOnly(prop.Value, base.names()))
 			return &typ{kind: badKind}
 		}
 		return t
@@ -561,7 +565,7 @@ func (c *conditionChecker) unary(n *ast.UnaryNode) *typ {
 			return c.wrongAt(n.Node, fmt.Sprintf("`not` turns a condition round; `%s` is %s", c.source(n.Node), t), "")
 		}
 	default:
-		if !t.isNumber() {
+		if t = c.number(&n.Node, t); !t.isNumber() {
 			return c.wrongAt(n.Node, fmt.Sprintf("`%s` is %s, not a number", c.source(n.Node), t), "")
 		}
 	}
@@ -611,6 +615,8 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		}
 		c.neverLower(n.Left, l, n.Right)
 		c.neverLower(n.Right, r, n.Left)
+		c.neverAmong(n.Left, l, n.Right)
+		c.neverAmong(n.Right, r, n.Left)
 		return truth
 	case "<", ">", "<=", ">=":
 		if l.isNumber() && r.isNumber() || l.kind == textKind && r.kind == textKind {
@@ -651,8 +657,10 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		if a, ok := n.Right.(*ast.ArrayNode); ok {
 			for _, x := range a.Nodes {
 				c.neverLower(n.Left, l, x)
+				c.neverAmong(n.Left, l, x)
 			}
 		}
+		c.neverAmong(n.Right, elemOf(r), n.Left)
 		return truth
 	case "..":
 		from, ok1 := n.Left.(*ast.IntegerNode)
@@ -725,6 +733,19 @@ func (c *conditionChecker) neverLower(what ast.Node, t *typ, with ast.Node) {
 		return
 	}
 	c.wrongAt(with, fmt.Sprintf("`%s` is always in lower case, and %s is not", c.source(what), c.source(with)), fmt.Sprintf("write %q", strings.ToLower(s.Value)))
+}
+
+// neverAmong reports a text that is compared with what can be one of a few others only.
+func (c *conditionChecker) neverAmong(what ast.Node, t *typ, with ast.Node) {
+	s, ok := with.(*ast.StringNode)
+	if !ok || len(t.among) == 0 || t.lower && strings.ToLower(s.Value) != s.Value || slices.Contains(t.among, s.Value) {
+		return
+	}
+	remedy := "it can be " + strings.Join(t.among, ", ")
+	if best := nearest(s.Value, t.among); best != "" {
+		remedy = fmt.Sprintf("did you mean %q?", best)
+	}
+	c.wrongAt(with, fmt.Sprintf("`%s` never is or holds %s", c.source(what), c.source(with)), remedy)
 }
 
 // pattern checks the right side of matches. Only a constant is compiled once, and can be checked.
@@ -895,7 +916,7 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 		}
 		if c.arity(n, 1, most) {
 			for i, a := range n.Arguments {
-				t := c.expr(a)
+				t := c.number(&n.Arguments[i], c.expr(a))
 				switch {
 				case i == 0 && t.kind == floatKind:
 					result = t

@@ -89,7 +89,10 @@ type term struct {
 	show    *vm.Program // the value that a comparison looked at, for evidence
 	literal string      // what contains looked for in it
 	pattern *regexp.Regexp
-	field   string // of the mail, that the value comes from
+	field   string   // of the mail, that the value comes from
+	fields  []string // of the item that the value is, which the condition reads
+	words   []word   // one of which was looked for in it
+	instant bool     // it is a time
 
 	lists   []int // that it asks, in ruleset.lists
 	asked   int   // the one that a comparison asks, of which show is the text
@@ -323,6 +326,12 @@ func (b *builder) internal(n ast.Node, err error) {
 
 // evidence compiles the value that a comparison looks at, so that a rule that held can say what it saw.
 func (b *builder) evidence(t *term, n ast.Node) {
+	switch n := n.(type) {
+	case *ast.BuiltinNode:
+		b.showItem(t, n)
+	case *ast.CallNode:
+		b.showArgument(t, n)
+	}
 	x, ok := n.(*ast.BinaryNode)
 	if !ok {
 		return
@@ -350,7 +359,7 @@ func (b *builder) evidence(t *term, n ast.Node) {
 	}
 	prog, err := compiler.Compile(&parser.Tree{Node: side, Source: b.tree.Source}, b.set.showConfig)
 	if err == nil {
-		t.show, t.field = prog, fieldOf(side)
+		t.show, t.field, t.instant = prog, fieldOf(side), isInstant(side)
 	}
 }
 

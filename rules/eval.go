@@ -469,13 +469,7 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 	if err != nil {
 		return out
 	}
-	text, ok := v.(string)
-	if !ok {
-		text = fmt.Sprint(v)
-		if list, ok := v.([]string); ok {
-			text = strings.Join(list, ", ")
-		}
-	}
+	text := t.valueText(v)
 	if t.asks {
 		return append(out, t.listEvidence(s.set, text))
 	}

@@ -20,6 +20,7 @@ type typ struct {
 	lower  bool            // text that is always in lower case
 	number string          // the field of a record that stands for it in arithmetic
 	large  bool            // text that may be very long
+	among  []string        // what text can be; nil: anything
 }
 
 type kind uint8

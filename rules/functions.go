@@ -474,25 +474,26 @@ func prepareWords(texts []string, wrong func(int, string, string)) any {
 func hasWord(text string, words []word) bool {
 	text = strings.ToLower(text)
 	for _, w := range words {
-		if wordIn(text, string(w)) {
+		if wordIndex(text, string(w)) >= 0 {
 			return true
 		}
 	}
 	return false
 }
 
-func wordIn(text, w string) bool {
+// wordIndex returns where a word stands in a text, -1 for nowhere.
+func wordIndex(text, w string) int {
 	if w == "" {
-		return false
+		return -1
 	}
 	for at := 0; ; {
 		i := strings.Index(text[at:], w)
 		if i < 0 {
-			return false
+			return -1
 		}
 		begin, end := at+i, at+i+len(w)
 		if !letterBefore(text, begin, w) && !letterAfter(text, end, w) {
-			return true
+			return begin
 		}
 		at = begin + runeLen(text[begin:])
 	}

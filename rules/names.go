@@ -11,7 +11,8 @@ import (
 	"sluice/pipeline/mime"
 )
 
-// What rules see of the transaction, in the form expr reads. `rules:"lower"` marks text that is always in lower case.
+// What rules see of the transaction, in the form expr reads. `rules:"lower"` marks text that is always in lower case,
+// "weekday" such that is a day of the week.
 type (
 	clientEnv struct {
 		IP      string `expr:"ip"`
@@ -46,7 +47,7 @@ type (
 		Year    int    `expr:"year"`
 		Month   int    `expr:"month"`
 		Day     int    `expr:"day"`
-		Weekday string `expr:"weekday" rules:"lower"`
+		Weekday string `expr:"weekday" rules:"weekday"`
 		Hour    int    `expr:"hour"`
 		Minute  int    `expr:"minute"`
 	}
@@ -55,7 +56,7 @@ type (
 		Year    int    `expr:"year"`
 		Month   int    `expr:"month"`
 		Day     int    `expr:"day"`
-		Weekday string `expr:"weekday" rules:"lower"`
+		Weekday string `expr:"weekday" rules:"weekday"`
 		Hour    int    `expr:"hour"`
 		Minute  int    `expr:"minute"`
 		Zone    int    `expr:"zone"`
@@ -89,6 +90,7 @@ type name struct {
 	hidden bool
 	// large: a predicate must not go through it for each item of a list.
 	large bool
+	among []string // what the items of a list of texts can be
 	// number is the field that stands for the whole in arithmetic.
 	number string
 }
@@ -150,7 +152,7 @@ func names() []name {
 		{name: "attachments", zero: []attachmentEnv{}, input: body, load: loadAttachments},
 		{name: "score", zero: 0.0, load: loadScore},
 		{name: "links", zero: []linkEnv{}, input: body, load: loadLinks},
-		{name: "anomalies", zero: []string{}, input: body, load: loadAnomalies},
+		{name: "anomalies", zero: []string{}, input: body, load: loadAnomalies, among: mime.AnomalyKinds()},
 	}
 }
 
@@ -377,6 +379,15 @@ func loadAnomalies(s *state, v any) error {
 	return s.unread()
 }
 
+// weekdays are all values of .weekday, Sunday first.
+func weekdays() []string {
+	var out []string
+	for d := time.Sunday; d <= time.Saturday; d++ {
+		out = append(out, strings.ToLower(d.String()))
+	}
+	return out
+}
+
 // typeFor is how the rule language sees a value of a Go type.
 func typeFor(t reflect.Type, tag reflect.StructTag) *typ {
 	switch t.Kind() {
@@ -387,6 +398,9 @@ func typeFor(t reflect.Type, tag reflect.StructTag) *typ {
 	case reflect.Float64:
 		return &typ{kind: floatKind}
 	case reflect.String:
+		if tag.Get("rules") == "weekday" {
+			return &typ{kind: textKind, lower: true, among: weekdays()}
+		}
 		return &typ{kind: textKind, lower: tag.Get("rules") == "lower"}
 	case reflect.Slice:
 		return &typ{kind: listKind, elem: typeFor(t.Elem(), "")}

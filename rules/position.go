@@ -48,6 +48,7 @@ func mailFields() map[string]string {
 	return map[string]string{
 		"subject": "Subject", "header_from": "From", "header_froms": "From", "list_id": "List-Id", "message_id": "Message-Id",
 		"date": "Date", "text": "text", "html": "html", "links": "links", "attachments": "attachments",
+		lowerSubject: "Subject", lowerText: "text", lowerHTML: "html",
 	}
 }
 
@@ -80,6 +81,17 @@ func (t *term) matched(text string) int {
 		}
 	case t.literal != "":
 		return strings.Index(text, t.literal)
+	case len(t.words) > 0:
+		low := strings.ToLower(text)
+		first := -1
+		for _, w := range t.words {
+			if at := wordIndex(low, string(w)); at >= 0 && (first < 0 || at < first) {
+				first = at
+			}
+		}
+		if len(low) == len(text) {
+			return first
+		}
 	}
 	return -1
 }

@@ -145,8 +145,17 @@ func randomView(t testing.TB, r *rand.Rand) pipeline.View {
 	if r.IntN(3) == 0 {
 		v.Greeting = text()
 	}
-	if r.IntN(3) == 0 {
+	switch r.IntN(4) {
+	case 0:
 		v.Message = message(t, "Subject: x\nX: 12\n\n")
+	case 1, 2:
+		v.Message = exampleView(t).Message
+	}
+	if r.IntN(3) > 0 {
+		v.Received = time.Unix(r.Int64N(1<<32), 0).UTC()
+	}
+	for range r.IntN(3) {
+		v.Recipients = append(v.Recipients, v.Rcpt)
 	}
 	scan := scanFact{}
 	for range r.IntN(4) {
@@ -195,6 +204,11 @@ func FuzzCompile(f *testing.F) {
 		`1 < size < 3 and none(dnsbl.zen.codes, # == "x") and (((true)))`,
 		`repeat("a", 99) == subject`, `now() > date("x")`, `$env`, `{"a": 1}`, `a?.b ?? c`, "`raw`", "'\\u{41}'", "// x\ntrue",
 		`[1, 1.5, 2] == [size] and [] == scan.sizes and size in []`,
+		`any(links, .domain == "x" and .text contains lower(.host)) or count(attachments, .size > 1) > len(rcpts)`,
+		`date - received > days(2) or received.weekday in ["sunday"] or abs(date - received.unix) % 3 == 1 and known(date)`,
+		`under(helo, "example.org", from.domain) and not in_network(client.ip, "192.0.2.0/24", "::1")`,
+		`looks_like(org(helo), unicode(from.domain), ascii("bücher.de")) or similarity(subject, text) > entropy(html) - 0.5`,
+		`has_word(text, "a b", "é") and count_matches(lower(subject), "(?i)x+") > 1 and "nul" in anomalies and other_address(helo, subject) == ""`,
 		`one(1..3, # == 2) and indexOf(subject, helo) == -1 and abs(-1) == 1 and all(scan.sizes, # < 3)`,
 	} {
 		f.Add(s)

@@ -20,9 +20,20 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 	switch kind {
 	case "bool":
 		if leaf {
-			return pick("true", "dnsbl.zen.listed", `has("Subject")`, "client.trusted", "dnsbl.sbl.listed")
+			return pick("true", "dnsbl.zen.listed", `has("Subject")`, "client.trusted", "dnsbl.sbl.listed", `in_network(client.ip, "192.0.2.0/24", "::/0")`,
+				"date > received + days(2)", "received.hour >= 22", `"bare-lf" in anomalies`, `any(links, .domain == "example.org")`,
+				`none(attachments, .extension in ["exe", "txt"] and .size > 3)`, `any(rcpts, .local == "user")`, `all(header_froms, .name == "")`)
 		}
-		switch r.IntN(14) {
+		switch r.IntN(18) {
+		case 14:
+			return fmt.Sprintf("%s(%s, %s)", pick("under", "looks_like", "same_org", "has_word"), sub("text"), sub("text"))
+		case 15:
+			return fmt.Sprintf("%s(%s, %s, %s)", pick("under", "looks_like", "has_word"), sub("text"), pick(`"example.org"`, `"bücher.example"`, `"xn--bcher-kva.example"`), sub("text"))
+		case 16:
+			return fmt.Sprintf("mixed_scripts(%s)", sub("text"))
+		case 17:
+			return fmt.Sprintf("any(%s, %s)", pick("links", "attachments", "rcpts", "header_froms"), pick(
+				`.url contains "x"`, `.host == ""`, `.name endsWith "t"`, `.size % 2 == 1`, `.domain == from.domain`, `len(.text) > 2`, `.local != .tag`))
 		case 0:
 			return fmt.Sprintf("(%s and %s)", sub("bool"), sub("bool"))
 		case 1:
@@ -56,9 +67,14 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 		return phrase(r, pick("int", "int", "float"), depth)
 	case "int":
 		if leaf {
-			return pick("1", "0", "42", "size", "spf.hops", "header_from.count", "-3", "1_000", "0x1f")
+			return pick("1", "0", "42", "size", "spf.hops", "header_from.count", "-3", "1_000", "0x1f", "date", "received", "received.hour", "date.zone",
+				"len(links)", "len(attachments)", `len(headers("X"))`)
 		}
-		switch r.IntN(8) {
+		switch r.IntN(10) {
+		case 8:
+			return fmt.Sprintf("count_matches(%s, %s)", sub("text"), pick(`"a+"`, `""`, `"(?i)x|y"`))
+		case 9:
+			return fmt.Sprintf("%s(%s)", pick("days", "hours", "minutes"), sub("number"))
 		case 0:
 			return fmt.Sprintf("(%s %s %s)", sub("int"), pick("+", "-", "*", "%"), sub("int"))
 		case 1:
@@ -80,7 +96,11 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 		if leaf {
 			return pick("1.5", "0.0", "dmarc.percent", "1e3")
 		}
-		switch r.IntN(4) {
+		switch r.IntN(6) {
+		case 4:
+			return fmt.Sprintf("entropy(%s)", sub("text"))
+		case 5:
+			return fmt.Sprintf("similarity(%s, %s)", sub("text"), sub("text"))
 		case 0:
 			return fmt.Sprintf("(%s %s %s)", sub("number"), pick("+", "-", "*", "/"), sub("float"))
 		case 1:
@@ -92,9 +112,14 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 		}
 	case "text":
 		if leaf {
-			return pick(`"x"`, `""`, "`a\"b`", "helo", "subject", "spf.result", "from.domain", `header("X")`, "client.ip", "rcpt.tag", `"Ü"`)
+			return pick(`"x"`, `""`, "`a\"b`", "helo", "subject", "spf.result", "from.domain", `header("X")`, "client.ip", "rcpt.tag", `"Ü"`, "text", "html", "message_id", "list_id",
+				"client.tls", "header_from.name", "lower(text)", "lower(subject)", "lower(html)", "received.weekday", "date.weekday")
 		}
-		switch r.IntN(6) {
+		switch r.IntN(8) {
+		case 6:
+			return fmt.Sprintf("%s(%s)", pick("org", "unicode", "ascii"), sub("text"))
+		case 7:
+			return fmt.Sprintf("other_address(%s, %s)", sub("text"), sub("text"))
 		case 0:
 			return fmt.Sprintf("%s(%s)", pick("lower", "upper", "trim"), sub("text"))
 		case 1:
@@ -110,7 +135,7 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 		}
 	case "texts":
 		if leaf {
-			return pick("dnsbl.zen.codes", `["a", "x"]`, "[]", "[helo, subject]")
+			return pick("dnsbl.zen.codes", `["a", "x"]`, "[]", "[helo, subject]", `headers("X-Twice")`, `headers("Received")`)
 		}
 		return fmt.Sprintf("[%s, %s]", sub("text"), sub("text"))
 	default:
@@ -180,6 +205,7 @@ func TestRandomConditions(t *testing.T) {
 			}
 		}
 	}
+	t.Logf("%d of %d accepted", accepted, rounds)
 	if accepted < rounds/4 {
 		t.Errorf("only %d of %d random conditions were accepted", accepted, rounds)
 	}

@@ -107,6 +107,9 @@ func newScope(name string, before []pipeline.Before) (*scope, error) {
 		if !x.hidden {
 			typ := typeFor(t, "")
 			typ.number, typ.large = x.number, x.large
+			if x.among != nil {
+				typ.elem.among = x.among
+			}
 			s.vars[x.name] = typ
 		}
 	}

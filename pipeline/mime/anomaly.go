@@ -93,6 +93,21 @@ const (
 	KindMore       = "more-anomalies" // there are more than 100
 )
 
+// AnomalyKinds lists all that Anomaly.Kind can be.
+func AnomalyKinds() []string {
+	return []string{
+		KindBadHeaderLine, KindBlankHeaderLine, KindMissingField, KindDuplicateField, KindBadDate, KindOddDate,
+		KindBadAddress, KindManyAddresses, KindEightBitHeader, KindRawHeader, KindControlHeader, KindBadWord,
+		KindNUL, KindBareCR, KindBareLF, KindLongLine, KindBadContentType, KindBadParameters, KindManyParameters,
+		KindNoBoundary, KindBadBoundary, KindRepeatedBoundary, KindNoParts, KindUnterminated, KindNoHeader,
+		KindEpilogue, KindLargeHeader, KindTooDeep, KindManyParts, KindUnknownEncoding, KindEncodedMultipart,
+		KindEncodedMessage, KindUnreadableMessage, KindPartialMessage, KindExternalBody, KindBadBase64,
+		KindBadQuoted, KindEightBit, KindUnknownCharset, KindWrongCharset, KindUTF7, KindTextCut,
+		KindTooMuchContent, KindBadName, KindTwoNames, KindUUEncode, KindBadUU, KindYEnc, KindTNEF, KindBadTNEF,
+		KindManyFiles, KindUnreadable, KindMore,
+	}
+}
+
 type anomalies []Anomaly
 
 // add notes an anomaly once, and not more than a hundred.
