@@ -9,6 +9,7 @@ import (
 // the stage in the plan. nil: not asked yet.
 type ledger struct {
 	shared, own []*answer
+	who         *Recipient // nil where it is about nobody yet
 }
 
 func (l ledger) at(i int, s *planStage) *answer {
@@ -24,8 +25,9 @@ func (l ledger) at(i int, s *planStage) *answer {
 // A judgement is what follows from a ledger for one recipient.
 type judgement struct {
 	verdict Verdict
-	key     key // of who decided; end if nobody
-	stage   int // who decided; -1: nobody
+	key     key   // of who decided; end if nobody
+	stage   int   // who decided; -1: nobody
+	at      Phase // what was said later is not looked at
 	// certain: nothing that is still to be said can change it.
 	certain bool
 	// exempt says why refusals were set aside: "postmaster", "logged in".
@@ -39,11 +41,11 @@ type judgement struct {
 // now is the phase whose stages are being asked: what was said by those of later ones is left out. exempt, if set, is why
 // refusals that look neither at header nor at body do not count.
 func (p *Plan) judge(l ledger, now Phase, exempt string) judgement {
-	j := judgement{key: end, stage: -1}
+	j := judgement{key: end, stage: -1, at: now}
 	for i := range p.stages {
 		s := &p.stages[i]
 		a := l.at(i, s)
-		if a == nil || s.phase > now || s.shadow {
+		if a == nil || s.since > now || s.shadow {
 			continue
 		}
 		v, k := a.verdict(p.steps[s.step].onError), key{s.step, a.result.Verdict.At}
@@ -77,18 +79,19 @@ func (p *Plan) certain(l ledger, now Phase, exempt string, j judgement) bool {
 		if s.shadow {
 			continue
 		}
-		if s.phase <= now {
+		if s.since <= now {
 			if l.at(i, s) != nil {
 				continue
 			}
-			// It is being asked. Its step or an earlier one: its answer belongs into the record, and may decide.
+			// It is being asked, or would be but for others. Its step or an earlier one: its answer belongs into the record, and
+			// may decide.
 			if s.step <= j.key.step {
 				return false
 			}
 			continue
 		}
 		for _, f := range s.reads.Can {
-			if f.Action.Refuses() && s.spares(exempt) {
+			if f.Action.Refuses() && s.spares(exempt) || l.who != nil && s.concerns != nil && !s.concerns(*l.who, f) {
 				continue
 			}
 			if (key{s.step, f.At}).less(j.key) && f.Action != j.verdict.Action {
@@ -120,7 +123,7 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 	for i := range p.stages {
 		s := &p.stages[i]
 		a := l.at(i, s)
-		if a == nil || a.err != nil || a.state == stateNotAsked || s.shadow {
+		if a == nil || a.err != nil || a.state == stateNotAsked || s.shadow || s.since > j.at {
 			continue
 		}
 		for _, h := range a.result.Hits {

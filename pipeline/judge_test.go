@@ -20,7 +20,7 @@ func testPlan(stages ...testStage) *Plan {
 			p.steps = append(p.steps, planStep{})
 		}
 		p.steps[s.step].onError = s.on
-		p.stages = append(p.stages, planStage{step: s.step, phase: s.phase, reads: Reads{Can: s.can}, content: s.phase == Content})
+		p.stages = append(p.stages, planStage{step: s.step, phase: s.phase, since: s.phase, reads: Reads{Can: s.can}, content: s.phase == Content})
 	}
 	return p
 }

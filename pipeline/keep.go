@@ -62,12 +62,15 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 				rr.Disposition = Postponed
 			}
 			if x.early != nil {
-				d := s.plan.decision(x.Recipient, ledger{s.shared, x.own}, *x.early)
+				d := s.plan.decision(x.Recipient, ledger{s.shared, x.own, &x.Recipient}, *x.early)
 				rr.Verdict, rr.Step, rr.Score = d.Verdict, d.Step, d.Score
 			}
 		case n < len(t.decisions):
 			d := t.decisions[n]
 			rr.Verdict, rr.Step, rr.Folder, rr.FolderBy, rr.Flags, rr.Score = d.Verdict, d.Step, d.Folder, d.folderBy, d.Flags, d.Score
+		}
+		if x.early != nil {
+			rr.Until = &x.at
 		}
 		if n >= 0 && n < len(deliveries) {
 			d := deliveries[n]
@@ -176,6 +179,7 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 	if a.recalled {
 		out.State = stateRecalled
 	}
+	out.Note = a.result.Note
 	out.Effects, out.Edits, out.Terms = a.result.Effects, a.result.Edits, a.result.Terms
 	if v := a.result.Verdict; v.Action != Pass {
 		v = v.withReply()
@@ -195,7 +199,10 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 		}
 		sr.Missing[name] = a.result.Missing[name].Error()
 	}
-	sr.Hits = append(sr.Hits, a.result.Hits...)
+	for _, h := range a.result.Hits {
+		h.Phase = st.since
+		sr.Hits = append(sr.Hits, h)
+	}
 	sr.Undecided = append(sr.Undecided, a.result.Undecided...)
 	return out
 }
@@ -219,7 +226,7 @@ func (s *Session) needed(stage int, r *rcpt) bool {
 		return true // nobody has decided, or Keep has: all that is said counts
 	}
 	st := &s.plan.stages[stage]
-	return st.step <= j.key.step && st.phase <= r.at
+	return st.step <= j.key.step && st.since <= r.at
 }
 
 // neededShared reports whether a stage about everybody is needed for anybody.

@@ -151,6 +151,15 @@ type Ruler interface {
 	ShadowRules() []string // those of them that are recorded only
 }
 
+// A Chooser is a stage asked for each recipient that gives some of its final verdicts for some recipients only: it holds
+// nothing back for others.
+type Chooser interface {
+	Concerns(r Recipient, f Final) bool // f is one of Reads.Can
+	// Since is when it could be asked if it were about everybody. What follows from what it says is worked out as if it had
+	// been asked then: for those for whom nothing is otherwise verdict and decider are the same as if nothing were for anybody.
+	Since() Phase
+}
+
 // A Doer is a stage that says what it may want besides final verdicts, for those who ask whether a door can do it.
 type Doer interface {
 	Does() []Deed // those of shadow rules are left out

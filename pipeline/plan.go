@@ -77,9 +77,13 @@ type planStage struct {
 	step    int
 	phase   Phase
 	perRcpt bool
-	shadow  bool  // asked after the decision, and never counted
-	content bool  // what it says depends on header or body, be it by way of facts
-	logins  bool  // its refusals count for logins, too
+	shadow  bool // asked after the decision, and never counted
+	content bool // what it says depends on header or body, be it by way of facts
+	logins  bool // its refusals count for logins, too
+	// concerns, if set, is whether a final verdict is possible for a recipient.
+	concerns func(Recipient, Final) bool
+	// since is phase, but for a Chooser. What follows for whom is worked out as if it had been asked then.
+	since   Phase
 	deps    []int // stages before it whose facts and hits it reads
 	timeout time.Duration
 	hanging *atomic.Int32 // calls that outlived their deadline
@@ -244,6 +248,13 @@ func (p *Plan) addStage(step int, s Stage, names map[string]int) error {
 		x.timeout = 10 * time.Second
 		if x.phase == Content {
 			x.timeout = time.Minute
+		}
+	}
+	x.since = x.phase
+	if chooser, ok := s.(Chooser); ok {
+		x.concerns, x.since = chooser.Concerns, min(x.phase, chooser.Since())
+		if ps.At != nil {
+			x.since = max(x.since, min(x.phase, *ps.At))
 		}
 	}
 	if ruler, ok := s.(Ruler); ok && len(ps.rules) == 0 {

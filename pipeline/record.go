@@ -92,6 +92,7 @@ type StageRecord struct {
 	Shadow  bool     `json:"shadow,omitempty"`   // asked after the door has answered, and never counted
 	Why     string   `json:"why,omitempty"`      // the error, or why it was not asked or not needed
 	OnError *OnError `json:"on_error,omitempty"` // the policy that an error met
+	Note    string   `json:"note,omitempty"`     // see [Result.Note]
 	Verdict *Verdict `json:"verdict,omitempty"`
 	Effects []Effect `json:"effects,omitempty"`
 	Edits   []Edit   `json:"edits,omitempty"`
@@ -106,7 +107,9 @@ type RecipientRecord struct {
 	Folder   string   `json:"folder,omitempty"`
 	FolderBy string   `json:"folder_by,omitempty"` // "step" or "step/rule"
 	Flags    []string `json:"flags,omitempty"`
-	Score    float64  `json:"score,omitempty"`
+	Score    float64  `json:"score,omitempty"` // of [Record.HitsOf]
+	// Until is when the recipient was settled: what was asked later, for others, did not count. nil: all counted.
+	Until *Phase `json:"until,omitempty"`
 	// Exempt says why refusals that look at the envelope only did not count: "postmaster", "logged in".
 	Exempt string       `json:"exempt,omitempty"`
 	Steps  []StepRecord `json:"steps,omitempty"` // what stages asked for this recipient said

@@ -95,7 +95,7 @@ func (r *Record) HitsOf(x *RecipientRecord) []Hit {
 				continue
 			}
 			for _, h := range s.Hits {
-				if !h.Shadow {
+				if !h.Shadow && (x.Until == nil || h.Phase <= *x.Until) {
 					h.Step = s.Name
 					all = append(all, placedHit{key{s.At, h.At}, h})
 				}

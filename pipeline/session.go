@@ -242,7 +242,9 @@ func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
 	}
 	if !x.settled() {
 		s.ask(ctx, Rcpt, []*rcpt{x}, never, true)
-		s.note(x, Rcpt)
+		for now := range Rcpt + 1 { // something may be known now that would have been before
+			s.note(x, now)
+		}
 	}
 	if !x.settled() || !x.early.verdict.Action.Refuses() {
 		return nil
@@ -277,7 +279,7 @@ func (s *Session) noteTo(r *rcpt, now Phase) {
 // open reports whether a stage asked by a phase has not answered.
 func (s *Session) open(r *rcpt, now Phase) bool {
 	for i := range s.plan.stages {
-		if st := &s.plan.stages[i]; st.phase <= now && !st.shadow && s.heard(i, r) == nil {
+		if st := &s.plan.stages[i]; st.since <= now && !st.shadow && s.heard(i, r) == nil {
 			return true
 		}
 	}
@@ -285,7 +287,7 @@ func (s *Session) open(r *rcpt, now Phase) bool {
 }
 
 func (s *Session) judge(r *rcpt, now Phase) judgement {
-	return s.plan.judge(ledger{s.shared, r.own}, now, s.exempt(r))
+	return s.plan.judge(ledger{s.shared, r.own, &r.Recipient}, now, s.exempt(r))
 }
 
 // Refuse notes a recipient that the door itself refuses (an unknown user, a full mailbox), for the record.
@@ -386,7 +388,7 @@ func (s *Session) decide(r *rcpt) Decision {
 		now := s.judge(r, Content)
 		j = &now
 	}
-	return s.plan.decision(r.Recipient, ledger{s.shared, r.own}, *j)
+	return s.plan.decision(r.Recipient, ledger{s.shared, r.own, &r.Recipient}, *j)
 }
 
 // recall is the recorded decision, with what steps that are asked at delivery have added.
@@ -404,7 +406,7 @@ func (s *Session) recall(r *rcpt) Decision {
 			own[i] = r.own[i]
 		}
 	}
-	l := ledger{make([]*answer, len(s.shared)), own}
+	l := ledger{make([]*answer, len(s.shared)), own, &r.Recipient}
 	now := s.plan.decision(r.Recipient, l, s.plan.judge(l, Content, ""))
 	if now.Verdict.Action != Pass {
 		d.Verdict, d.Step = now.Verdict, now.Step

@@ -98,6 +98,9 @@ type Result struct {
 	Effects []Effect //
 	Edits   []Edit   // header fields to add or delete; of a stage that reads InputRecipient: in that recipient's copy
 
+	// Note is for the operator: what is otherwise for the recipient and mattered. It is kept in the record.
+	Note string
+
 	// After, if set, is called exactly once for every result, also when the transaction is abandoned, with what became
 	// of it. A stage that counts may reserve in Check and settle in After.
 	After func(ctx context.Context, o Outcome)

@@ -202,6 +202,7 @@ type Edit struct {
 type Hit struct {
 	Step     string     `json:"-"` // in a View and a Decision: whose rule it is
 	At       int        `json:"at"`
+	Phase    Phase      `json:"phase,omitzero"` // in a record: when the rule was asked
 	Name     string     `json:"name"`
 	Score    float64    `json:"score,omitempty"` // of the rule by itself; what it adds is [Counted]
 	Group    *Group     `json:"group,omitempty"` // never changed: rules share it

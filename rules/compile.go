@@ -30,9 +30,17 @@ type ruleset struct {
 	named    map[string]*rule
 	groups   []*family // as written
 	families map[string]*family
-	tests    []*ruleTest
-	torn     bool           // there are rules that could not be read, which has been reported
-	zone     *time.Location // of the clock; nil is the one in which it was noted
+
+	overrides    []*override
+	overridesFor map[string][]*override // by domain and user
+	effective    map[string]*effective  // the same, merged; nil: everybody is served alike
+	scoreSince   pipeline.Phase         // when the score would be known without them
+	// personalLevels: a threshold is another for some.
+	personalLevels bool
+
+	tests []*ruleTest
+	torn  bool           // there are rules that could not be read, which has been reported
+	zone  *time.Location // of the clock; nil is the one in which it was noted
 
 	refs       []ref
 	refIndex   map[string]int
@@ -431,11 +439,19 @@ func (b *builder) names(t *term, name, field string) {
 // [ruleset.inHitOrder].
 func (b *builder) finish() {
 	x := b.rule
+	x.usual = b.need.input
+	if x.only != nil {
+		x.usual |= pipeline.InputRecipient
+	}
 	x.input = b.need.input
+	if x.choosy {
+		x.input |= pipeline.InputRecipient
+	}
 	x.waits = b.need.score
 	for i := range b.need.hits {
 		d := b.set.rules[i]
 		x.input |= d.input
+		x.usual |= d.usual
 		x.waits = x.waits || d.waits
 		for _, k := range d.refs {
 			b.need.refs[k] = true
@@ -450,8 +466,7 @@ func (b *builder) finish() {
 	x.refs = slices.Sorted(maps.Keys(b.need.refs))
 	x.headers = slices.Sorted(maps.Keys(b.need.headers))
 	x.steps = slices.Sorted(maps.Keys(b.need.steps))
-	x.phase = x.input.Phase()
-	x.perRcpt = x.input&pipeline.InputRecipient != 0
+	x.phase, x.perRcpt = x.usual.Phase(), x.usual&pipeline.InputRecipient != 0
 	for _, k := range x.steps {
 		info := b.set.scope.steps[k]
 		x.phase = max(x.phase, info.Phase)
@@ -459,6 +474,10 @@ func (b *builder) finish() {
 	}
 	if x.perRcpt {
 		x.phase = max(x.phase, pipeline.Rcpt)
+	}
+	x.since = x.phase
+	if x.personal || x.input&pipeline.InputRecipient != 0 {
+		x.phase, x.perRcpt = max(x.phase, pipeline.Rcpt), true
 	}
 }
 

@@ -65,6 +65,7 @@ type state struct {
 	bools     []*bool // by ruleset.slots
 	texts     []*string
 	numbers   []*int
+	own       *effective  // what holds for the recipient, nil for what holds for all
 	rule      *rule       // whose condition is being evaluated
 	answers   []answer    // by ruleset.uses
 	words     []wordsMade // by ruleset.useText
@@ -112,7 +113,10 @@ func newState(set *ruleset) *state {
 
 // load takes in what a stage reads of the transaction.
 func (s *state) load(st *stage, v *pipeline.View) {
-	s.view = v
+	s.view, s.own = v, nil
+	if st.personal {
+		s.own = s.set.forRecipient(v.Rcpt.Address)
+	}
 	for _, f := range st.facts {
 		s.loadFact(f)
 	}
@@ -212,7 +216,7 @@ func (s *state) clear() {
 	}
 	clear(s.failures)
 	s.clearLists()
-	s.view, s.rule, s.whys, s.fieldsSet = nil, nil, s.whys[:0], false
+	s.own, s.view, s.rule, s.whys, s.fieldsSet = nil, nil, nil, s.whys[:0], false
 }
 
 // field returns the first header field of a name. The header is gone through once for all names.
@@ -264,8 +268,16 @@ func (s *state) headerTexts(n int) []string {
 	return f.texts
 }
 
-// evalRule returns whether a rule's condition holds. Each rule is evaluated once.
+// evalRule returns whether a rule holds, which is what hit() says.
 func (s *state) evalRule(x *rule) truth {
+	if !s.own.concerns(x) || s.own.isOff(x) {
+		return isFalse
+	}
+	return s.evalCondition(x)
+}
+
+// evalCondition returns whether a rule's condition holds. Each is evaluated once.
+func (s *state) evalCondition(x *rule) truth {
 	if t := s.truths[x.at]; t != open {
 		return t
 	}
@@ -312,7 +324,7 @@ func (s *state) eval(n *node) truth {
 // everyTerm evaluates what has been settled without, so that it can be said what each term came to.
 func (s *state) everyTerm(st *stage) {
 	for _, t := range st.terms {
-		if s.terms[t.id] == open {
+		if s.terms[t.id] == open && s.own.concerns(t.rule) && !s.own.isOff(t.rule) {
 			s.rule = t.rule
 			s.terms[t.id] = s.evalTerm(t)
 		}
@@ -373,6 +385,9 @@ func (s *state) hitOther(t *term) truth {
 	for _, h := range s.view.Hits {
 		if !is(h.Step, h.At, h.Name) {
 			continue
+		}
+		if h.Off {
+			continue // for this recipient
 		}
 		if h.Shadow && !s.rule.shadow && !s.set.scope.shadow {
 			s.failures[t.id] = fmt.Errorf("%s.%s is a shadow rule", t.step, t.hitRule)

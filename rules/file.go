@@ -33,7 +33,10 @@ type rule struct {
 	groupNamed named
 	group      *family // nil for none
 	scoreAt    spot
-	waits      bool // it reads the score, itself or by the hit of a rule that does
+	only       *override // for whose recipients it is; nil: for all
+	choosy     bool      // whether it can hold is another question for some recipients
+	personal   bool      // what it scores is
+	waits      bool      // it reads the score, itself or by the hit of a rule that does
 
 	cond  *node
 	terms []*term // in the order they are written
@@ -45,6 +48,9 @@ type rule struct {
 	steps   []string       // other steps whose facts or hits it reads
 	phase   pipeline.Phase // when all that is known
 	perRcpt bool           //
+	// The same, were there no overrides.
+	usual pipeline.Input
+	since pipeline.Phase
 }
 
 const (
@@ -71,8 +77,9 @@ type reader struct {
 	tests []*ruleTest
 	lists []listDef
 
-	groups []*family
-	shadow bool // the whole file is a trial
+	groups    []*family
+	overrides []*override
+	shadow    bool // the whole file is a trial
 }
 
 func (r *reader) at(n ast.Node, text, remedy string) {
@@ -229,7 +236,7 @@ func (r *reader) file(n ast.Node) {
 		r.at(n, "a rule file has the keys `rules` and `tests`", "put `rules:` above the list")
 		return
 	}
-	for _, e := range r.mapping(n, "a rule file", []string{"include", "rules", "tests", "lists", "groups", "shadow"}) {
+	for _, e := range r.mapping(n, "a rule file", []string{"include", "rules", "tests", "lists", "groups", "overrides", "shadow"}) {
 		switch e.name {
 		case "include": // what it names has been read
 		case "rules":
@@ -240,12 +247,17 @@ func (r *reader) file(n ast.Node) {
 			r.testList(e.value)
 		case "groups":
 			r.families(e.value)
+		case "overrides":
+			r.overrideList(e.value)
 		case "shadow":
 			r.shadow = r.boolean(e)
 		}
 	}
 	if !r.shadow {
 		return
+	}
+	for _, o := range r.overrides {
+		r.report(o.pos, "", "a file that is tried only overrides nothing", "take `shadow` out, or put the overrides into a file of their own")
 	}
 	for _, x := range r.rules {
 		if !x.shadow {

@@ -71,6 +71,7 @@ func (f *filer) file(file pipeline.File) error {
 	f.set.tests = append(f.set.tests, r.tests...)
 	f.lists = append(f.lists, r.lists...)
 	f.set.groups = append(f.set.groups, r.groups...)
+	f.set.overrides = append(f.set.overrides, r.overrides...)
 	return nil
 }
 

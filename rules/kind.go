@@ -26,6 +26,9 @@ type Config struct {
 	// Groups are groups of rules, as in a rule file: what the rules of a group score together stays between its min and its
 	// max, and a group with shadow: true is tried only.
 	Groups Groups `yaml:"groups" example:"{reputation: {max: 6, min: -2}}"`
+	// Overrides say what is otherwise for some domains and users, as in a rule file: thresholds, rules that are off or on,
+	// scores, bounds of groups, and rules of their own. What is said for a user goes over what is said for the domain.
+	Overrides Inline `yaml:"overrides" example:"[{for: [example.org, anna@example.org], junk: 3, off: [zen]}]"`
 	// Reject refuses mail whose score reaches it. 0: none.
 	Reject float64 `yaml:"reject"`
 	// Quarantine holds mail whose score reaches it for an administrator. 0: none.
@@ -163,8 +166,10 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	r := &reporter{step: env.Name}
 	sources, more := set.read(c, env, r)
 	wrong = append(wrong, more...)
+	set.takeOverrides(set.overrides)
 	set.uniqueNames(r)
 	set.settleGroups(set.groups, r)
+	set.settleOverrides(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder}, r)
 	if n := len(set.rules); n > c.MaxRules {
 		wrong = append(wrong, fmt.Errorf("there are %d rules; max_rules is %d", n, c.MaxRules))
 	} else {
@@ -207,6 +212,13 @@ func (s *ruleset) read(c Config, env pipeline.Env, r *reporter) (sources []*sour
 		rd.families(c.Groups.node)
 		s.groups = append(s.groups, rd.groups...)
 	}
+	if c.Overrides.node != nil {
+		src := sourceOf(c.Overrides.node)
+		sources = append(sources, src)
+		rd := &reader{reporter: r, src: src}
+		rd.overrideList(c.Overrides.node)
+		s.overrides = append(s.overrides, rd.overrides...)
+	}
 	return sources, wrong
 }
 
@@ -229,7 +241,7 @@ func (c Config) check() (wrong []error) {
 		}
 	}
 	wrong = append(wrong, c.Limits.check()...)
-	if why := badFolder(c.JunkFolder); c.Junk > 0 && why != "" {
+	if why := badFolder(c.JunkFolder); (c.Junk > 0 || c.JunkFolder != "") && why != "" {
 		wrong = append(wrong, fmt.Errorf("junk_folder: %s", why))
 	}
 	return wrong

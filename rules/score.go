@@ -18,7 +18,7 @@ func (s *ruleset) scores() bool {
 
 // settleScore lets the rules that read the score wait for those that make it. What reads the score cannot be a part of it.
 func (s *ruleset) settleScore(r *reporter) {
-	var phase pipeline.Phase
+	var phase, since pipeline.Phase
 	perRcpt := false
 	for _, x := range s.rules {
 		switch {
@@ -30,11 +30,15 @@ func (s *ruleset) settleScore(r *reporter) {
 			r.report(x.scoreAt, x.name, text, "take `score` out of the rule or of the condition")
 		case x.scores && !x.shadow:
 			phase, perRcpt = max(phase, x.phase), perRcpt || x.perRcpt
+			if x.only == nil {
+				since = max(since, x.since)
+			}
 		}
 	}
+	s.scoreSince = since
 	for _, x := range s.rules {
 		if x.waits {
-			x.phase, x.perRcpt = max(x.phase, phase), x.perRcpt || perRcpt
+			x.phase, x.perRcpt, x.since = max(x.phase, phase), x.perRcpt || perRcpt, max(x.since, since)
 		}
 	}
 }

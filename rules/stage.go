@@ -21,6 +21,9 @@ type stage struct {
 	refs  []int
 	terms []*term // of its rules and of those whose hits they use, in the order of [stage.Terms]
 	keys  []string
+	// personal: something in it may be otherwise for some recipients.
+	personal bool
+	since    pipeline.Phase
 
 	states sync.Pool
 }
@@ -61,14 +64,17 @@ type group struct {
 	refuses bool
 	shadow  bool
 	waits   bool
+	since   pipeline.Phase
+	only    bool // rules that are there for some recipients only
 }
 
 func (s *ruleset) groupOf(x *rule) group {
 	if x.shadow {
 		// They are asked after everybody else, when all that the others know is there.
-		return group{phase: x.phase, perRcpt: x.perRcpt, shadow: true, waits: x.waits}
+		return group{phase: x.phase, perRcpt: x.perRcpt, shadow: true, waits: x.waits, since: x.since, only: x.only != nil}
 	}
-	g := group{phase: x.phase, perRcpt: x.perRcpt, content: x.input&(pipeline.InputHeader|pipeline.InputBody) != 0, waits: x.waits}
+	g := group{phase: x.phase, perRcpt: x.perRcpt, content: x.input&(pipeline.InputHeader|pipeline.InputBody) != 0, waits: x.waits,
+		since: x.since, only: x.only != nil}
 	if g.content {
 		return g
 	}
@@ -95,7 +101,8 @@ func compareGroups(a, b group) int {
 	}
 	return cmp.Or(cmp.Compare(number(a.shadow), number(b.shadow)), cmp.Compare(a.phase, b.phase), cmp.Compare(number(a.perRcpt), number(b.perRcpt)),
 		cmp.Compare(number(a.content), number(b.content)), cmp.Compare(a.late, b.late), cmp.Compare(number(a.logins), number(b.logins)),
-		cmp.Compare(number(a.refuses), number(b.refuses)), cmp.Compare(number(a.waits), number(b.waits)))
+		cmp.Compare(number(a.refuses), number(b.refuses)), cmp.Compare(number(a.waits), number(b.waits)),
+		cmp.Compare(a.since, b.since), cmp.Compare(number(a.only), number(b.only)))
 }
 
 // stages makes the stages of the rules. Those that score come first, by phase, so that the thresholds, which stand
@@ -111,33 +118,43 @@ func (s *ruleset) stages(th thresholds) []pipeline.Stage {
 		groups[g] = append(groups[g], x)
 	}
 	slices.SortFunc(order, compareGroups)
-	var scoring, waiting, others []pipeline.Stage
+	var scoring, own, waiting, others []pipeline.Stage // own: of rules for some recipients, that score
 	var names []string
 	for _, x := range s.rules {
 		names = append(names, x.name)
 	}
-	content := false
+	content, ownContent := false, false
 	for _, g := range order {
 		st := s.stage(g, groups[g], names)
-		if slices.ContainsFunc(groups[g], func(x *rule) bool { return x.scores && !x.shadow }) {
+		scores := slices.ContainsFunc(groups[g], func(x *rule) bool { return x.scores && !x.shadow })
+		switch {
+		case scores && g.only:
+			own = append(own, st)
+			ownContent = ownContent || g.content
+		case scores:
 			scoring = append(scoring, st)
 			content = content || g.content
-			continue
-		}
-		if g.waits {
+		case g.waits:
 			waiting = append(waiting, st)
-			continue
+		default:
+			others = append(others, st)
 		}
-		others = append(others, st)
 	}
-	if len(scoring) > 0 {
-		scoring = append(scoring, s.thresholdStages(th, names, content)...)
+	switch {
+	case len(own) > 0:
+		// For recipients without rules of their own nothing waits for those of others.
+		if len(scoring) > 0 {
+			scoring = append(scoring, s.thresholdStages(thresholdStage{thresholds: th, names: names, content: content, who: withoutOwn})...)
+		}
+		own = append(own, s.thresholdStages(thresholdStage{thresholds: th, names: names, content: content || ownContent, who: withOwn})...)
+	case len(scoring) > 0:
+		scoring = append(scoring, s.thresholdStages(thresholdStage{thresholds: th, names: names, content: content})...)
 	}
-	return slices.Concat(scoring, waiting, others)
+	return slices.Concat(scoring, own, waiting, others)
 }
 
 func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
-	st := &stage{set: s, rules: rules, names: names}
+	st := &stage{set: s, rules: rules, names: names, since: g.since}
 	steps, told := map[string]bool{}, map[*rule]bool{}
 	for _, x := range rules {
 		st.reads.Input |= x.input
@@ -179,6 +196,7 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 	for _, t := range st.terms {
 		st.keys = append(st.keys, t.key)
 	}
+	st.personal = s.effective != nil && st.reads.Input&pipeline.InputRecipient != 0
 	st.states.New = func() any { return newState(s) }
 	return st
 }
@@ -257,10 +275,16 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 		if i%64 == 0 && ctx.Err() != nil {
 			return pipeline.Result{}, fmt.Errorf("rules: %d of %d rules evaluated: %w", i, len(st.rules), ctx.Err())
 		}
-		switch s.evalRule(x) {
+		if !s.own.concerns(x) {
+			continue
+		}
+		switch s.evalCondition(x) {
 		case isTrue:
-			x.hold(&r, s.evidence(x))
+			x.hold(&r, s.evidence(x), s.own)
 		case unknown:
+			if s.own.isOff(x) {
+				continue
+			}
 			r.Undecided = append(r.Undecided, pipeline.Undecided{At: x.at, Name: x.name, Why: s.why(x), Shadow: x.shadow})
 		}
 	}
@@ -277,13 +301,17 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 	return r, nil
 }
 
-// hold adds what a rule that held wants to a result.
-func (x *rule) hold(r *pipeline.Result, evidence []pipeline.Evidence) {
+// hold adds what a rule that held wants to a result, for a recipient for whom this is otherwise.
+func (x *rule) hold(r *pipeline.Result, evidence []pipeline.Evidence, own *effective) {
 	hit := pipeline.Hit{At: x.at, Name: x.name, Score: x.score, Action: x.final, Evidence: evidence, Shadow: x.shadow}
 	if x.group != nil {
 		hit.Group = &x.group.Group
 	}
+	own.change(x, &hit)
 	r.Hits = append(r.Hits, hit)
+	if hit.Off {
+		return
+	}
 	if x.final != pipeline.Pass && !x.shadow && r.Verdict.Action == pipeline.Pass {
 		r.Verdict = pipeline.Verdict{At: x.at, Action: x.final, Reply: x.reply, By: x.name}
 	}
@@ -297,91 +325,4 @@ func (x *rule) hold(r *pipeline.Result, evidence []pipeline.Evidence) {
 		e.At, e.Shadow = x.at, x.shadow
 		r.Edits = append(r.Edits, e)
 	}
-}
-
-// Thresholds of a step's score; 0 is none.
-type thresholds struct {
-	reject, quarantine, junk float64
-	folder                   string
-}
-
-// A thresholdStage judges the sum of what the step's rules have scored.
-type thresholdStage struct {
-	set   *ruleset
-	names []string
-	at    int
-	thresholds
-	content bool
-}
-
-// thresholdStages makes the stage for the thresholds, its place after all rules. Where a refusal by score might not
-// count (none of the rules that score reads header or body) it is a stage of its own, so that the others still do.
-func (s *ruleset) thresholdStages(th thresholds, names []string, content bool) []pipeline.Stage {
-	at := len(s.rules)
-	one := func(at int, th thresholds) pipeline.Stage {
-		return &thresholdStage{set: s, names: names, at: at, thresholds: th, content: content}
-	}
-	rest := th
-	rest.reject = 0
-	switch {
-	case th.reject == 0 && th.quarantine == 0 && th.junk == 0:
-		return nil
-	case content || th.reject == 0 || rest.quarantine == 0 && rest.junk == 0:
-		return []pipeline.Stage{one(at, th)}
-	}
-	return []pipeline.Stage{one(at, thresholds{reject: th.reject}), one(at+1, rest)}
-}
-
-// Reads implements pipeline.Stage.
-func (t *thresholdStage) Reads() pipeline.Reads {
-	r := pipeline.Reads{Facts: []string{t.set.scope.step}}
-	if t.content {
-		// What it judges comes from the header or the body.
-		r.Input = pipeline.InputHeader
-	}
-	if t.reject > 0 {
-		r.Can = append(r.Can, pipeline.Final{At: t.at, Action: pipeline.Reject})
-	}
-	if t.quarantine > 0 {
-		r.Can = append(r.Can, pipeline.Final{At: t.at, Action: pipeline.Quarantine})
-	}
-	return r
-}
-
-// TermKeys implements pipeline.Termer: it has no condition, and is asked again without the message.
-func (t *thresholdStage) TermKeys() []string { return nil }
-
-// Does implements pipeline.Doer.
-func (t *thresholdStage) Does() []pipeline.Deed {
-	if t.junk == 0 {
-		return nil
-	}
-	return []pipeline.Deed{{At: t.at, Kind: pipeline.DoesJunk}}
-}
-
-// ShadowRules names those of the whole step's rules that are tried only.
-func (t *thresholdStage) ShadowRules() []string { return t.set.shadowRules() }
-
-// Rules names the rules of the whole step, in order.
-func (t *thresholdStage) Rules() []string { return t.names }
-
-// Check implements pipeline.Stage.
-func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Result, error) {
-	score := t.set.score(v.Hits)
-	reaches := func(limit float64) bool { return limit > 0 && score >= limit }
-	why := func(what string, limit float64) string {
-		return fmt.Sprintf("score %.4g reaches %s: %.4g", score, what, limit)
-	}
-	var r pipeline.Result
-	switch {
-	case v.Again.Without(t.at):
-	case reaches(t.reject):
-		r.Verdict = pipeline.Verdict{At: t.at, Action: pipeline.Reject, Reason: why("reject", t.reject),
-			Reply: pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "message refused: it looks like spam"}}
-	case reaches(t.quarantine):
-		r.Verdict = pipeline.Verdict{At: t.at, Action: pipeline.Quarantine, Reason: why("quarantine", t.quarantine)}
-	case reaches(t.junk):
-		r.Effects = []pipeline.Effect{{At: t.at, Kind: pipeline.FileInto, Folder: t.folder, Threshold: true, Reason: why("junk", t.junk)}}
-	}
-	return r, nil
 }

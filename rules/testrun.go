@@ -322,7 +322,7 @@ func (t *trial) outcome() (held map[string]bool, undecided map[string]string) {
 				continue
 			}
 			for _, h := range step.Hits {
-				held[h.Name] = true
+				held[h.Name] = held[h.Name] || !h.Off
 			}
 			for _, u := range step.Undecided {
 				undecided[u.Name] = u.Why

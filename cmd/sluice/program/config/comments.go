@@ -150,6 +150,7 @@ var comments = map[string]string{
 	"sluice/rules.Config.Junk":                                 "Junk files mail whose score reaches it into the junk folder. 0: none.",
 	"sluice/rules.Config.JunkFolder":                           "JunkFolder is the folder for junk.",
 	"sluice/rules.Config.Lists":                                "Lists are named lists that conditions ask: from.address in vips, subject contains spam_words. Each has a kind (addresses, domains, networks, words, regexes) and entries, in files with one a line or written here as values. Rule files can have `lists:` too; there the files are relative to the rule file.",
+	"sluice/rules.Config.Overrides":                            "Overrides say what is otherwise for some domains and users, as in a rule file: thresholds, rules that are off or on, scores, bounds of groups, and rules of their own. What is said for a user goes over what is said for the domain.",
 	"sluice/rules.Config.Quarantine":                           "Quarantine holds mail whose score reaches it for an administrator. 0: none.",
 	"sluice/rules.Config.Reject":                               "Reject refuses mail whose score reaches it. 0: none.",
 	"sluice/rules.Config.Rules":                                "Rules are rules written here, as in a rule file. They come after those of the files.",

@@ -136,7 +136,7 @@ func typeSchema(t reflect.Type, comment string) schema {
 				"max": schema{"type": "number"}, "min": schema{"type": "number"}, "shadow": schema{"type": "boolean"},
 			},
 		}}
-	case reflect.TypeFor[rules.Inline]():
+	case reflect.TypeFor[rules.Inline](): // rules and overrides
 		return schema{"type": "array", "items": schema{"type": "object"}}
 	}
 	if all := words(t); len(all) > 0 {
