@@ -85,6 +85,15 @@ func (b *mailbox) complete(name string) error {
 		return err
 	}
 	b.forget(disk) // another program may have removed it
+	if _, err := b.locate(name); errors.Is(err, mailstore.ErrNoFolder) {
+		existing, err := b.diskFolders()
+		if err != nil {
+			return err
+		}
+		if n := len(existing); n >= b.store.cfg.Folders {
+			return fmt.Errorf("there are %d folders: at most %d are allowed", n, b.store.cfg.Folders)
+		}
+	}
 	if _, err := b.folder(disk); err != nil {
 		return err
 	}

@@ -335,6 +335,12 @@ func TestRefileNames(t *testing.T) {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
+	s.cfg.Folders = 2
+	check(t, s.Make(t.Context(), anna, "one"))
+	check(t, s.Make(t.Context(), anna, "one"))
+	if err := s.Make(t.Context(), anna, "two"); err == nil || !strings.Contains(err.Error(), "there are 2 folders: at most 2 are allowed") {
+		t.Errorf("too many folders: %v", err)
+	}
 	s.cfg.Keywords = 2
 	to.Flags = []string{"a", "b", "c"}
 	equal(t, "left", refileAll(t, s, mailstore.Refiling{From: x, To: to})[0].Left, mailstore.LeftKeys)

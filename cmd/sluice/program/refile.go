@@ -47,6 +47,7 @@ type refileResult struct {
 	Plan    string       `json:"plan"` // the version of the plan that decided
 	Seen    int          `json:"seen"` // mails looked at
 	Bare    int          `json:"without_record"`
+	Unsure  int          `json:"incomplete_record"` // their records do not tell all that the rules ask
 	Moves   []refileMove `json:"moves"`
 	// Refused are mails that the rules would not have let in. They are left alone.
 	Refused []refusedMail `json:"refused"`
@@ -239,6 +240,9 @@ func (c *refileCommand) remarks(t *text, r refileResult) {
 	}
 	if r.Bare > 0 {
 		t.line(0, "%d of %d have no record: what steps before the rules would have found about them is unknown", r.Bare, r.Seen)
+	}
+	if r.Unsure > 0 {
+		t.line(0, "the records of %d do not tell all that is asked now: that is unknown", r.Unsure)
 	}
 	if r.Beyond > 0 {
 		t.line(0, "%d more are beyond --limit %d", r.Beyond, c.Limit)

@@ -84,6 +84,9 @@ func (c *refileCommand) decide(p *program, settings *config.Config, account, fol
 		if d.bare {
 			result.Bare++
 		}
+		if d.unsure {
+			result.Unsure++
+		}
 		switch {
 		case err != nil:
 			result.Skipped = append(result.Skipped, skippedMail{x.File, err.Error()})
@@ -117,6 +120,7 @@ func foldersOf(ctx context.Context, box mailstore.Refiler, account string) strin
 // A sorting is what a sorter says of a mail; none of both: it stays as it is.
 type sorting struct {
 	bare    bool // it has no record
+	unsure  bool // its record does not tell all that the plan asks
 	move    *refile.Move
 	refused *refusedMail
 }
@@ -156,9 +160,10 @@ func (s *sorter) decide(ctx context.Context, x mailstore.Spot) (d sorting, err e
 	if err != nil {
 		return d, err
 	}
-	if at >= len(again.Record.Recipients) {
+	if at >= len(again.Record.Recipients) || again.Record.Recipients[at].Address != r.Recipients[at].Address {
 		return d, errNotJudged
 	}
+	d.unsure = !d.bare && len(again.Gaps) > 0
 	rcpt := &again.Record.Recipients[at]
 	subject := pipeline.CleanSubject(m.Subject())
 	if a := rcpt.Verdict.Action; a > pipeline.Keep {
