@@ -50,6 +50,8 @@ type Config struct {
 	Redact Redact `yaml:"redact"`
 	// Anew puts a file that is damaged aside and begins a new one, so that mail goes on.
 	Anew bool `yaml:"-"`
+	// PrivateRules are rules, as step/rule, that `sluice explain --user` does not name; * stands for any part of a name.
+	PrivateRules []string `yaml:"private_rules" example:"[rules/fraud_*]"`
 	// Log gets what nobody can be told; nil is slog.Default.
 	Log *slog.Logger `yaml:"-"`
 	// Now is the clock; nil is time.Now.

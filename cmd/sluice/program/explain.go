@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sluice/cmd/sluice/program/config"
@@ -19,8 +20,18 @@ import (
 )
 
 type explainCommand struct {
-	JSON bool   `help:"Print JSON."`
-	Key  string `arg:"" help:"A transaction's id, an MTA's queue id, a Message-ID, the name or path of a mail's file, or an id in quarantine."`
+	JSON  bool   `help:"Print JSON; sluice reference --record-schema describes it."`
+	Color string `enum:"auto,always,never" default:"auto" help:"Colours: auto (on a terminal, unless NO_COLOR is set), always or never."`
+	Full  bool   `help:"Show long values whole."`
+	User  string `placeholder:"ACCOUNT" help:"Show only what the owner of this mailbox may see."`
+	To    string `group:"find" placeholder:"ADDRESS" help:"Mail for this recipient or account, or @DOMAIN."`
+	From  string `group:"find" placeholder:"ADDRESS" help:"Mail of this sender, of @DOMAIN, or <> for the null sender."`
+	Since string `group:"find" placeholder:"TIME" help:"Mail from then on: how long ago (2h, 7d), or \"2026-11-20 14:05\"."`
+	Until string `group:"find" placeholder:"TIME" help:"Mail before then."`
+	At    string `group:"find" placeholder:"TIME" help:"Mail of the quarter of an hour before and after."`
+	Limit int    `group:"find" default:"20" help:"How many of what is found are listed: the newest."`
+	Mail  string `group:"find" placeholder:"FILE" help:"The mail itself; - reads it from standard input."`
+	Key   string `arg:"" optional:"" help:"A transaction's id, an MTA's queue id, a Message-ID, the name or path of a mail's file, or an id in quarantine."`
 }
 
 // explainVersion is the version of what explain --json prints.
@@ -29,6 +40,14 @@ const explainVersion = 1
 type explanation struct {
 	Record *pipeline.Record `json:"record"`
 	Files  []found          `json:"files"`
+	Again  *insight         `json:"again,omitempty"` // what came of deciding again
+}
+
+// explanations is what explain --json prints.
+type explanations struct {
+	Version int           `json:"version"`
+	Records []explanation `json:"records"`
+	More    bool          `json:"more,omitempty"` // there are older ones than --limit lets through
 }
 
 func (c *explainCommand) Run(p *program) error {
@@ -39,33 +58,186 @@ func (c *explainCommand) Run(p *program) error {
 	if err := hasFolder(settings.Data); err != nil {
 		return err
 	}
-	records, err := await(p.ctx, settings, c.Key)
+	records, more, err := c.find(p, settings)
+	var unreadable *journal.UnreadableError
+	if err != nil && !errors.As(err, &unreadable) {
+		return err
+	}
+	if err != nil && len(records) > 0 {
+		for _, e := range parts(err) {
+			fmt.Fprintf(p.stderr, "sluice: left out: %s\n", config.Printable(e.Error()))
+		}
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
-	if len(records) == 0 {
-		return fmt.Errorf("no record of %s in %s", c.Key, settings.Data)
+	if c.User != "" {
+		records = ownersView(records, c.User, settings.Journal.PrivateRules)
 	}
-	var all []explanation
-	for _, r := range records {
-		all = append(all, explanation{r, locate(p.ctx, settings, r)})
+	if len(records) == 0 {
+		return fmt.Errorf("no record of %s in %s", c.sought(), settings.Data)
+	}
+	return c.print(p, settings, records, more)
+}
+
+// searched reports whether the command looks for what was, instead of a mail that it names.
+func (c *explainCommand) searched() bool {
+	return c.To != "" || c.From != "" || c.Since != "" || c.Until != "" || c.At != ""
+}
+
+// Validate is asked when the command line is read.
+func (c *explainCommand) Validate() error {
+	ways := 0
+	for _, given := range []bool{c.Key != "", c.Mail != "", c.searched()} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways == 0:
+		return errors.New("which mail? Name its id, queue id, Message-ID or file, or look for it with --to, --from, --since, --at or --mail")
+	case ways > 1:
+		return errors.New("a mail is named by its id or file, given with --mail, or looked for with --to, --from, --since, --until and --at: one of these")
+	case c.At != "" && (c.Since != "" || c.Until != ""):
+		return errors.New("--at says when it was by itself: leave out --since and --until")
+	case c.Limit < 1:
+		return fmt.Errorf("--limit %d: at least 1", c.Limit)
+	}
+	return nil
+}
+
+// sought says what was looked for.
+func (c *explainCommand) sought() string {
+	var all []string
+	for _, x := range []struct{ name, value string }{
+		{"", c.Key}, {"the mail in", c.Mail}, {"mail to", c.To}, {"from", c.From}, {"since", c.Since}, {"until", c.Until}, {"around", c.At},
+		{"for", c.User},
+	} {
+		if x.value != "" {
+			all = append(all, strings.TrimSpace(x.name+" "+x.value))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+func (c *explainCommand) find(p *program, settings *config.Config) (records []*pipeline.Record, more bool, err error) {
+	switch {
+	case c.Mail != "":
+		records, err = p.findMail(settings, c.Mail)
+		return records, false, err
+	case !c.searched():
+		records, err = await(p.ctx, settings, c.Key)
+		return records, false, err
+	}
+	q, err := c.query(p.now())
+	if err != nil {
+		return nil, false, err
+	}
+	err = withRecords(p.ctx, settings, func(j *journal.Journal) error {
+		records, more, err = j.Newest(p.ctx, q, c.Limit)
+		return err
+	})
+	return records, more, err
+}
+
+// around is how far from --at a mail may have come.
+const around = 15 * time.Minute
+
+func (c *explainCommand) query(now time.Time) (q journal.Query, err error) {
+	q.Recipient, q.Sender = c.To, c.From
+	s, err := newSpan(c.Since, c.Until, now)
+	if err != nil {
+		return q, err
+	}
+	q.Since, q.Until = s.since, s.until
+	if c.At != "" {
+		at, err := pastMoment("--at", c.At, now)
+		if err != nil {
+			return q, err
+		}
+		q.Since, q.Until = at.Add(-around), at.Add(around)
+	}
+	return q, nil
+}
+
+func (c *explainCommand) print(p *program, settings *config.Config, records []*pipeline.Record, more bool) error {
+	if c.searched() && len(records) > 1 && !c.JSON {
+		t := newText(p.stdout, c.Color)
+		if more {
+			t.styled(0, faint, "there are older ones: --limit shows more")
+		}
+		for _, r := range records {
+			t.oneLine(r, c.To)
+		}
+		return t.err
+	}
+	all := explanations{Version: explainVersion, Records: []explanation{}, More: more}
+	err := p.explained(settings, records, c.User, func(x explanation) { all.Records = append(all.Records, x) })
+	if err != nil {
+		return err
 	}
 	if c.JSON {
 		e := json.NewEncoder(p.stdout)
 		e.SetIndent("", "  ")
-		return e.Encode(struct {
-			Version int           `json:"version"`
-			Records []explanation `json:"records"`
-		}{explainVersion, all})
+		return e.Encode(all)
 	}
-	t := text{w: p.stdout}
-	for i, x := range all {
+	t := newText(p.stdout, c.Color)
+	t.full = c.Full
+	for i, x := range all.Records {
 		if i > 0 {
 			t.line(0, "")
 		}
+		t.more = x.Again
 		t.record(x.Record, x.Files)
 	}
 	return t.err
+}
+
+// explained works out what there is to say about records. The owner of a mailbox is told where their mail lies, and
+// nothing of what other rules would have done.
+func (p *program) explained(settings *config.Config, records []*pipeline.Record, owner string, yield func(explanation)) error {
+	return withRecords(p.ctx, settings, func(j *journal.Journal) error {
+		all := &plans{program: p, settings: settings, journal: j}
+		// Where the configuration is broken just now, or has become another, the plan of then is made from what was kept.
+		if current, _, err := plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
+			all.current = current
+		}
+		for _, r := range records {
+			x := explanation{Record: r, Files: locate(p.ctx, settings, r)}
+			if owner == "" {
+				again := all.look(p.ctx, r, x.Files)
+				x.Again = &again
+			}
+			yield(x)
+		}
+		return p.ctx.Err()
+	})
+}
+
+// oneLine prints when a mail came, its id, from whom and to whom, and what became of it.
+func (t *text) oneLine(r *pipeline.Record, to string) {
+	q := journal.Query{Recipient: to}
+	var who, became []string
+	for i := range r.Recipients {
+		x := &r.Recipients[i]
+		if !q.MatchRecipient(*x) {
+			continue
+		}
+		who = append(who, x.Address.Raw)
+		what := outcome(x, false)
+		if x.Step != "" {
+			what += " by " + x.Step
+			if x.Verdict.By != "" {
+				what += "/" + x.Verdict.By
+			}
+		}
+		if len(became) == 0 || became[len(became)-1] != what {
+			became = append(became, what)
+		}
+	}
+	t.line(0, "%s  %s  <%s> to %s: %s  %q", r.Received.Format(time.DateTime), r.ID, r.Sender.Raw, strings.Join(who, ", "),
+		strings.Join(became, "; "), r.Subject)
 }
 
 // recordDelay is how long after the reply a record may take to be readable by other processes.
@@ -88,18 +260,31 @@ func await(ctx context.Context, c *config.Config, key string) ([]*pipeline.Recor
 }
 
 // find returns the records that a key names, oldest first. Where no journal was ever written there are none.
-func find(ctx context.Context, c *config.Config, key string) (_ []*pipeline.Record, err error) {
+func find(ctx context.Context, c *config.Config, key string) (records []*pipeline.Record, err error) {
+	err = withRecords(ctx, c, func(j *journal.Journal) error {
+		records, err = j.Find(ctx, key)
+		return err
+	})
+	return records, err
+}
+
+// withRecords opens the journal for reading. Where none was ever written f is not called.
+func withRecords(ctx context.Context, c *config.Config, f func(*journal.Journal) error) (err error) {
 	settings := c.Journal
 	settings.Path, settings.ReadOnly = journalPath(c), true
 	j, err := journal.Open(ctx, settings)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { err = errors.Join(err, j.Close()) }()
-	return j.Find(ctx, key)
+	defer func() {
+		if e := j.Close(); e != nil { // not joined otherwise: what is wrong with records is told apart
+			err = errors.Join(err, e)
+		}
+	}()
+	return f(j)
 }
 
 // locate looks for the files that a record names: readers move mail about.

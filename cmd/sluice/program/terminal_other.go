@@ -13,3 +13,5 @@ func hideInput(*os.File) (show func(), err error) {
 
 // isTerminal reports whether a person looks at f: not known how on this system.
 func isTerminal(*os.File) bool { return false }
+
+func columnsOf(*os.File) int { return 0 }

@@ -1,14 +1,13 @@
 package program
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/pipeline"
@@ -30,50 +29,121 @@ type text struct {
 	err error
 	// hypothetical: nothing has happened, check only asks what would.
 	hypothetical bool
+	colour       bool
+	width        int      // of a line; 0: as long as it is
+	full         bool     // long values are shown whole
+	more         *insight // what was worked out by deciding again; nil: nothing was
 }
 
+// line prints a line without columns.
 func (t *text) line(indent int, format string, args ...any) {
+	t.styled(indent, unstyled, format, args...)
+}
+
+func (t *text) title(indent int, title string) { t.styled(indent, bold, "%s", title) }
+
+func (t *text) styled(indent int, how style, format string, args ...any) {
+	t.print(indent, "", 0, fmt.Sprintf(format, args...), how)
+}
+
+// Columns of labels.
+const (
+	narrow = 10
+	middle = 16
+	wide   = 28
+)
+
+// row prints a label in a column of its own, and a value beside it.
+func (t *text) row(indent, column int, label, format string, args ...any) {
+	t.styledRow(indent, column, label, unstyled, format, args...)
+}
+
+func (t *text) styledRow(indent, column int, label string, how style, format string, args ...any) {
+	t.print(indent, label, column, fmt.Sprintf(format, args...), how)
+}
+
+// print prints a value, behind a label in a column of its own where that is not 0. What does not fit is folded and goes
+// on below the value.
+func (t *text) print(indent int, label string, column int, value string, how style) {
 	if t.err != nil {
 		return
 	}
-	s := config.Printable(fmt.Sprintf(format, args...))
-	_, t.err = fmt.Fprintf(t.w, "%s%s\n", strings.Repeat("  ", indent), strings.TrimRight(s, " "))
+	value = strings.TrimRight(config.Printable(value), " ")
+	head := strings.Repeat("  ", indent)
+	hang := len(head)
+	if column > 0 {
+		label = config.Printable(label)
+		head += label + strings.Repeat(" ", max(0, column-utf8.RuneCountInString(label))) + " "
+		hang += column + 1
+	} else {
+		hang += 2
+	}
+	room := 0
+	if t.width > 0 {
+		room = max(t.width-hang, t.width/3)
+	}
+	var b strings.Builder
+	for i, line := range fold(value, room) {
+		if i > 0 {
+			head = strings.Repeat(" ", hang)
+		}
+		if line == "" {
+			head = strings.TrimRight(head, " ")
+		}
+		b.WriteString(head + t.painted(line, how) + "\n")
+	}
+	_, t.err = io.WriteString(t.w, b.String())
 }
 
-// record prints r.
+// record prints r: first what was decided about each recipient and by whom, then who brought the mail, then what was found.
 func (t *text) record(r *pipeline.Record, files []found) {
 	if !t.hypothetical {
-		t.line(0, "%s", r.ID)
-		t.line(1, "%-10s %s at %s", "received", r.Received.Format(time.RFC3339), r.Door)
+		t.styled(0, bold, "%s", r.ID)
 	}
-	t.line(1, "%-10s %s", "client", describeClient(r.Client))
-	if r.Greeting != "" {
-		t.line(1, "%-10s %s", "greeting", r.Greeting)
+	t.title(1, "recipients")
+	for i := range r.Recipients {
+		t.recipient(r, &r.Recipients[i], files)
 	}
-	t.line(1, "%-10s <%s>", "from", r.Sender.Raw)
-	if said := asked(r.Asked); said != "" {
-		t.line(1, "%-10s %s", "asked for", said)
+	t.envelope(r)
+	t.steps(1, "", r.Steps, r)
+	t.again()
+}
+
+// envelope prints who brought the mail, and what came of the transaction.
+func (t *text) envelope(r *pipeline.Record) {
+	t.title(1, "mail")
+	if !t.hypothetical {
+		t.row(2, narrow, "received", "%s at %s", r.Received.Format(time.RFC3339), r.Door)
 	}
-	if r.MessageID != "" {
-		t.line(1, "%-10s <%s>", "message", r.MessageID)
-	}
-	if r.Subject != "" {
-		t.line(1, "%-10s %s", "subject", r.Subject)
-	}
-	if r.Size > 0 {
-		t.line(1, "%-10s %d octets", "size", r.Size)
-	}
-	if r.QueueID != "" {
-		t.line(1, "%-10s %s", "queue id", r.QueueID)
+	t.row(2, narrow, "client", "%s", describeClient(r.Client))
+	for _, x := range []struct{ label, value string }{
+		{"greeting", r.Greeting}, {"from", "<" + r.Sender.Raw + ">"}, {"asked for", asked(r.Asked)}, {"message", bracketed(r.MessageID)},
+		{"subject", r.Subject}, {"size", inOctets(r.Size)}, {"queue id", r.QueueID},
+	} {
+		if x.value != "" {
+			t.row(2, narrow, x.label, "%s", x.value)
+		}
 	}
 	if !t.hypothetical {
-		t.line(1, "%-10s %s", "end", end(r))
+		t.row(2, narrow, "end", "%s", end(r))
 	}
-	t.steps(1, r.Steps)
-	t.line(1, "recipients")
-	for i := range r.Recipients {
-		t.recipient(&r.Recipients[i], files)
+	if x := r.Redacted; x != nil {
+		t.row(2, narrow, "redacted", "%s", x)
 	}
+}
+
+func bracketed(id string) string {
+	if id == "" {
+		return ""
+	}
+	return "<" + id + ">"
+}
+
+func inOctets(n int64) string {
+	if n <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10) + " octets"
 }
 
 // asked says what the sender asked for with MAIL, as it did.
@@ -129,28 +199,24 @@ func describeClient(c pipeline.Client) string {
 	return s
 }
 
-// steps prints what the steps said: facts, rules, errors.
-func (t *text) steps(indent int, steps []pipeline.StepRecord) {
-	t.facts(indent, steps)
-	var hits, undecided, errs []func()
+// steps prints what the steps said about everybody, or about one recipient: rules, errors, facts.
+func (t *text) steps(indent int, recipient string, steps []pipeline.StepRecord, r *pipeline.Record) {
+	var hits, undecided, errs, open []func()
 	for _, s := range steps {
 		for _, h := range s.Hits {
-			hits = append(hits, func() {
-				t.line(indent+1, "%-28s %s%s", s.Name+"/"+h.Name, score(h.Score), shadow(h.Shadow || s.Shadow))
-				for _, e := range h.Evidence {
-					t.line(indent+2, "%s: %s", e.Where, e.What)
-				}
-				for _, e := range effects(s, h.Name) {
-					t.line(indent+2, "-> %s", e)
-				}
-			})
+			hits = append(hits, func() { t.hit(indent+1, s, h, capped(r, recipient, s, h)) })
 		}
 		for _, u := range s.Undecided {
 			undecided = append(undecided, func() {
-				t.line(indent+1, "%-28s %s%s", s.Name+"/"+u.Name, u.Why, shadow(u.Shadow || s.Shadow))
+				t.styledRow(indent+1, wide, s.Name+"/"+u.Name, yellow, "%s%s", u.Why, shadow(u.Shadow || s.Shadow))
 			})
 		}
 		for _, x := range s.Stages {
+			if x.State == "not finished" || x.State == "not run" {
+				open = append(open, func() {
+					t.styledRow(indent+1, wide, s.Name, faint, "at %s: %s: %s%s", x.Phase, x.State, x.Why, shadow(true))
+				})
+			}
 			// check has asked nothing of the network: what came of that is no error, and stands among the facts.
 			if x.State == "error" && !(t.hypothetical && strings.Contains(x.Why, errOffline.Error())) {
 				errs = append(errs, func() {
@@ -158,7 +224,7 @@ func (t *text) steps(indent int, steps []pipeline.StepRecord) {
 					if x.OnError != nil {
 						policy = x.OnError.String()
 					}
-					t.line(indent+1, "%-28s at %s: %s; on_error: %s%s", s.Name, x.Phase, x.Why, policy, shadow(s.Shadow))
+					t.styledRow(indent+1, wide, s.Name, red, "at %s: %s; on_error: %s%s", x.Phase, x.Why, policy, shadow(s.Shadow))
 				})
 			}
 		}
@@ -166,13 +232,129 @@ func (t *text) steps(indent int, steps []pipeline.StepRecord) {
 	for _, section := range []struct {
 		title string
 		lines []func()
-	}{{"rules that held", hits}, {"rules that could not be decided", undecided}, {"errors", errs}} {
+	}{
+		{"rules that held", hits}, {"rules that nearly held", t.near(indent+1, recipient)},
+		{"rules that could not be decided", undecided}, {"errors", errs},
+		{"not asked yet, or not at all", open},
+	} {
 		if len(section.lines) == 0 {
 			continue
 		}
-		t.line(indent, "%s", section.title)
+		t.title(indent, section.title)
 		for _, line := range section.lines {
 			line()
+		}
+	}
+	t.facts(indent, steps)
+}
+
+// hit prints a rule that held, what it saw and where, and what it wanted done.
+func (t *text) hit(indent int, s pipeline.StepRecord, h pipeline.Hit, capped string) {
+	value := score(h.Score) + capped
+	t.row(indent, wide, s.Name+"/"+h.Name, "%s%s", value, shadow(h.Shadow || s.Shadow))
+	for _, e := range h.Evidence {
+		where := ""
+		if at := e.Position.String(); e.Position.Column > 0 || e.Position.Part != "" {
+			where = " (" + at + ")"
+		}
+		t.line(indent+1, "%s: %s%s", e.Where, e.What, where)
+	}
+	for _, e := range effects(s, h.Name) {
+		t.line(indent+1, "-> %s", e)
+	}
+}
+
+// capped says how much of a rule's score the bounds of its group let count, where that is not all of it: for one recipient,
+// or for everybody if recipient is empty.
+func capped(r *pipeline.Record, recipient string, s pipeline.StepRecord, h pipeline.Hit) string {
+	if h.Group == nil || h.Shadow || s.Shadow {
+		return ""
+	}
+	var counts []float64
+	for i := range r.Recipients {
+		x := &r.Recipients[i]
+		if recipient != "" && recipient != x.Address.Raw {
+			continue
+		}
+		hits := r.HitsOf(x)
+		for i, count := range pipeline.Counted(hits) {
+			if hits[i].Step == s.Name && hits[i].At == h.At && !slices.Contains(counts, count) {
+				counts = append(counts, count)
+			}
+		}
+	}
+	if len(counts) == 0 || len(counts) == 1 && counts[0] == h.Score {
+		return ""
+	}
+	slices.Sort(counts)
+	var all []string
+	for _, count := range counts {
+		all = append(all, numeral(count))
+	}
+	return fmt.Sprintf(", of which %s counts: %s", strings.Join(all, " or "), bounds(h.Group))
+}
+
+func bounds(g *pipeline.Group) string {
+	var all []string
+	if g.Max != nil {
+		all = append(all, "at most "+numeral(*g.Max))
+	}
+	if g.Min != nil {
+		all = append(all, "at least "+numeral(*g.Min))
+	}
+	return "group " + g.Name + " adds " + strings.Join(all, " and ")
+}
+
+// mostNear is how many rules that nearly held are shown, unless all are asked for.
+const mostNear = 10
+
+// near returns the lines about rules that were one term short.
+func (t *text) near(indent int, recipient string) (lines []func()) {
+	if t.more == nil {
+		return nil
+	}
+	for _, n := range t.more.Near {
+		if n.Recipient != recipient {
+			continue
+		}
+		if len(lines) == mostNear && !t.full {
+			return append(lines, func() { t.styled(indent, faint, "and others: --full shows them") })
+		}
+		would := ""
+		if n.Score != 0 {
+			would += ", " + score(n.Score)
+		}
+		if n.Action != pipeline.Pass {
+			would += ", " + n.Action.String()
+		}
+		lines = append(lines, func() {
+			t.row(indent, wide, n.Step+"/"+n.Rule, "`%s` was %s%s (%s)%s", n.Term, n.Came, would, n.Place, shadow(n.Shadow))
+		})
+	}
+	return lines
+}
+
+// again says what came of deciding again.
+func (t *text) again() {
+	x := t.more
+	if x == nil {
+		return
+	}
+	with := "with " + x.With
+	if x.WhyNot != "" {
+		with += " (" + x.WhyNot + ")"
+	}
+	switch {
+	case x.Unknown != "":
+		t.row(1, narrow, "replay", "not possible: %s", x.Unknown)
+	case len(x.Differences) == 0 && len(x.Gaps) == 0:
+		t.row(1, narrow, "replay", "%s: as recorded", with)
+	case len(x.Differences) == 0:
+		t.row(1, narrow, "replay", "%s: as recorded, but not certain: %s", with, strings.Join(x.Gaps, "; "))
+	default:
+		t.styledRow(1, narrow, "replay", red, "%s: NOT as recorded", with)
+		for _, d := range x.Differences {
+			t.line(2, "%s", d)
 		}
 	}
 }
@@ -191,111 +373,6 @@ func effects(s pipeline.StepRecord, rule string) (all []string) {
 		}
 	}
 	return all
-}
-
-func (t *text) facts(indent int, steps []pipeline.StepRecord) {
-	title := false
-	for _, s := range steps {
-		if len(s.Fact) == 0 && s.Unknown == "" && len(s.Missing) == 0 {
-			continue
-		}
-		if !title {
-			t.line(indent, "facts")
-			title = true
-		}
-		switch {
-		case len(s.Fact) > 0:
-			t.line(indent+1, "%-28s %s%s", s.Name, compact(s.Fact), shadow(s.Shadow))
-		case s.Unknown != "":
-			t.line(indent+1, "%-28s unknown: %s%s", s.Name, s.Unknown, shadow(s.Shadow))
-		}
-		// Often many fields are unknown for one reason.
-		names := map[string][]string{}
-		for _, name := range sortedKeys(s.Missing) {
-			names[s.Missing[name]] = append(names[s.Missing[name]], name)
-		}
-		for _, why := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return strings.Compare(names[a][0], names[b][0]) }) {
-			field := strings.Join(names[why], ", ")
-			if len(names[why]) > 1 {
-				field = "{" + field + "}"
-			}
-			t.line(indent+1, "%-28s unknown: %s", s.Name+"."+field, why)
-		}
-	}
-}
-
-// A fact of more than this many characters is shown without what is empty, 0 or false.
-const longFact = 200
-
-// compact writes JSON as rules would name it: {zen: {listed: true}}.
-func compact(raw json.RawMessage) string {
-	var v any
-	if json.Unmarshal(raw, &v) != nil {
-		return string(raw)
-	}
-	whole := plain(v)
-	if len(whole) <= longFact {
-		return whole
-	}
-	if v, left := something(v); left {
-		return plain(v) + ", the rest is empty, 0 or false"
-	}
-	return "all is empty, 0 or false"
-}
-
-// something is a value without what in it is empty, 0 or false, and whether anything is left.
-func something(v any) (any, bool) {
-	switch v := v.(type) {
-	case map[string]any:
-		out := map[string]any{}
-		for k, x := range v {
-			if x, ok := something(x); ok {
-				out[k] = x
-			}
-		}
-		return out, len(out) > 0
-	case []any:
-		var out []any
-		for _, x := range v {
-			x, _ = something(x)
-			out = append(out, x)
-		}
-		return out, len(out) > 0
-	case string:
-		return v, v != ""
-	case bool:
-		return v, v
-	case float64:
-		return v, v != 0
-	}
-	return v, v != nil
-}
-
-func plain(v any) string {
-	switch v := v.(type) {
-	case map[string]any:
-		var parts []string
-		for _, k := range sortedKeys(v) {
-			parts = append(parts, k+": "+plain(v[k]))
-		}
-		return "{" + strings.Join(parts, ", ") + "}"
-	case []any:
-		var parts []string
-		for _, x := range v {
-			parts = append(parts, plain(x))
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
-	case string:
-		if v == "" || strings.ContainsAny(v, ` ,:{}[]"`) {
-			return strconv.Quote(v)
-		}
-		return v
-	case nil:
-		return "none"
-	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
-	}
-	return fmt.Sprint(v)
 }
 
 func sortedKeys[T any](m map[string]T) []string {
@@ -321,52 +398,94 @@ func shadow(on bool) string {
 	return ""
 }
 
-func (t *text) recipient(x *pipeline.RecipientRecord, files []found) {
-	t.line(2, "%s", x.Address.Raw)
-	if x.Account != "" && x.Account != x.Address.String() {
-		t.line(3, "%-10s %s", "account", x.Account)
-	}
-	if said := append(given("NOTIFY", x.Notify), given("ORCPT", x.ORCPT)...); len(said) > 0 {
-		t.line(3, "%-10s %s", "asked for", strings.Join(said, " "))
-	}
+func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files []found) {
+	t.styled(2, bold, "%s", x.Address.Raw)
+	label := "outcome"
 	if t.hypothetical {
-		t.line(3, "%-10s %s", "would be", outcome(x, true))
-	} else {
-		t.line(3, "%-10s %s", "outcome", outcome(x, false))
+		label = "would be"
 	}
-	t.line(3, "%-10s %s", "decided by", decidedBy(x))
+	t.styledRow(3, narrow, label, outcomeStyle(x), "%s", outcome(x, t.hypothetical))
+	t.styledRow(3, narrow, "decided by", bold, "%s", decidedBy(x))
 	if x.Verdict.Reason != "" {
-		t.line(3, "%-10s %s", "reason", x.Verdict.Reason)
+		t.row(3, narrow, "reason", "%s", x.Verdict.Reason)
+	}
+	if t.more != nil {
+		for _, c := range t.more.Without {
+			if c.Recipient == x.Address.Raw {
+				t.row(3, narrow, "without it", "%s", c)
+			}
+		}
 	}
 	if x.Score != 0 {
-		t.line(3, "%-10s %s", "score", score(x.Score))
+		t.row(3, narrow, "score", "%s%s", score(x.Score), sums(r.HitsOf(x)))
 	}
 	if x.FolderBy != "" {
-		t.line(3, "%-10s %s, chosen by %s", "folder", folder(x.Folder), x.FolderBy)
+		t.row(3, narrow, "folder", "%s, chosen by %s", folder(x.Folder), x.FolderBy)
 	}
 	if len(x.Flags) > 0 {
-		t.line(3, "%-10s %s", "flags", strings.Join(x.Flags, " "))
+		t.row(3, narrow, "flags", "%s", strings.Join(x.Flags, " "))
 	}
 	if x.Exempt != "" {
-		t.line(3, "%-10s refusals that look at the envelope only did not count: %s", "exempt", x.Exempt)
+		t.row(3, narrow, "exempt", "refusals that look at the envelope only did not count: %s", x.Exempt)
 	}
 	if x.Note != "" {
-		t.line(3, "%-10s %s", "note", x.Note)
+		t.row(3, narrow, "note", "%s", x.Note)
 	}
 	if x.Held != "" {
-		t.line(3, "%-10s sluice quarantine show %s", "held as", x.Held)
+		t.row(3, narrow, "held as", "sluice quarantine show %s", x.Held)
 	}
 	for _, f := range files {
 		if f.Account != x.Account || f.File != x.File {
 			continue
 		}
 		if f.Path != "" {
-			t.line(3, "%-10s %s (%s)", "file now", f.Path, folder(f.Folder))
+			t.row(3, narrow, "file now", "%s (%s)", f.Path, folder(f.Folder))
 		} else {
-			t.line(3, "%-10s %s: %s", "file", x.File, f.Gone)
+			t.row(3, narrow, "file", "%s: %s", x.File, f.Gone)
 		}
 	}
-	t.steps(3, x.Steps)
+	if x.Account != "" && x.Account != x.Address.String() {
+		t.row(3, narrow, "account", "%s", x.Account)
+	}
+	if said := append(given("NOTIFY", x.Notify), given("ORCPT", x.ORCPT)...); len(said) > 0 {
+		t.row(3, narrow, "asked for", "%s", strings.Join(said, " "))
+	}
+	t.steps(3, x.Address.Raw, x.Steps, r)
+}
+
+// sums shows what a score is the sum of, where it is one.
+func sums(hits []pipeline.Hit) string {
+	var parts []string
+	for i, x := range pipeline.Counted(hits) {
+		if x == 0 {
+			continue
+		}
+		sign := " + "
+		if x < 0 {
+			sign = " - "
+		}
+		if len(parts) == 0 && x > 0 {
+			sign = ""
+		}
+		parts = append(parts, sign+numeral(max(x, -x))+" "+hits[i].Name)
+	}
+	if len(parts) < 2 {
+		return ""
+	}
+	return " = " + strings.TrimLeft(strings.Join(parts, ""), " ")
+}
+
+// outcomeStyle is how an outcome looks on a terminal.
+func outcomeStyle(x *pipeline.RecipientRecord) style {
+	switch x.Disposition {
+	case pipeline.Delivered:
+		return green
+	case pipeline.Refused:
+		return red
+	case pipeline.Held:
+		return magenta
+	}
+	return yellow
 }
 
 func folder(name string) string {

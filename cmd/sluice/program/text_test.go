@@ -26,7 +26,7 @@ func TestWhatTheSenderAskedFor(t *testing.T) {
 			said = append(said, line)
 		}
 	}
-	if got, want := strings.Join(said, "\n"), "SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=e+2B\\x1b[1m\nNOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+40x\nNOTIFY=NEVER"; got != want {
+	if got, want := strings.Join(said, "\n"), "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+40x\nNOTIFY=NEVER\nSMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=e+2B\\x1b[1m"; got != want {
 		t.Errorf("says\n%s\nwant\n%s\nin\n%s", got, want, &b)
 	}
 

@@ -72,6 +72,7 @@ var comments = map[string]string{
 	"sluice/mailstore/journal.Config.MaxPending":               "MaxPending is how many records may wait while the disk does not take them; then the oldest are dropped. 0 is 16384.",
 	"sluice/mailstore/journal.Config.MaxPendingBytes":          "MaxPendingBytes is how many octets of memory they may take; 0 is 64 MiB.",
 	"sluice/mailstore/journal.Config.MaxSize":                  "MaxSize is how many octets the records may take on disk: beyond it the oldest go before their time. Less than 0, such as -1, is without bounds.",
+	"sluice/mailstore/journal.Config.PrivateRules":             "PrivateRules are rules, as step/rule, that `sluice explain --user` does not name; * stands for any part of a name.",
 	"sluice/mailstore/journal.Config.Redact":                   "Redact takes out of older records what tells about people.",
 	"sluice/mailstore/journal.Redact.After":                    "After is how old a record is then; 0 is never.",
 	"sluice/mailstore/journal.Redact.What":                     "What is taken out: subject, addresses (what stands before their @), client (its name, its login and the end of its address), evidence (what rules have seen), facts (what steps have found).",
