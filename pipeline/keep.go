@@ -115,7 +115,7 @@ func (s *Session) timing(to []Timing, stage int, a *answer) []Timing {
 		return to
 	}
 	st := &s.plan.stages[stage]
-	return append(to, Timing{Step: s.plan.steps[st.step].Name, Phase: st.phase, Took: a.took})
+	return append(to, Timing{Step: s.plan.steps[st.step].Name, Phase: st.phase, Took: a.took, Shadow: st.shadow})
 }
 
 // stepRecords writes down what the steps said about everybody (nil) or about one recipient.

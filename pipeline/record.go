@@ -128,4 +128,6 @@ type Timing struct {
 	Step  string        `json:"step"`
 	Phase Phase         `json:"phase"`
 	Took  time.Duration `json:"took"`
+	// Shadow: nobody waited for it.
+	Shadow bool `json:"shadow,omitempty"`
 }

@@ -487,3 +487,27 @@ func (s *Session) settleShadows() {
 		}
 	}
 }
+
+// A Tried is something of a plan that is asked and never counted: a step, or a rule of a step.
+type Tried struct {
+	Step string
+	Rule string // "" for the step as a whole
+	// Own says that it is tried because of what is said about it, and not because its whole step is.
+	Own bool
+}
+
+// Tried lists what of the plan is only tried, in its order: each shadow step, followed by its rules, and the shadow rules of
+// other steps.
+func (p *Plan) Tried() (all []Tried) {
+	for _, s := range p.steps {
+		rules := s.shadowRules
+		if s.Shadow {
+			all = append(all, Tried{Step: s.Name, Own: true})
+			rules = s.rules
+		}
+		for _, r := range rules {
+			all = append(all, Tried{s.Name, r, !s.Shadow})
+		}
+	}
+	return all
+}

@@ -39,6 +39,7 @@ type commands struct {
 	Journal    journalCommands   `cmd:"" help:"Look after the records of decisions."`
 	Refile     refileCommands    `cmd:"" help:"Sort the mail that is there already by rules, and take that back."`
 	Undo       undoCommand       `cmd:"" help:"Put back what a run of refile has moved."`
+	Shadow     shadowCommands    `cmd:"" help:"Say what shadow steps and shadow rules would have done."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`

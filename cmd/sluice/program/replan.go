@@ -58,6 +58,15 @@ func (p *plans) of(ctx context.Context, version string) (*pipeline.Plan, error) 
 }
 
 func (p *plans) again(ctx context.Context, version string) (*pipeline.Plan, error) {
+	made, err := p.remake(ctx, version, func(steps []pipeline.Step) []pipeline.Step { return steps })
+	if err == nil && made.Version() != version {
+		return nil, fmt.Errorf("plan %s was made by another version of Sluice, and would not be the same now", version)
+	}
+	return made, err
+}
+
+// remake makes a plan of old times with other steps than it had.
+func (p *plans) remake(ctx context.Context, version string, change func([]pipeline.Step) []pipeline.Step) (*pipeline.Plan, error) {
 	kept, ok, err := p.journal.KeptPlan(ctx, version)
 	switch {
 	case err != nil:
@@ -79,12 +88,9 @@ func (p *plans) again(ctx context.Context, version string) (*pipeline.Plan, erro
 	env := offlineEnv(p.settings.Hostname, p.program.now, nil)
 	env.Files = keptFiles(c, kept.Files[1:])
 	env.Secret = func(string) (string, error) { return "not kept", nil }
-	made, err := pipeline.NewPlan(c.Pipeline, env, planOptions(p.settings))
+	made, err := pipeline.NewPlan(change(c.Pipeline), env, planOptions(p.settings))
 	if err != nil {
 		return nil, fmt.Errorf("make plan %s again: %w", version, err)
-	}
-	if made.Version() != version {
-		return nil, fmt.Errorf("plan %s was made by another version of Sluice, and would not be the same now", version)
 	}
 	return made, nil
 }
