@@ -25,7 +25,7 @@ func TestNames(t *testing.T) {
 		`text contains "<form>" or text contains "pay"`:                                                                          isFalse,
 		`html startsWith "<form><a href" and html contains "https://www.evil.example/x"`:                                         isTrue,
 		`attachments[1].name == "terms.txt" and attachments[1].type == "text/plain" and attachments[1].extension == "txt"`:       isTrue,
-		`len(attachments[1].sha256) == 64 and attachments[0].sha256 startsWith "9b8db510ef42"`:                        isTrue,
+		`len(attachments[1].sha256) == 64 and attachments[0].sha256 startsWith "9b8db510ef42"`:                                   isTrue,
 		`any(links, .url == "http://198.51.100.1/login.php" and .domain == "198.51.100.1" and .text == "https://bank.example/")`: isTrue,
 		`any(links, .host == "www.evil.example" and .domain == "evil.example" and .text == "here")`:                              isTrue,
 		`any(links, .url == "http://www.news.example" and .text == "")`:                                                          isTrue,
@@ -33,7 +33,7 @@ func TestNames(t *testing.T) {
 		`message_id == "42@news.example" and list_id == "offers.bank.example"`:                                                   isTrue,
 		`date == 1795730400 and received.unix == 1795302600 and date - received == 427800`:                                       isTrue,
 		`date.zone == 330 and date.hour == 3 and received.weekday == "saturday"`:                                                 isTrue,
-		`date.unix - days(4) > received and -received < 0 and max(date, received) == date`:                                   isTrue,
+		`date.unix - days(4) > received and -received < 0 and max(date, received) == date`:                                       isTrue,
 	} {
 		got, why := truthIn(t, Config{}, when, v)
 		if got != want {

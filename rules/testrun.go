@@ -34,10 +34,9 @@ func (s *ruleset) runTests(stages []pipeline.Stage, env pipeline.Env, r *reporte
 		}
 	}
 	world := pipeline.Env{
-		Log: slog.New(slog.DiscardHandler), Now: env.Now, NewID: func() string { return "test" }, Hostname: env.Hostname, Journal: t,
-	}
-	if world.Now == nil {
-		world.Now = time.Now
+		Log: slog.New(slog.DiscardHandler), NewID: func() string { return "test" }, Hostname: env.Hostname, Journal: t,
+		// A test comes out the same at any time of the day.
+		Now: func() time.Time { return t.now },
 	}
 	plan, err := pipeline.NewPlan(append(steps, pipeline.Step{Name: env.Name, Kind: pipeline.Kind{
 		Name: "rules", Pure: true, OnError: pipeline.Postpone,
@@ -60,6 +59,7 @@ type trial struct {
 	env    pipeline.Env
 	facts  map[string]pipeline.Result // what the steps have found in the test that runs
 	record *pipeline.Record
+	now    time.Time // in the test that runs; zero: it does not say
 }
 
 // Record keeps the record of the test that runs.
@@ -114,7 +114,17 @@ func (t *trial) run(plan *pipeline.Plan, x *ruleTest) {
 		t.fails(x, x.pos, "the mail cannot be read: "+err.Error())
 		return
 	}
-	t.facts, t.record = facts, nil
+	t.facts, t.record, t.now = facts, nil, time.Time{}
+	if x.received != "" {
+		zone := t.set.zone
+		if zone == nil {
+			zone = time.UTC
+		}
+		if t.now, err = clock(x.received, zone); err != nil {
+			t.fails(x, x.pos, err.Error())
+			return
+		}
+	}
 	s := plan.NewSession(pipeline.SMTP, x.mail.who())
 	defer s.Close()
 	ctx := context.Background()
@@ -141,8 +151,8 @@ func (t *trial) run(plan *pipeline.Plan, x *ruleTest) {
 
 // who is the client. One of whom the test says anything is known.
 func (m testMail) who() pipeline.Client {
-	c := pipeline.Client{Addr: m.ip, Name: m.clientName, Login: m.login}
-	if !c.Addr.IsValid() && (c.Name != "" || c.Login != "") {
+	c := pipeline.Client{Addr: m.ip, Name: m.clientName, Login: m.login, Trusted: m.trusted, TLS: m.tls}
+	if !c.Addr.IsValid() && (c.Name != "" || c.Login != "" || c.Trusted || c.TLS != "") {
 		c.Addr = netip.MustParseAddr("192.0.2.1")
 	}
 	return c

@@ -20,6 +20,9 @@ const testedRules = `rules:
   - {name: news, when: has("List-Id") and rcpt.domain == "example.org", file: Lists}
   - {name: login, when: client.login != "" and header("X-Big") == "", score: 2}
   - {name: trial, when: subject contains "x", reject: true, shadow: true}
+  - {name: night, when: received.hour >= 22 or received.hour < 6}
+  - {name: ahead, when: date > received + days(2)}
+  - {name: secret, when: client.tls != "" and client.trusted}
 `
 
 // make reads rules with these tests and returns what is wrong.
@@ -62,6 +65,13 @@ func TestTestsAreRun(t *testing.T) {
 		"no file":                {"{message: none.eml, expect: {miss: news}}", "no such file"},
 		"a fact of another type": {"{name: t, mail: {facts: {scan: {count: many}}}, expect: {miss: news}}", "`scan.count` cannot be that: it is not a number"},
 		"no address":             {"{name: t, mail: {rcpts: ['a@']}, expect: {miss: news}}", `"a@" is no address`},
+		"by night":               {"{name: t, received: 2026-11-21 23:10, mail: {}, expect: {hit: night, miss: ahead}}", ""},
+		"in a zone of its own":   {"{name: t, received: '2026-11-21T23:10:00+12:00', mail: {}, expect: {miss: night}}", "rule `night` should not hold, but it does"},
+		"whenever":               {"{name: t, mail: {}, expect: {hit: night}}", "rule `night` should hold, but it is undecided: nobody has noted when it came"},
+		"the future":             {"{name: t, received: '2026-11-21 13:10', mail: {headers: {Date: 'Fri, 27 Nov 2026 03:30:00 +0530'}}, expect: {hit: ahead, miss: night}}", ""},
+		"no time":                {"{name: t, received: tonight, mail: {}, expect: {hit: night}}", `"tonight" is no time; write for example`},
+		"a trusted client":       {"{name: t, mail: {client: {trusted: true, tls: TLSv1.3}}, expect: {hit: secret}}", ""},
+		"a client in cleartext":  {"{name: t, mail: {client: {trusted: true}}, expect: {hit: secret}}", "rule `secret` should hold, but it does not hold"},
 		"several at once":        {"{name: t, mail: {}, expect: {hit: [news, login]}}", "rule `login` should hold"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +79,7 @@ func TestTestsAreRun(t *testing.T) {
 			if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
 				t.Errorf("%s\nwant %s", got, tt.want)
 			}
-			if got != "" && !strings.Contains(got, "rules/a.yaml:8:") {
+			if got != "" && !strings.Contains(got, "rules/a.yaml:11:") {
 				t.Errorf("%s\nnames no line", got)
 			}
 		})

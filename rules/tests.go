@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -18,9 +19,11 @@ type ruleTest struct {
 	name    string
 	pos     spot
 	message string // a file with the mail, relative to the rule file
-	mail    testMail
-	hit     []named
-	miss    []named
+	// received is when the mail comes: where that has no zone the one of the step is meant. "" leaves it unknown.
+	received string
+	mail     testMail
+	hit      []named
+	miss     []named
 	// What is expected by recipient; "" is for all others.
 	verdicts, folders, scores map[string]expectation
 }
@@ -38,6 +41,8 @@ type testMail struct {
 	ip         netip.Addr
 	clientName string
 	login      string
+	trusted    bool
+	tls        string
 	helo       string
 	headers    []pipeline.Edit
 	headerFrom string
@@ -71,7 +76,7 @@ func (r *reader) testList(n ast.Node) {
 func (r *reader) test(n ast.Node) {
 	t := &ruleTest{pos: r.src.spotOf(n)}
 	has := map[string]bool{}
-	for _, e := range r.mapping(n, "a test", []string{"name", "message", "mail", "expect"}) {
+	for _, e := range r.mapping(n, "a test", []string{"name", "message", "mail", "received", "expect"}) {
 		has[e.name] = true
 		switch e.name {
 		case "name":
@@ -80,6 +85,12 @@ func (r *reader) test(n ast.Node) {
 			t.message, _ = r.text(e)
 		case "mail":
 			r.mail(t, e.value)
+		case "received":
+			t.received, _ = r.text(e)
+			if _, err := clock(t.received, time.UTC); err != nil && t.received != "" {
+				r.at(e.value, fmt.Sprintf("%q is no time", t.received), "write for example `received: 2026-11-21 23:10`, or `2026-11-21T23:10:00+01:00`")
+				t.received = ""
+			}
 		case "expect":
 			r.expect(t, e.value)
 		}
@@ -136,8 +147,22 @@ func (r *reader) mail(t *ruleTest, n ast.Node) {
 	}
 }
 
+// clock reads a time, in a zone unless it names one.
+func clock(s string, zone *time.Location) (time.Time, error) {
+	for _, layout := range []string{"2006-01-02 15:04", "2006-01-02 15:04:05"} {
+		if t, err := time.ParseInLocation(layout, s, zone); err == nil {
+			return t, nil
+		}
+	}
+	return time.Parse(time.RFC3339, s)
+}
+
 func (r *reader) client(m *testMail, n ast.Node) {
-	for _, e := range r.mapping(n, "`client`", []string{"ip", "name", "login"}) {
+	for _, e := range r.mapping(n, "`client`", []string{"ip", "name", "login", "trusted", "tls"}) {
+		if e.name == "trusted" {
+			m.trusted = r.boolean(e)
+			continue
+		}
 		text, ok := r.text(e)
 		if !ok {
 			continue
@@ -153,6 +178,8 @@ func (r *reader) client(m *testMail, n ast.Node) {
 			m.clientName = text
 		case "login":
 			m.login = text
+		case "tls":
+			m.tls = text
 		}
 	}
 }
