@@ -13,26 +13,44 @@
 //
 // A condition sees the transaction and what the steps before its own have found:
 //
-//	client.ip  .name  .login  .trusted    who is connected; ip is text
+//	client.ip  .name  .login  .trusted  .tls   who is connected; ip is text, tls is "TLSv1.3" or ""
 //	helo                                  how the client greeted
 //	from  rcpt  header_from               each .address .local .tag .domain, in lower case; .local is without the subaddress
-//	header_from.count                     how many addresses the From fields hold; header_from itself is the first of them
-//	subject  size                         decoded, its first 16 KiB (max_value); octets of the message
+//	header_from.name  .count              what From shows; how many addresses it holds: header_from itself is the first
+//	rcpts  header_froms                   lists of all of them
+//	subject  message_id  list_id  size    decoded, the first 16 KiB (max_value); octets of the message
+//	text  html                            what there is to read, and the source of the HTML, decoded; 256 KiB each (max_text)
+//	links                                 each .url .host .domain .text; .text is what the HTML shows for it
+//	attachments                           each .name .extension .type .size .sha256
+//	anomalies                             what is wrong with the mail as such: "bare-lf", "no-boundary"
+//	date  received                        the Date field, and when the mail came, which is the only clock: .unix .year .month
+//	                                      .day .weekday .hour .minute; alone they are seconds: date > received + days(2)
 //	score                                 what the rules of the step have scored, groups within their bounds
-//	has("Field")  header("Field")         whether there is such a field; the first one decoded, as subject is, "" if there is none
+//	has("Field")  header("Field")         whether there is such a field; the first one decoded, "" if there is none
+//	headers("Field")                      all of that name
 //	hit("rule")  hit("step.rule")         whether another rule, or one of an earlier step, held
-//	known(step)  known(step.field)        whether there is an answer
+//	known(name)  known(step.field)        whether it is known, or has an answer
 //	dnsbl.zen.listed, spf.result, …       the facts of earlier steps, under the step's name
+//
+// Functions compare domains (under, org, same_org, looks_like), addresses of clients (in_network), names (similarity,
+// other_address, mixed_scripts, entropy) and words (has_word, count_matches). `sluice reference --rules` lists them, and all
+// names and operators, with an example for each.
+//
+// Lists are asked with any(links, .domain == "example.org") and its like; at most 500 items of each are seen (max_items). What
+// the body holds is worked out when the first term is evaluated that asks for it, once a mail: a rule that asks something
+// cheap first, "a and b", costs nothing where that does not hold. lower(text) is worked out once, too.
 //
 // What is not known is neither true nor false, and conditions follow three-valued logic: "unknown or true" is true,
 // "unknown and false" is false, everything else that needs an unknown is unknown. A rule whose condition is unknown does
 // not hold; the record says why.
 //
 // What a door does not tell about the client is unknown: its name where the DNS did not say, or was not asked, as about
-// trusted clients. Without an address client.ip and client.name are unknown; client.login and client.trusted are too,
+// trusted clients. Without an address client.ip, .name and .tls are unknown; client.login and client.trusted are too,
 // unless the door says that there is a login or that the client is trusted. An empty greeting is unknown. A null sender is
 // known: from.address is "". So is a header without an address in From: header_from.address is "" and header_from.count
 // is 0. With several addresses header_from is the first, and a rule that wants to be sure asks for header_from.count == 1.
+// A mail without links has none; but date is unknown where there is no Date, or none that can be read, and so is whatever of
+// the mail could not be read from disk.
 //
 // A term is what and, or and not join; each has one truth of its own, which the record keeps. known() and hit() are terms
 // by themselves. A comparison, a ternary, a let and any() with its like are one term each, whatever is inside: unknown if

@@ -14,6 +14,7 @@ import (
 	"github.com/expr-lang/expr/builtin"
 
 	"sluice/pipeline/lookalike"
+	"sluice/pipeline/mime"
 	"sluice/pipeline/orgdomain"
 )
 
@@ -56,6 +57,9 @@ func ownFunctions() []function {
 			name: "in_network", usage: `in_network(client.ip, "192.0.2.0/24")`, args: []kind{textKind, textKind}, more: true, gives: boolKind, written: true,
 			call: func(a []any) any { return isInNetwork(a[0].(string), a[1].([]netip.Prefix)) }, prepare: prepareNetworks,
 		},
+		{name: "host", usage: `host(header("X-Url"))`, args: []kind{textKind}, gives: textKind, lower: true, call: func(a []any) any {
+			return hostOf(head(a[0].(string), longestURL))
+		}},
 		{name: "unicode", usage: "unicode(helo)", args: []kind{textKind}, gives: textKind, lower: true, call: func(a []any) any {
 			return unicodeOf(a[0].(string))
 		}},
@@ -203,6 +207,17 @@ func those[T any](args []any, of func(texts []string) []T) []T {
 	return of(texts)
 }
 
+const longestURL = 4096 // octets that are looked at
+
+// hostOf is the host that a URL leads to as addresses have domains, "" for what is no URL.
+func hostOf(url string) string {
+	host := mime.HostOf(url)
+	if name := unicodeOf(host); name != "" {
+		return name
+	}
+	return strings.ToLower(host)
+}
+
 // A domain is a name as addresses have it, "" for what is none.
 type domain string
 
@@ -217,12 +232,15 @@ func domainsOf(texts []string) []domain {
 func prepareDomains(texts []string, wrong func(int, string, string)) any {
 	list := domainsOf(texts)
 	for i, d := range list {
-		if d == "" {
+		if d == "" || !isWritten(texts[i]) {
 			wrong(i, fmt.Sprintf("%q is no domain", texts[i]), notDomain(texts[i]))
 		}
 	}
 	return list
 }
+
+// isWritten reports whether a domain is one that somebody writes: none with wildcards, say, as names from a mail may be.
+func isWritten(s string) bool { return !strings.ContainsAny(s, "*?()<>[]{}:;,|&%$!#\"'\\") }
 
 // notDomain says what to write instead of what is no domain.
 func notDomain(s string) string {
@@ -329,7 +347,7 @@ func lookalikesOf(texts []string) []lookalike.Domain {
 func prepareLookalikes(texts []string, wrong func(int, string, string)) any {
 	list := lookalikesOf(texts)
 	for i, d := range list {
-		if d.Org == "" {
+		if d.Org == "" || !isWritten(texts[i]) {
 			wrong(i, fmt.Sprintf("%q is no domain that somebody owns", texts[i]), notDomain(texts[i]))
 		}
 	}

@@ -36,6 +36,8 @@ func TestFunctions(t *testing.T) {
 		`looks_like("paypal.net", "paypal.com", "paypal.net")`:                                                               isFalse,
 		`looks_like("example.org", "paypal.com") or looks_like("", "paypal.com") or looks_like("a b", "paypal.com")`:         isFalse,
 		`looks_like("paypal.com", header("X-None"))`:                                                                         isFalse,
+		`host("HTTPS://user@WWW.Bücher.de:80/x") == "www.bücher.de" and host("see http://0x7f.1/") == "127.0.0.1"`:           isTrue,
+		`host("bank.example") == "" and host("mailto:x@y") == "" and host("") == "" and host("http://") == ""`:               isTrue,
 		`mixed_scripts("Pаypal") and mixed_scripts("see раypal now")`:                                                        isTrue,
 		`mixed_scripts("Москва and Paris") or mixed_scripts("5 μm, Δx") or mixed_scripts("Grüße") or mixed_scripts("")`:      isFalse,
 		`entropy("") == 0 and entropy("aaaa") == 0 and entropy("ab") == 1 and entropy("abcd") == 2 and entropy("äöüß") == 2`: isTrue,

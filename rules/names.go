@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -345,18 +346,8 @@ func loadLinks(s *state, v any) error {
 	var list []linkEnv
 	links := s.view.Message.LinkTexts()
 	for _, l := range links[:min(len(links), s.set.limits.MaxItems)] {
-		x := linkEnv{URL: s.cut(l.URL), Text: l.Text}
-		// What is no name of a host is told as it stands.
-		host := mime.HostOf(l.URL)
-		x.Host = host
-		if name := unicodeOf(host); name != "" {
-			x.Host = name
-		}
-		x.Domain = x.Host
-		if org := orgOf(host); org != "" {
-			x.Domain = org
-		}
-		list = append(list, x)
+		host := hostOf(l.URL)
+		list = append(list, linkEnv{URL: s.cut(l.URL), Host: host, Domain: cmp.Or(orgOf(host), host), Text: l.Text})
 	}
 	*v.(*[]linkEnv) = list
 	return s.unread()

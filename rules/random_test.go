@@ -117,7 +117,7 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 		}
 		switch r.IntN(8) {
 		case 6:
-			return fmt.Sprintf("%s(%s)", pick("org", "unicode", "ascii"), sub("text"))
+			return fmt.Sprintf("%s(%s)", pick("org", "unicode", "ascii", "host"), sub("text"))
 		case 7:
 			return fmt.Sprintf("other_address(%s, %s)", sub("text"), sub("text"))
 		case 0:
