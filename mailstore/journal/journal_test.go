@@ -303,6 +303,49 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// What shadow stages have found completes a record, whatever else comes before, between and after it, and however often.
+func TestCompleted(t *testing.T) {
+	stage := func(state string) []pipeline.StageRecord { return []pipeline.StageRecord{{State: state, Shadow: true}} }
+	judged := record("a")
+	judged.Steps = append(judged.Steps, pipeline.StepRecord{Name: "rules", Kind: "rules", Hits: []pipeline.Hit{{At: 1, Name: "live"}},
+		Stages: []pipeline.StageRecord{{State: "answered"}, {State: "not finished", Shadow: true}}})
+	judged.Recipients[0].Steps = []pipeline.StepRecord{{Name: "each", Shadow: true, Stages: stage("not finished"), Unknown: "not finished"}}
+	filed := delivery("a", "me@x.example", "f,S=1")
+	filed.Recipients[0].Steps = []pipeline.StepRecord{{Name: "each", Shadow: true, Stages: stage("not asked"), Unknown: "decided before"}}
+	completion := &pipeline.Record{Version: 1, ID: "a", Received: judged.Received, Plan: judged.Plan, Completes: true,
+		Steps: []pipeline.StepRecord{{Name: "rules", Kind: "rules", Hits: []pipeline.Hit{{At: 2, Name: "tried", Shadow: true}},
+			Stages: []pipeline.StageRecord{{}, {State: "answered", Shadow: true}}}},
+		Recipients: []pipeline.RecipientRecord{{Recipient: judged.Recipients[0].Recipient,
+			Steps: []pipeline.StepRecord{{Name: "each", Shadow: true, Stages: stage("answered"), Fact: []byte(`{"n":1}`)}}}},
+		Timings: []pipeline.Timing{{Step: "rules", Took: 5, Shadow: true}},
+	}
+	for _, order := range [][]*pipeline.Record{
+		{judged, completion, filed}, {judged, filed, completion}, {judged, completion, filed, completion}, {completion, judged, filed},
+	} {
+		j, _ := openTest(t, Config{Flush: time.Hour})
+		for _, r := range order {
+			mustRecord(t, j, false, r)
+			mustFlush(t, j)
+		}
+		got, err := j.Recall(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := got.Steps[len(got.Steps)-1]
+		if len(rules.Hits) != 2 || rules.Stages[0].State != "answered" || rules.Stages[1].State != "answered" || got.Completes || got.End != "done" ||
+			got.Subject != judged.Subject || len(got.Timings) != len(judged.Timings)+1 {
+			t.Errorf("%+v of %+v", rules, got)
+		}
+		x := got.Recipients[0]
+		if len(got.Recipients) != 1 || x.File != "f,S=1" || len(x.Steps) != 1 || x.Steps[0].Stages[0].State != "answered" || string(x.Steps[0].Fact) != `{"n":1}` {
+			t.Errorf("%+v", got.Recipients)
+		}
+		if found, err := j.Find(t.Context(), "f"); err != nil || len(found) != 1 {
+			t.Errorf("found %v, %v", found, err)
+		}
+	}
+}
+
 func TestMergedWhereverTheFirstIs(t *testing.T) {
 	for _, flush := range []string{"", "1", "2", "12"} { // after which records all is written
 		t.Run("written after "+flush, func(t *testing.T) {

@@ -285,6 +285,9 @@ func TestMetrics(t *testing.T) {
 		Held:        func(context.Context) (int, error) { return 6, nil },
 		Resolver:    func() Answers { return Answers{9, 10, 11, 12, 13, 14} },
 		Space:       func() (octets, inodes int64, low, known bool) { return 7, 8, true, true },
+		Trials: func() pipeline.TrialStats {
+			return pipeline.TrialStats{Running: 15, Waiting: 16, Octets: 17, Finished: 18, Unfinished: 19, NotRun: 20}
+		},
 	})
 	var lines []string
 	for line := range strings.Lines(scrape(t, serve(t, Config{Metrics: m}))) {
@@ -375,6 +378,38 @@ func TestJSON(t *testing.T) {
 	for k, v := range want {
 		if got[k] != v {
 			t.Errorf("%s is %v, want %v", k, got[k], v)
+		}
+	}
+}
+
+// What shadow stages say is counted when it has been said, and makes no second line of a mail.
+func TestShadowsAreCountedOnce(t *testing.T) {
+	m := NewMetrics("1.2")
+	rec, log := recorder(&journal{})
+	rec.Metrics = m
+	first := record(t)
+	first.Steps = append(first.Steps, pipeline.StepRecord{Name: "tried", Shadow: true, Stages: []pipeline.StageRecord{{Phase: pipeline.Content, State: "not finished", Shadow: true}}})
+	completion := &pipeline.Record{ID: first.ID, Completes: true, Steps: []pipeline.StepRecord{
+		{Name: "tried", Shadow: true, Hits: []pipeline.Hit{{Name: "hit", Shadow: true}}, Stages: []pipeline.StageRecord{{Phase: pipeline.Content, State: "answered", Shadow: true}}},
+	}, Timings: []pipeline.Timing{{Step: "tried", Phase: pipeline.Content, Took: time.Millisecond, Shadow: true}}}
+	for _, x := range []*pipeline.Record{first, completion} {
+		if err := rec.Record(t.Context(), x, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "msg=mail"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log)
+	}
+	all := scrape(t, serve(t, Config{Metrics: m}))
+	for want, there := range map[string]bool{
+		`sluice_transactions_total{door="smtp",end="done"} 1`:             true,
+		`sluice_stage_asked_total{phase="content",step="tried"} 1`:        true,
+		`sluice_rule_hits_total{rule="hit",shadow="true",step="tried"} 1`: true,
+		`sluice_stage_seconds_count{phase="content",step="tried"} 1`:      true,
+		`state="not finished"`: false,
+	} {
+		if strings.Contains(all, want) != there {
+			t.Errorf("%s is there: %t", want, !there)
 		}
 	}
 }

@@ -313,6 +313,7 @@ type Sources struct {
 	Held        func(ctx context.Context) (int, error) // rows in quarantine that wait for somebody
 	Space       func() (octets, inodes int64, low, known bool)
 	Resolver    func() Answers
+	Trials      func() pipeline.TrialStats
 }
 
 // Answers is how the resolver does: since it was made, which a reload may have done.
@@ -376,6 +377,16 @@ func (w *watch) Collect(out chan<- prometheus.Metric) {
 		emit(counter, "dns_failed_total", "Questions that name servers left open.", float64(a.Failed))
 		emit(gauge, "dns_cache_entries", "Answers in memory.", float64(a.Entries))
 		emit(gauge, "dns_cache_bytes", "Memory that they take.", float64(a.Octets))
+	}
+	if w.s.Trials != nil {
+		t := w.s.Trials()
+		emit(gauge, "shadow_running", "Mails whose shadow steps and rules are being asked, after the answer.", float64(t.Running))
+		emit(gauge, "shadow_waiting", "Mails that wait for that.", float64(t.Waiting))
+		emit(gauge, "shadow_bytes", "Octets of the mails that are kept for it.", float64(t.Octets))
+		const total, help = "shadow_mails_total", "Mails with shadow steps or rules, by what came of those."
+		emit(counter, total, help, float64(t.Finished), "became", "finished")
+		emit(counter, total, help, float64(t.Unfinished), "became", "unfinished")
+		emit(counter, total, help, float64(t.NotRun), "became", "not run")
 	}
 	if w.s.Held != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)

@@ -30,7 +30,7 @@ func spaceGuard(c *config.Config, log *slog.Logger, now func() time.Time) *space
 
 // watch lets the metrics ask what counts itself.
 func (h *house) watch(connections map[string]*listen.Counter, logins *listen.Logins, resolver func() resolve.Stats) {
-	records, held, room := h.journal, h.quarantine, h.space
+	records, held, room, trials := h.journal, h.quarantine, h.space, h.trials
 	h.metrics.Watch(admin.Sources{
 		Connections: connections,
 		Logins:      logins,
@@ -41,6 +41,7 @@ func (h *house) watch(connections map[string]*listen.Counter, logins *listen.Log
 			}
 		},
 		Held:     held.Count,
+		Trials:   trials.Stats,
 		Resolver: func() admin.Answers { return admin.Answers(resolver()) },
 		Space: func() (octets, inodes int64, low, known bool) {
 			free, low, known := room.Now()
