@@ -59,6 +59,9 @@ func (a *Again) Term(key string, reads Input) (came byte, ok bool) {
 	return 3, true
 }
 
+// Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
+func (a *Again) Knows(key string) bool { return a == nil || !a.gone || a.terms[key] != 0 }
+
 // EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not. Without the message it cannot.
 func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }
 

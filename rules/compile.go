@@ -38,9 +38,10 @@ type ruleset struct {
 	// personalLevels: a threshold is another for some.
 	personalLevels bool
 
-	tests []*ruleTest
-	torn  bool           // there are rules that could not be read, which has been reported
-	zone  *time.Location // of the clock; nil is the one in which it was noted
+	tests   []*ruleTest
+	sources []*source
+	torn    bool           // there are rules that could not be read, which has been reported
+	zone    *time.Location // of the clock; nil is the one in which it was noted
 
 	refs       []ref
 	refIndex   map[string]int
@@ -53,7 +54,9 @@ type ruleset struct {
 	listAt     map[string]int // in lists, by name
 	uses       []listUse      // of lists, by fast terms
 	useText    []int          // of a use: the first use that is about the same value
-	slow       bool           // every term goes through expr's machine; for tests
+	haystacks  []*haystack    // texts in which literals are looked for
+	slow       bool           // every term goes through expr's machine, in written order; for tests
+	plain      bool           // no literal is looked for, and terms are evaluated in written order; for tests
 
 	config, showConfig *conf.Config
 }
@@ -106,6 +109,8 @@ type term struct {
 	asked   int   // the one that a comparison asks, of which show is the text
 	askedIn bool  // … about the text as a whole
 	asks    bool
+
+	atom atom
 }
 
 type termKind byte
@@ -155,6 +160,10 @@ func (s *ruleset) compile(r *reporter) {
 		b.finish()
 	}
 	s.settleScore(r)
+	s.sealHaystacks()
+	for _, b := range built {
+		b.rule.quick, b.rule.moved = s.planOf(b.rule.cond)
+	}
 }
 
 // A builder compiles the terms of one checked condition.
@@ -198,6 +207,7 @@ func (b *builder) split(n ast.Node) *node {
 func (b *builder) term(n ast.Node) *term {
 	t := &term{id: len(b.set.terms), rule: b.rule, key: b.source(n)}
 	t.source = shorten(t.key, 200)
+	t.atom = b.atomOf(n)
 	all := b.need.input
 	b.need.input = 0
 	defer func() {

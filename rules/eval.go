@@ -69,6 +69,9 @@ type state struct {
 	rule      *rule       // whose condition is being evaluated
 	answers   []answer    // by ruleset.uses
 	words     []wordsMade // by ruleset.useText
+	looked    []looked    // by ruleset.haystacks
+	early     []truth     // by term: what it came to before its turn
+	missed    bool        // a term was not looked at then, and the message is gone
 }
 
 type headerField struct {
@@ -78,6 +81,8 @@ type headerField struct {
 	text    string
 	more    []mime.Field // the others of the name, where headers() asks for them
 	texts   []string
+	lower   string
+	lowered bool
 }
 
 func newState(set *ruleset) *state {
@@ -94,6 +99,8 @@ func newState(set *ruleset) *state {
 		numbers:  make([]*int, len(set.slots)),
 		answers:  make([]answer, len(set.uses)),
 		words:    make([]wordsMade, len(set.uses)),
+		looked:   make([]looked, len(set.haystacks)),
+		early:    make([]truth, len(set.terms)),
 	}
 	s.pointers()
 	s.machine.MemoryBudget = uint(set.limits.MaxMemory)
@@ -216,6 +223,7 @@ func (s *state) clear() {
 	}
 	clear(s.failures)
 	s.clearLists()
+	s.clearLooked()
 	s.own, s.view, s.rule, s.whys, s.fieldsSet = nil, nil, nil, s.whys[:0], false
 }
 
@@ -256,6 +264,15 @@ func (s *state) headerText(n int) string {
 	return f.text
 }
 
+// headerLower is the first field of a name in lower case.
+func (s *state) headerLower(n int) string {
+	f := s.field(n)
+	if f.there && !f.lowered {
+		f.lower, f.lowered = strings.ToLower(s.headerText(n)), true
+	}
+	return f.lower
+}
+
 // headerTexts are all fields of a name.
 func (s *state) headerTexts(n int) []string {
 	f := s.field(n)
@@ -285,14 +302,14 @@ func (s *state) evalCondition(x *rule) truth {
 	s.rule = x
 	t := isFalse
 	if !s.view.Again.Without(x.at) {
-		t = s.eval(x.cond)
+		t = s.evalPlan(x)
 	}
 	s.rule = outer
 	s.truths[x.at] = t
 	return t
 }
 
-// eval follows Kleene's three-valued logic. What is settled by its left side leaves its right side alone.
+// eval follows Kleene's three-valued logic, in written order. What is settled by its left side leaves its right side alone.
 func (s *state) eval(n *node) truth {
 	switch n.op {
 	case '!':
@@ -316,7 +333,10 @@ func (s *state) eval(n *node) truth {
 		}
 		return l
 	}
-	t := s.evalTerm(n.term)
+	t := s.early[n.term.id]
+	if t == open {
+		t = s.evalTerm(n.term)
+	}
 	s.terms[n.term.id] = t
 	return t
 }

@@ -21,6 +21,10 @@ type typ struct {
 	number string          // the field of a record that stands for it in arithmetic
 	large  bool            // text that may be very long
 	among  []string        // what text can be; nil: anything
+	values []string        // texts that it can be, besides ""; nil: any
+	ip     bool            // text that is an IP address
+	least  *int64          // of numbers; nil: any
+	most   *int64
 }
 
 type kind uint8
@@ -97,7 +101,11 @@ func shapeOfType(t reflect.Type, sample reflect.Value, noun string, depth int) (
 		return &shape{typ: &typ{kind: textKind}, goType: reflect.TypeFor[string]()}, nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return &shape{typ: &typ{kind: intKind}, goType: reflect.TypeFor[int]()}, nil
+		whole := &typ{kind: intKind}
+		if t.Kind() >= reflect.Uint {
+			whole.least = new(int64)
+		}
+		return &shape{typ: whole, goType: reflect.TypeFor[int]()}, nil
 	case reflect.Float32, reflect.Float64:
 		return &shape{typ: &typ{kind: floatKind}, goType: reflect.TypeFor[float64]()}, nil
 	case reflect.Slice:
@@ -124,6 +132,7 @@ func shapeOfType(t reflect.Type, sample reflect.Value, noun string, depth int) (
 			if err := s.add(name, f.Type, value, "field", depth); err != nil {
 				return nil, err
 			}
+			s.fields[len(s.fields)-1].shape.typ.bound(f.Tag)
 		}
 		return s.seal("field"), nil
 	case reflect.Map:

@@ -19,6 +19,12 @@ type fast struct {
 	number int
 	re     *regexp.Regexp
 	use    int // of a list, in ruleset.uses
+	needle needle
+	// lower: the value is lower(…) of another, which is worked out where it may matter.
+	lower    bool
+	lowers   uint32 // what of scope.known to bring for it
+	baseFrom fastFrom
+	baseSlot int
 }
 
 type fastFrom byte
@@ -29,6 +35,7 @@ const (
 	fromText
 	fromNumber
 	fromHeader
+	fromLowerHeader
 )
 
 // A slot is a value of the environment: the places of its fields from the outside in.
@@ -46,21 +53,29 @@ func (b *builder) fastTerm(n ast.Node, pattern *regexp.Regexp) (f fast, ok bool)
 		return f, f.from == fromBool
 	}
 	f.op = x.Operator
-	f.from, f.slot = b.fastValue(x.Left)
+	if f.from, f.slot = b.fastValue(x.Left); f.from == fromNowhere {
+		b.fastLower(&f, x.Left)
+	}
 	if l := b.set.listNamed(x.Right, nil); l != nil {
 		return b.fastList(f, l, x.Operator)
 	}
 	switch f.from {
-	case fromText, fromHeader:
+	case fromText, fromHeader, fromLowerHeader:
 		switch r := x.Right.(type) {
 		case *ast.StringNode:
 			f.text = r.Value
 			switch f.op {
-			case "==", "!=", "contains", "startsWith", "endsWith":
+			case "==", "!=", "startsWith", "endsWith":
+				return f, true
+			case "contains":
+				f.needle = b.set.needleFor(f)
 				return f, true
 			case "matches":
-				f.re = pattern
-				return f, pattern != nil
+				if f.re = pattern; pattern == nil {
+					return f, false
+				}
+				f.needle = b.set.needleFor(f)
+				return f, true
 			}
 		case *ast.ArrayNode:
 			for _, e := range r.Nodes {
@@ -110,6 +125,34 @@ func (b *builder) fastValue(n ast.Node) (fastFrom, int) {
 		n = m.Node
 	}
 	slices.Reverse(names)
+	return b.fastPath(names)
+}
+
+// fastLower finds lower(…) of a text of the mail.
+func (b *builder) fastLower(f *fast, n ast.Node) {
+	call, ok := n.(*ast.BuiltinNode)
+	if !ok || call.Name != "lower" || len(call.Arguments) != 1 {
+		return
+	}
+	f.baseFrom, f.baseSlot = b.fastValue(call.Arguments[0])
+	if f.baseFrom == fromHeader {
+		f.from, f.slot, f.lower = fromLowerHeader, f.baseSlot, true
+		return
+	}
+	id, ok := call.Arguments[0].(*ast.IdentifierNode)
+	if !ok {
+		return
+	}
+	hidden, ok := map[string]string{"subject": lowerSubject, "text": lowerText, "html": lowerHTML}[id.Value]
+	if !ok {
+		return
+	}
+	f.from, f.slot = b.fastPath([]string{hidden})
+	f.lower, f.lowers = true, 1<<b.set.scope.named[hidden]
+}
+
+// fastPath finds a field of the environment by the names that lead to it.
+func (b *builder) fastPath(names []string) (fastFrom, int) {
 	var path slot
 	t := b.set.scope.env
 	for _, name := range names {
@@ -182,7 +225,16 @@ func (s *state) evalFast(f *fast) bool {
 		return n >= f.number
 	}
 	if f.op == "list" {
+		s.bring(f.lowers)
 		return s.ask(f.use) != noEntry
+	}
+	if f.op == "contains" || f.op == "matches" {
+		if !s.mayHold(&f.needle) {
+			return false
+		}
+	}
+	if f.lowers != 0 {
+		s.bring(f.lowers)
 	}
 	text := s.textOf(f.from, f.slot)
 	switch f.op {
@@ -199,13 +251,16 @@ func (s *state) evalFast(f *fast) bool {
 	case "in":
 		return slices.Contains(f.texts, text)
 	}
-	return f.re.MatchString(text)
+	return s.matches(f.re, &f.needle, text)
 }
 
 // textOf is the text that a fast term looks at.
 func (s *state) textOf(from fastFrom, slot int) string {
-	if from == fromHeader {
+	switch from {
+	case fromHeader:
 		return s.headerText(slot)
+	case fromLowerHeader:
+		return s.headerLower(slot)
 	}
 	return *s.texts[slot]
 }

@@ -39,6 +39,8 @@ type rule struct {
 	waits      bool      // it reads the score, itself or by the hit of a rule that does
 
 	cond  *node
+	quick plan    // the condition in the order in which it is evaluated
+	moved bool    // which is not the written one
 	terms []*term // in the order they are written
 
 	// What the condition reads, with what the rules read whose hits it uses.

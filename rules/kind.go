@@ -151,10 +151,16 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	if err := errors.Join(failed...); err != nil {
 		return nil, err
 	}
+	if env.Warn != nil {
+		for _, w := range set.warnings(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder}) {
+			env.Warn(w)
+		}
+	}
 	return stages, nil
 }
 
-func load(c Config, env pipeline.Env) (*ruleset, error) {
+// load reads, checks and compiles the rules of a step; how is for tests, which compile them in other ways.
+func load(c Config, env pipeline.Env, how ...func(*ruleset)) (*ruleset, error) {
 	c.Limits = c.withDefaults()
 	wrong := c.check()
 	sc, err := newScope(env.Name, env.Before)
@@ -163,6 +169,9 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	}
 	set := newRuleset(sc)
 	set.limits = c.Limits
+	for _, f := range how {
+		f(set)
+	}
 	if c.Timezone != "" {
 		if set.zone, err = time.LoadLocation(c.Timezone); err != nil {
 			wrong = append(wrong, fmt.Errorf("timezone: %w", err))
@@ -170,6 +179,7 @@ func load(c Config, env pipeline.Env) (*ruleset, error) {
 	}
 	r := &reporter{step: env.Name}
 	sources, more := set.read(c, env, r)
+	set.sources = sources
 	wrong = append(wrong, more...)
 	set.takeOverrides(set.overrides)
 	set.uniqueNames(r)

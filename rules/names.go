@@ -16,7 +16,7 @@ import (
 // "weekday" such that is a day of the week.
 type (
 	clientEnv struct {
-		IP      string `expr:"ip"`
+		IP      string `expr:"ip" form:"ip"`
 		Name    string `expr:"name"`
 		Login   string `expr:"login"`
 		Trusted bool   `expr:"trusted"`
@@ -41,32 +41,32 @@ type (
 		Local   string `expr:"local" rules:"lower"`
 		Tag     string `expr:"tag" rules:"lower"`
 		Domain  string `expr:"domain" rules:"lower"`
-		Count   int    `expr:"count"`
+		Count   int    `expr:"count" range:"0.."`
 	}
 	timeEnv struct {
 		Unix    int    `expr:"unix"`
 		Year    int    `expr:"year"`
-		Month   int    `expr:"month"`
-		Day     int    `expr:"day"`
+		Month   int    `expr:"month" range:"1..12"`
+		Day     int    `expr:"day" range:"1..31"`
 		Weekday string `expr:"weekday" rules:"weekday"`
-		Hour    int    `expr:"hour"`
-		Minute  int    `expr:"minute"`
+		Hour    int    `expr:"hour" range:"0..23"`
+		Minute  int    `expr:"minute" range:"0..59"`
 	}
 	dateEnv struct {
 		Unix    int    `expr:"unix"`
 		Year    int    `expr:"year"`
-		Month   int    `expr:"month"`
-		Day     int    `expr:"day"`
+		Month   int    `expr:"month" range:"1..12"`
+		Day     int    `expr:"day" range:"1..31"`
 		Weekday string `expr:"weekday" rules:"weekday"`
-		Hour    int    `expr:"hour"`
-		Minute  int    `expr:"minute"`
+		Hour    int    `expr:"hour" range:"0..23"`
+		Minute  int    `expr:"minute" range:"0..59"`
 		Zone    int    `expr:"zone"`
 	}
 	attachmentEnv struct {
 		Name      string `expr:"name"`
 		Extension string `expr:"extension" rules:"lower"`
 		Type      string `expr:"type" rules:"lower"`
-		Size      int    `expr:"size"`
+		Size      int    `expr:"size" range:"0.."`
 		SHA256    string `expr:"sha256" rules:"lower"`
 	}
 	linkEnv struct {
@@ -385,14 +385,14 @@ func typeFor(t reflect.Type, tag reflect.StructTag) *typ {
 	case reflect.Bool:
 		return &typ{kind: boolKind}
 	case reflect.Int:
-		return &typ{kind: intKind}
+		return (&typ{kind: intKind}).bound(tag)
 	case reflect.Float64:
 		return &typ{kind: floatKind}
 	case reflect.String:
 		if tag.Get("rules") == "weekday" {
-			return &typ{kind: textKind, lower: true, among: weekdays()}
+			return &typ{kind: textKind, lower: true, among: weekdays(), values: weekdays()}
 		}
-		return &typ{kind: textKind, lower: tag.Get("rules") == "lower"}
+		return (&typ{kind: textKind, lower: tag.Get("rules") == "lower"}).bound(tag)
 	case reflect.Slice:
 		return &typ{kind: listKind, elem: typeFor(t.Elem(), "")}
 	case reflect.Struct:

@@ -194,6 +194,10 @@ func TestRandomConditions(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if len(res.Hits)+len(res.Undecided) == 0 {
+					// A rule that does not hold was settled by the cheap terms, here and there by others.
+					res.Terms, other.Terms = nil, nil
+				}
 				if !reflect.DeepEqual(res, other) {
 					t.Errorf("seed %d: %s: got %+v, expr's machine says %+v", seed, when, res, other)
 				}

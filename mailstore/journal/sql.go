@@ -96,6 +96,8 @@ const (
 	selectUnfilled = `SELECT id, record FROM records WHERE sender IS NULL LIMIT $1`
 	fillRecord     = `UPDATE records SET sender = $2, sha256 = $3 WHERE id = $1`
 
+	countBetween = `SELECT count(*) FROM records WHERE received >= $1 AND received < $2`
+
 	selectOld    = `SELECT id FROM records WHERE received < $1 ORDER BY received LIMIT $2`
 	selectOldest = `SELECT id FROM records ORDER BY received LIMIT $1`
 	deleteRecord = `DELETE FROM records WHERE id = $1`

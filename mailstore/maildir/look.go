@@ -18,8 +18,12 @@ type Seen struct {
 	File   string // the unique name
 	ID     string // of the record, from the unique name; "" for a file that did not come through us
 	Flags  []string
-	Path   string
+	Dir    string // where the file lies, and what it is called there
+	Name   string
 }
+
+// Path is that of the file.
+func (s Seen) Path() string { return filepath.Join(s.Dir, s.Name) }
 
 // Look looks at the mail of an account, beside the process that owns it and without changing anything: it calls visit
 // for every message whose file is named for since or later, and returns all folders there are. Other programs may go on
@@ -90,7 +94,5 @@ func (l *folderLook) seen(dir, name string) Seen {
 		words = addKeyword(words, k)
 	}
 	flags := flagSet{letters: system(p.flags), keywords: words}
-	return Seen{
-		Folder: l.folder, File: p.unique, ID: uniqueID(p.unique), Flags: slices.Clone(flags.names()), Path: filepath.Join(dir, name),
-	}
+	return Seen{Folder: l.folder, File: p.unique, ID: uniqueID(p.unique), Flags: slices.Clip(flags.names()), Dir: dir, Name: name}
 }

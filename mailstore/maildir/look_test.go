@@ -21,7 +21,7 @@ func looked(t testing.TB, data string, since time.Time) (seen, folders []string)
 	t.Helper()
 	s := open(t, data)
 	folders, err := s.Look(t.Context(), storetest.Anna, since, func(x Seen) error {
-		if _, err := os.Stat(x.Path); err != nil {
+		if _, err := os.Stat(x.Path()); err != nil {
 			t.Error(err)
 		}
 		seen = append(seen, fmt.Sprintf("%s %s %v", x.Folder, x.ID, x.Flags))

@@ -105,12 +105,17 @@ func corpus(n int) (all []corpusMail) {
 	return all
 }
 
-// send takes the mail through its door; what the door answers is nobody's mistake here.
-func (m corpusMail) send(t *testing.T, s *site) {
+// send takes the mail through its door and returns what the door answers, which is nobody's mistake here.
+func (m corpusMail) send(t *testing.T, s *site) (answers []string) {
 	t.Helper()
 	if m.door == "milter" {
-		m.sendMilter(t, s)
-		return
+		return m.sendMilter(t, s)
+	}
+	answerTo := func(t *testing.T, c *textproto.Conn, line string) (int, string) {
+		t.Helper()
+		code, text := answerTo(t, c, line)
+		answers = append(answers, fmt.Sprint(line, " ", code, " ", text))
+		return code, text
 	}
 	var c *textproto.Conn
 	hello := "EHLO "
@@ -140,7 +145,7 @@ func (m corpusMail) send(t *testing.T, s *site) {
 		}
 	}
 	if taken == 0 {
-		return
+		return answers
 	}
 	say(t, c, 354, "DATA")
 	w := c.DotWriter()
@@ -150,13 +155,14 @@ func (m corpusMail) send(t *testing.T, s *site) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	answers := 1
+	replies := 1
 	if hello == "LHLO " {
-		answers = taken
+		replies = taken
 	}
-	for range answers {
+	for range replies {
 		answerTo(t, c, "")
 	}
+	return answers
 }
 
 // answerTo says a line, if there is one, and returns what is answered.
@@ -174,7 +180,7 @@ func answerTo(t *testing.T, c *textproto.Conn, line string) (code int, text stri
 	return code, text
 }
 
-func (m corpusMail) sendMilter(t *testing.T, s *site) {
+func (m corpusMail) sendMilter(t *testing.T, s *site) (answers []string) {
 	t.Helper()
 	actions := gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptRemoveRcpt | gomilter.OptQuarantine | gomilter.OptChangeBody |
 		gomilter.OptAddRcpt | gomilter.OptChangeFrom
@@ -190,6 +196,7 @@ func (m corpusMail) sendMilter(t *testing.T, s *site) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		answers = append(answers, fmt.Sprintf("%c %d %s", a.Code, a.SMTPCode, a.SMTPText))
 		return a
 	}
 	must(session.Conn("client.example", gomilter.FamilyInet, 1234, "192.0.2.8"))
@@ -202,7 +209,7 @@ func (m corpusMail) sendMilter(t *testing.T, s *site) {
 		}
 	}
 	if taken == 0 {
-		return
+		return answers
 	}
 	header, body, _ := strings.Cut(m.text, "\r\n\r\n")
 	for field := range strings.SplitSeq(header, "\r\n") {
@@ -210,9 +217,15 @@ func (m corpusMail) sendMilter(t *testing.T, s *site) {
 		must(session.HeaderField(name, value))
 	}
 	must(session.HeaderEnd())
-	must(session.BodyChunk([]byte(body)))
-	_, a, err := session.End()
+	for chunk := range slices.Chunk([]byte(body), 60_000) {
+		must(session.BodyChunk(chunk))
+	}
+	changes, a, err := session.End()
 	must(a, err)
+	for _, x := range changes {
+		answers = append(answers, fmt.Sprintf("%+v", x))
+	}
+	return answers
 }
 
 // Over mails through all doors: what was recorded adds up, a replay agrees with its record, with the mail and without, and

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/maildir"
 	"sluice/mailstore/refile"
 	"sluice/pipeline"
 )
@@ -42,17 +43,17 @@ func sortedByRuns(c *config.Config) sortedMails {
 
 // unsort returns where a mail would lie, and with which flags, had no run moved it: what its owner did before and after
 // stands. What the owner has moved away from where a run had put it, counts as filed there.
-func (all sortedMails) unsort(x pipeline.RecipientRecord, now lyingMail) (pipeline.RecipientRecord, lyingMail) {
-	for _, m := range all[[2]string{x.Account, now.file}] {
+func (all sortedMails) unsort(x pipeline.RecipientRecord, now maildir.Seen) (pipeline.RecipientRecord, maildir.Seen) {
+	for _, m := range all[[2]string{x.Account, now.File}] {
 		switch {
 		case m.from == m.to:
-		case now.folder == m.to:
-			now.folder = m.from
+		case now.Folder == m.to:
+			now.Folder = m.from
 		default:
 			x.Folder = m.to
 		}
 		if len(m.set) > 0 {
-			now.flags = slices.DeleteFunc(slices.Clone(now.flags), func(f string) bool { return containsFold(m.set, f) })
+			now.Flags = slices.DeleteFunc(slices.Clone(now.Flags), func(f string) bool { return containsFold(m.set, f) })
 		}
 	}
 	return x, now

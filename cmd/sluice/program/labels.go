@@ -45,6 +45,7 @@ const (
 	whyFlagged       = "flagged"
 
 	whyNotFiled     = "not filed here"
+	whyNotLooked    = "its owner's mail cannot be looked at"
 	whyGone         = "deleted, or moved out of the account"
 	whyBothMarks    = "marked both $Junk and $NotJunk"
 	whyUnreadInJunk = "filed into Junk by us, unread"
@@ -71,20 +72,15 @@ type whereabouts struct {
 	mails    int      // in accounts
 }
 
-// mostLookedAt bounds what whereabouts remember: some 200 octets a mail. One account is remembered whatever it holds.
-const mostLookedAt = 300_000
+// mostLookedAt bounds what whereabouts remember: some 250 octets a mail. One account is remembered whatever it holds.
+const mostLookedAt = 500_000
 
 // A lookedAt is what was seen of one account.
 type lookedAt struct {
 	folders []string
-	mails   map[string][]lyingMail // by the id of the record
+	mails   map[string][]maildir.Seen // by the id of the record
 	count   int
-}
-
-// A lyingMail is a file as it lies now.
-type lyingMail struct {
-	file, folder, path string
-	flags              []string
+	err     error // why it could not be seen
 }
 
 // newWhereabouts looks at mail of records received at since or later. Without a folder with mail no mail lies anywhere.
@@ -119,27 +115,35 @@ func junkFolders(c *config.Config) []string {
 // label says what the owner of a recipient's copy has done with it, and where its file lies now: "" if it is not there.
 // An error is about the account, whose mail cannot be looked at.
 func (w *whereabouts) label(r *pipeline.Record, x *pipeline.RecipientRecord) (_ label, path string, _ error) {
+	l, now, err := w.look(r, x)
+	if now.Name != "" {
+		path = now.Path()
+	}
+	return l, path, err
+}
+
+// look is label with all that is known of the file; it is zero where there is none.
+func (w *whereabouts) look(r *pipeline.Record, x *pipeline.RecipientRecord) (l label, now maildir.Seen, _ error) {
 	if x.Disposition != pipeline.Delivered || x.File == "" || x.Account == "" {
-		return label{labelUnknown, whyNotFiled}, "", nil
+		return label{labelUnknown, whyNotFiled}, now, nil
 	}
 	if w.store == nil {
-		return label{labelUnknown, whyGone}, "", nil
+		return label{labelUnknown, whyGone}, now, nil
 	}
-	a, err := w.account(x.Account)
-	if err != nil {
-		return label{}, "", err
+	a := w.account(x.Account)
+	if a.err != nil {
+		return label{labelUnknown, whyNotLooked}, now, a.err
 	}
 	now, ok := a.find(r, x)
 	if !ok {
-		return label{labelUnknown, whyGone}, "", nil
+		return label{labelUnknown, whyGone}, now, nil
 	}
-	path = now.path
 	was, now := w.runs.unsort(*x, now)
-	return w.judge(&was, now, a.folders), path, nil
+	return w.judge(&was, now, a.folders), now, nil
 }
 
 // judge is label for a file that was found.
-func (w *whereabouts) judge(x *pipeline.RecipientRecord, now lyingMail, folders []string) label {
+func (w *whereabouts) judge(x *pipeline.RecipientRecord, now maildir.Seen, folders []string) label {
 	spam := func(why string) label { return label{labelSpam, why} }
 	ham := func(why string) label { return label{labelHam, why} }
 	unknown := func(why string) label { return label{labelUnknown, why} }
@@ -147,13 +151,13 @@ func (w *whereabouts) judge(x *pipeline.RecipientRecord, now lyingMail, folders 
 	// Flags that the mail was delivered with are ours.
 	has := func(names ...string) bool {
 		for _, n := range names {
-			if containsFold(now.flags, n) && !containsFold(x.Flags, n) {
+			if containsFold(now.Flags, n) && !containsFold(x.Flags, n) {
 				return true
 			}
 		}
 		return false
 	}
-	moved := !strings.EqualFold(now.folder, filed)
+	moved := !strings.EqualFold(now.Folder, filed)
 	// What Thunderbird calls Junk and NonJunk are $Junk and $NotJunk.
 	junk, notJunk := has("$Junk", "Junk"), has("$NotJunk", "NotJunk", "NonJunk")
 	switch {
@@ -161,7 +165,7 @@ func (w *whereabouts) judge(x *pipeline.RecipientRecord, now lyingMail, folders 
 		return unknown(whyBothMarks)
 	case junk:
 		return spam(whyMarkedJunk)
-	case w.isJunk(now.folder) && !w.isJunk(filed):
+	case w.isJunk(now.Folder) && !w.isJunk(filed):
 		return spam(whyMovedToJunk)
 	case notJunk:
 		return ham(whyMarkedNotJunk)
@@ -169,15 +173,15 @@ func (w *whereabouts) judge(x *pipeline.RecipientRecord, now lyingMail, folders 
 		return ham(whyAnswered)
 	case has(`\Flagged`):
 		return ham(whyFlagged)
-	case isTrash(now.folder) && w.isJunk(filed):
+	case isTrash(now.Folder) && w.isJunk(filed):
 		return unknown(whyTrashJunk)
-	case isTrash(now.folder) && !isTrash(filed) && !has(`\Seen`):
+	case isTrash(now.Folder) && !isTrash(filed) && !has(`\Seen`):
 		return unknown(whyTrashUnread)
-	case isTrash(now.folder) && !isTrash(filed):
+	case isTrash(now.Folder) && !isTrash(filed):
 		return unknown(whyTrashRead)
-	case w.isJunk(now.folder) && has(`\Seen`):
+	case w.isJunk(now.Folder) && has(`\Seen`):
 		return spam(whyReadInJunk)
-	case w.isJunk(now.folder):
+	case w.isJunk(now.Folder):
 		return unknown(whyUnreadInJunk)
 	case w.isJunk(filed):
 		return ham(whyOutOfJunk)
@@ -206,49 +210,48 @@ func containsFold(list []string, s string) bool {
 }
 
 // account looks at the mail of an account, or remembers what it saw.
-func (w *whereabouts) account(name string) (*lookedAt, error) {
+func (w *whereabouts) account(name string) *lookedAt {
 	if a := w.accounts[name]; a != nil {
 		w.order = append(slices.DeleteFunc(w.order, func(x string) bool { return x == name }), name)
-		return a, nil
+		return a
 	}
-	a := &lookedAt{mails: map[string][]lyingMail{}}
+	a := &lookedAt{mails: map[string][]maildir.Seen{}, count: 10} // one without mail takes some room, too
 	// A file is named when it is filed, which is after the record began; the clock may have been set back a little.
 	folders, err := w.store.Look(w.ctx, name, w.since.Add(-time.Hour), func(s maildir.Seen) error {
 		if s.ID != "" {
-			a.mails[s.ID] = append(a.mails[s.ID], lyingMail{s.File, s.Folder, s.Path, s.Flags})
+			a.mails[s.ID] = append(a.mails[s.ID], s)
 			a.count++
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look at the mail of %s: %w", name, err)
+	if a.folders = folders; err != nil {
+		a.err = fmt.Errorf("look at the mail of %s: %w", name, err)
 	}
-	a.folders = folders
 	w.accounts[name], w.order, w.mails = a, append(w.order, name), w.mails+a.count
 	for w.mails > w.most && len(w.order) > 1 {
 		w.mails -= w.accounts[w.order[0]].count
 		delete(w.accounts, w.order[0])
 		w.order = w.order[1:]
 	}
-	return a, nil
+	return a
 }
 
 // find returns the file of a recipient's copy: that of the name it was filed under, else a copy of it that its owner made
 // before removing that, as clients do that know no MOVE.
-func (a *lookedAt) find(r *pipeline.Record, x *pipeline.RecipientRecord) (lyingMail, bool) {
+func (a *lookedAt) find(r *pipeline.Record, x *pipeline.RecipientRecord) (maildir.Seen, bool) {
 	all := a.mails[r.ID]
-	own := slices.IndexFunc(all, func(m lyingMail) bool { return m.file == x.File })
-	if own >= 0 && !containsFold(all[own].flags, `\Deleted`) {
+	own := slices.IndexFunc(all, func(m maildir.Seen) bool { return m.File == x.File })
+	if own >= 0 && !containsFold(all[own].Flags, `\Deleted`) {
 		return all[own], true
 	}
 	for _, m := range all {
 		// The file of another recipient of the same account is its own.
-		if !slices.ContainsFunc(r.Recipients, func(o pipeline.RecipientRecord) bool { return o.File == m.file }) {
+		if !slices.ContainsFunc(r.Recipients, func(o pipeline.RecipientRecord) bool { return o.File == m.File }) {
 			return m, true
 		}
 	}
 	if own >= 0 {
 		return all[own], true
 	}
-	return lyingMail{}, false
+	return maildir.Seen{}, false
 }

@@ -73,9 +73,9 @@ func TestLabel(t *testing.T) {
 		}
 		x := &pipeline.RecipientRecord{}
 		x.Folder, x.Flags = parse(tt.filed)
-		var now lyingMail
-		now.folder, now.flags = parse(tt.now)
-		got := w.judge(x, now, []string{"INBOX", "Junk", "Lists", "Lists/New", "Filter/Rubbish", "Trash", "Spam", now.folder})
+		var now maildir.Seen
+		now.Folder, now.Flags = parse(tt.now)
+		got := w.judge(x, now, []string{"INBOX", "Junk", "Lists", "Lists/New", "Filter/Rubbish", "Trash", "Spam", now.Folder})
 		if s := fmt.Sprintf("%s: %s", got.Label, got.Why); s != tt.want {
 			t.Errorf("filed in %q, now %q: %s; want %s", tt.filed, tt.now, s, tt.want)
 		}

@@ -40,6 +40,7 @@ type commands struct {
 	Refile     refileCommands    `cmd:"" help:"Sort the mail that is there already by rules, and take that back."`
 	Undo       undoCommand       `cmd:"" help:"Put back what a run of refile has moved."`
 	Shadow     shadowCommands    `cmd:"" help:"Say what shadow steps and shadow rules would have done."`
+	Backtest   backtestCommand   `cmd:"" help:"Say what other rules would have done with mail that came, and what users made of that mail."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/maildir"
 	"sluice/mailstore/refile"
 	"sluice/pipeline"
 )
@@ -498,16 +499,16 @@ func TestUnsort(t *testing.T) {
 	w := &whereabouts{junk: []string{"Junk"}, runs: sortedByRuns(c)}
 	for _, tt := range []struct {
 		filed string
-		now   lyingMail
+		now   maildir.Seen
 		want  string
 	}{
-		{"INBOX", lyingMail{folder: "Junk", flags: []string{"$Junk"}}, "unknown: unread where it was filed"},
-		{"INBOX", lyingMail{folder: "Junk", flags: []string{"$Junk", `\Answered`}}, "ham: replied to"},
-		{"INBOX", lyingMail{folder: "INBOX", flags: []string{"$Junk"}}, "ham: moved out of Junk"},
-		{"INBOX", lyingMail{folder: "Trash", flags: []string{"$Junk"}}, "unknown: moved from Junk to Trash"},
-		{"Junk", lyingMail{folder: "Junk", flags: []string{"$Junk"}}, "ham: moved out of Junk"}, // before the run
+		{"INBOX", maildir.Seen{Folder: "Junk", Flags: []string{"$Junk"}}, "unknown: unread where it was filed"},
+		{"INBOX", maildir.Seen{Folder: "Junk", Flags: []string{"$Junk", `\Answered`}}, "ham: replied to"},
+		{"INBOX", maildir.Seen{Folder: "INBOX", Flags: []string{"$Junk"}}, "ham: moved out of Junk"},
+		{"INBOX", maildir.Seen{Folder: "Trash", Flags: []string{"$Junk"}}, "unknown: moved from Junk to Trash"},
+		{"Junk", maildir.Seen{Folder: "Junk", Flags: []string{"$Junk"}}, "ham: moved out of Junk"}, // before the run
 	} {
-		tt.now.file = "1600000001.M1.elsewhere"
+		tt.now.File = "1600000001.M1.elsewhere"
 		x, now := w.runs.unsort(pipeline.RecipientRecord{
 			Recipient: pipeline.Recipient{Account: "me@example.org"}, Folder: tt.filed,
 		}, tt.now)
@@ -515,8 +516,8 @@ func TestUnsort(t *testing.T) {
 		if s := fmt.Sprintf("%s: %s", got.Label, got.Why); s != tt.want {
 			t.Errorf("filed in %s, now %+v: %s; want %s", tt.filed, tt.now, s, tt.want)
 		}
-		other := lyingMail{file: "other", folder: tt.now.folder}
-		if y, now := w.runs.unsort(x, other); y.Folder != x.Folder || now.folder != other.folder {
+		other := maildir.Seen{File: "other", Folder: tt.now.Folder}
+		if y, now := w.runs.unsort(x, other); y.Folder != x.Folder || now.Folder != other.Folder {
 			t.Errorf("a mail that no run has touched: %+v, %+v", y, now)
 		}
 	}
