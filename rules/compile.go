@@ -35,6 +35,7 @@ type ruleset struct {
 	overridesFor map[string][]*override // by domain and user
 	effective    map[string]*effective  // the same, merged; nil: everybody is served alike
 	scoreSince   pipeline.Phase         // when the score would be known without them
+	usual        thresholds             // of everybody
 	// personalLevels: a threshold is another for some.
 	personalLevels bool
 

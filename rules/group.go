@@ -120,6 +120,9 @@ func (s *ruleset) settleGroups(all []*family, r *reporter) {
 		}
 		f, ok := s.families[x.groupNamed.name]
 		if !ok {
+			if s.torn {
+				continue // it may be in what could not be read
+			}
 			remedy := didYouMean(x.groupNamed.name, names)
 			if len(names) == 0 {
 				remedy = fmt.Sprintf("define it with `groups: {%s: {max: 6}}`", x.groupNamed.name)

@@ -160,6 +160,7 @@ func (s *ruleset) takeOverrides(all []*override) {
 // settleOverrides checks what overrides name, merges them for each domain and user that any is for, and notes which rules
 // have to be asked for each recipient because of them.
 func (s *ruleset) settleOverrides(th thresholds, r *reporter) {
+	s.usual = th
 	if len(s.overrides) == 0 {
 		return
 	}
@@ -187,7 +188,9 @@ func (s *ruleset) checkOverride(o *override, r *reporter) {
 		if found, ok := s.named[x.name]; ok {
 			return found
 		}
-		r.report(x.at, "", fmt.Sprintf("there is no rule `%s`", x.name), didYouMean(x.name, s.ruleNames()))
+		if !s.torn { // it may be in what could not be read
+			r.report(x.at, "", fmt.Sprintf("there is no rule `%s`", x.name), didYouMean(x.name, s.ruleNames()))
+		}
 		return nil
 	}
 	for _, x := range o.rules {
@@ -210,6 +213,9 @@ func (s *ruleset) checkOverride(o *override, r *reporter) {
 	}
 	for _, f := range o.caps {
 		if s.families[f.Name] == nil {
+			if s.torn {
+				continue
+			}
 			var names []string
 			for name := range s.families {
 				names = append(names, name)

@@ -25,6 +25,8 @@ type checkCommand struct {
 	To     []string `placeholder:"ADDRESS" sep:"none" help:"A recipient; may be repeated. Default: the mail's own To and Cc."`
 	Client string   `placeholder:"IP" help:"The client's address. Default: unknown."`
 	Helo   string   `placeholder:"NAME" help:"What the client greets with."`
+	// Effective is asked for a recipient who need not exist: overrides may be written first.
+	Effective string `placeholder:"ADDRESS" help:"Print what the rules are for a recipient, with all overrides, and where each line comes from."`
 }
 
 // checkVersion is the version of what check --json prints.
@@ -38,6 +40,8 @@ type checkResult struct {
 	Warnings config.Problems  `json:"warnings"`
 	Plan     string           `json:"plan,omitempty"`
 	Record   *pipeline.Record `json:"record,omitempty"`
+	// Effective are the steps with rules, as they are for one recipient.
+	Effective []effectiveStep `json:"effective,omitempty"`
 }
 
 func (c *checkCommand) Run(p *program) error {
@@ -48,6 +52,11 @@ func (c *checkCommand) Run(p *program) error {
 		var warnings config.Problems
 		if made, warnings, err = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
 			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings...)
+			if c.Effective != "" {
+				if result.Effective, err = effectiveSteps(settings, made, c.Effective); err != nil {
+					return err
+				}
+			}
 		}
 		if wrong := aliasProblems(p.ctx, settings); len(wrong) > 0 {
 			var more config.Problems
@@ -92,6 +101,12 @@ func (c *checkCommand) print(p *program, settings *config.Config, r checkResult)
 		return nil
 	}
 	t := text{w: p.stdout, hypothetical: true}
+	if c.Effective != "" {
+		t.effective(c.Effective, r.Effective)
+		if r.Record == nil {
+			return t.err
+		}
+	}
 	if r.Record == nil {
 		t.line(0, "%s is right: %d %s", cmp.Or(p.configFile, "the built-in configuration"),
 			len(settings.Pipeline), plural(len(settings.Pipeline), "step", "steps"))
