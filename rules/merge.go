@@ -23,7 +23,12 @@ type origin struct {
 	at  spot
 }
 
-func (o origin) String() string { return fmt.Sprintf("for %s, %s", o.who, o.at) }
+func (o origin) String() string {
+	if o.at.src != nil && o.at.src.path == "" {
+		return fmt.Sprintf("for %s, line %d of the configuration", o.who, o.at.line)
+	}
+	return fmt.Sprintf("for %s, %s", o.who, o.at)
+}
 
 type switched struct {
 	off bool

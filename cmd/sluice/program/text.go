@@ -251,7 +251,14 @@ func (t *text) steps(indent int, recipient string, steps []pipeline.StepRecord, 
 // hit prints a rule that held, what it saw and where, and what it wanted done.
 func (t *text) hit(indent int, s pipeline.StepRecord, h pipeline.Hit, capped string) {
 	value := score(h.Score) + capped
-	t.row(indent, wide, s.Name+"/"+h.Name, "%s%s", value, shadow(h.Shadow || s.Shadow))
+	counts := shadow(h.Shadow || s.Shadow)
+	if h.Off && !s.Shadow {
+		counts = " (off: recorded only)"
+	}
+	t.row(indent, wide, s.Name+"/"+h.Name, "%s%s", value, counts)
+	if h.Note != "" {
+		t.line(indent+1, "%s", h.Note)
+	}
 	for _, e := range h.Evidence {
 		where := ""
 		if at := e.Position.String(); e.Position.Column > 0 || e.Position.Part != "" {
@@ -420,7 +427,14 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 		t.row(3, narrow, "score", "%s%s", score(x.Score), sums(r.HitsOf(x)))
 	}
 	if x.FolderBy != "" {
-		t.row(3, narrow, "folder", "%s, chosen by %s", folder(x.Folder), x.FolderBy)
+		t.row(3, narrow, "folder", "%s, chosen by %s%s", folder(x.Folder), x.FolderBy, reached(r, x))
+	}
+	for _, s := range x.Steps {
+		for _, st := range s.Stages {
+			if st.Note != "" {
+				t.row(3, narrow, "otherwise", "%s", st.Note)
+			}
+		}
 	}
 	if len(x.Flags) > 0 {
 		t.row(3, narrow, "flags", "%s", strings.Join(x.Flags, " "))
@@ -451,6 +465,22 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 		t.row(3, narrow, "asked for", "%s", strings.Join(said, " "))
 	}
 	t.steps(3, x.Address.Raw, x.Steps, r)
+}
+
+// reached says which threshold it was that chose the folder: ": score 6 reaches junk: 5".
+func reached(r *pipeline.Record, x *pipeline.RecipientRecord) string {
+	for _, steps := range [][]pipeline.StepRecord{x.Steps, r.Steps} {
+		for _, s := range steps {
+			for _, st := range s.Stages {
+				for _, e := range st.Effects {
+					if s.Name == x.FolderBy && e.Threshold && !e.Shadow && e.Folder == x.Folder && e.Reason != "" {
+						return ": " + e.Reason
+					}
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // sums shows what a score is the sum of, where it is one.
