@@ -345,3 +345,23 @@ func TestRefileNames(t *testing.T) {
 	to.Flags = []string{"a", "b", "c"}
 	equal(t, "left", refileAll(t, s, mailstore.Refiling{From: x, To: to})[0].Left, mailstore.LeftKeys)
 }
+
+// BenchmarkRefile moves mail to another folder and back, as runs do: 64 at a time.
+func BenchmarkRefile(b *testing.B) {
+	s := open(b, b.TempDir())
+	for range 64 {
+		deliver(b, s, "", hello, `\Seen`)
+	}
+	check(b, s.Make(b.Context(), anna, "Lists"))
+	var there, back []mailstore.Refiling
+	for _, x := range survey(b, s, "INBOX") {
+		to := mailstore.Spot{Folder: "Lists", File: x.File, Flags: append([]string{"$Label1"}, x.Flags...)}
+		there = append(there, mailstore.Refiling{From: x, To: to})
+		back = append(back, mailstore.Refiling{From: to, To: x})
+	}
+	for b.Loop() {
+		refileAll(b, s, there...)
+		refileAll(b, s, back...)
+	}
+	b.ReportMetric(float64(2*64*b.N)/b.Elapsed().Seconds(), "mails/s")
+}

@@ -119,7 +119,7 @@ func (r *Run) Counts() map[State]int {
 	return counts
 }
 
-// status says in words how far a run has come.
+// Status says in words how far a run has come.
 func (r *Run) Status() string {
 	switch {
 	case r.Undone:

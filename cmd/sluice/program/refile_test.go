@@ -20,9 +20,11 @@ import (
 	"time"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/refile"
 	"sluice/pipeline"
+	"sluice/pipeline/mime"
 )
 
 const refileConfig = `
@@ -37,7 +39,7 @@ rules:
 `
 
 // putMail puts mails that came from elsewhere into the inbox of me@example.org, and returns what then lies there.
-func putMail(t *testing.T, dir string, n int) map[string]string {
+func putMail(t testing.TB, dir string, n int) map[string]string {
 	t.Helper()
 	inbox := filepath.Join(dir, "sluice-data/mail/example.org/me")
 	for _, sub := range []string{"cur", "new", "tmp"} {
@@ -65,7 +67,7 @@ func putMail(t *testing.T, dir string, n int) map[string]string {
 }
 
 // mailFiles returns the content and time of every mail by its path.
-func mailFiles(t *testing.T, dir string) map[string]string {
+func mailFiles(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	root := filepath.Join(dir, "sluice-data/mail")
@@ -521,4 +523,48 @@ func TestUnsort(t *testing.T) {
 			t.Errorf("a mail that no run has touched: %+v, %+v", y, now)
 		}
 	}
+}
+
+// BenchmarkRefileDecide decides about mail of some 300 octets that has no record.
+func BenchmarkRefileDecide(b *testing.B) {
+	dir := b.TempDir()
+	for name, text := range map[string]string{"sluice.yaml": refileConfig, "sort.yaml": refileRules} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	putMail(b, dir, 100)
+	p := &program{ctx: b.Context(), kinds: Stages(), now: time.Now, configFile: filepath.Join(dir, "sluice.yaml")}
+	settings, err := p.settings()
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &sorter{settings: settings, account: "me@example.org"}
+	if s.plan, err = planWith(p, settings, "", []string{filepath.Join(dir, "sort.yaml")}); err != nil {
+		b.Fatal(err)
+	}
+	if s.address, err = mime.ParseAddress(s.account); err != nil {
+		b.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "sluice-data/mail/example.org/me/*/*.elsewhere*"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	moves := 0
+	for b.Loop() {
+		moves = 0
+		for _, f := range files {
+			d, err := s.decide(b.Context(), mailstore.Spot{Folder: "INBOX", File: filepath.Base(f), Path: f})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if d.move != nil {
+				moves++
+			}
+		}
+	}
+	if moves != 40 {
+		b.Errorf("%d of 100 would be moved", moves)
+	}
+	b.ReportMetric(float64(100*b.N)/b.Elapsed().Seconds(), "mails/s")
 }
