@@ -265,6 +265,41 @@ func TestRefileFails(t *testing.T) {
 	}
 }
 
+// TestRefileRaces: another program gives the file another name just when it is to be moved. What it has set stands.
+func TestRefileRaces(t *testing.T) {
+	for _, to := range []string{"Lists", "INBOX"} {
+		for _, test := range []struct {
+			name string
+			left mailstore.Left
+		}{{"cur/%s:2,S", mailstore.LeftFlags}, {"cur/%s:2,", ""}, {".Other/cur/%s:2,", mailstore.LeftMoved}, {"", mailstore.LeftGone}} {
+			s := open(t, t.TempDir())
+			deliver(t, s, "", hello)
+			check(t, s.Make(t.Context(), anna, "Lists"))
+			check(t, s.Make(t.Context(), anna, "Other"))
+			x := survey(t, s, "INBOX")[0]
+			once := false
+			s.setDisk(hasty{osDisk{}, func() {
+				if once {
+					return
+				}
+				once = true
+				if test.name == "" {
+					check(t, os.Remove(x.Path))
+					return
+				}
+				check(t, os.Rename(x.Path, filepath.Join(s.cfg.Root, "example.org", "anna", fmt.Sprintf(test.name, x.File))))
+			}})
+			r := refileAll(t, s, mailstore.Refiling{From: x, To: mailstore.Spot{Folder: to, File: x.File, Flags: []string{`\Flagged`}}})[0]
+			if r.Left != test.left {
+				t.Errorf("to %s, renamed to %s: left %q, not %q", to, test.name, r.Left, test.left)
+			}
+			if got := places(t, s); test.left == "" && got != to+" cur/"+x.File+`:2,F[\Flagged]` || test.left == mailstore.LeftFlags && got != "INBOX cur/"+x.File+`:2,S[\Seen]` {
+				t.Errorf("to %s, renamed to %s: %s", to, test.name, got)
+			}
+		}
+	}
+}
+
 // TestUnmake: a folder with anything in it stays as it is, whatever fails.
 func TestUnmake(t *testing.T) {
 	s := open(t, t.TempDir())

@@ -494,9 +494,21 @@ func (d Dir) List() (runs []*Run, err error) {
 // Expire removes runs that began before a moment, and returns how many. One that a process is carrying out stays, and so
 // does what cannot be read: an administrator should see it.
 func (d Dir) Expire(ctx context.Context, before time.Time) (removed int, err error) {
-	runs, _ := d.List()
-	for _, r := range slices.Backward(runs) {
-		if err := ctx.Err(); err != nil || !r.Started.Before(before) {
+	return d.removeAll(ctx, func(r *Run) bool { return r.Started.Before(before) })
+}
+
+// Forget removes the runs of an account, and returns how many.
+func (d Dir) Forget(ctx context.Context, account string) (removed int, err error) {
+	return d.removeAll(ctx, func(r *Run) bool { return r.Account == account })
+}
+
+func (d Dir) removeAll(ctx context.Context, which func(*Run) bool) (removed int, err error) {
+	runs, _ := d.List() // others are no reason to keep these
+	for _, r := range runs {
+		if !which(r) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
 			return removed, err
 		}
 		gone, err := d.remove(r.ID)

@@ -574,6 +574,11 @@ func TestExpire(t *testing.T) {
 	if !errors.Is(err, ErrDamaged) {
 		t.Errorf("the damaged one: %v", err)
 	}
+	for account, want := range map[string]int{"bob@example.org": 0, head.Account: 2} {
+		n, err := d.Forget(t.Context(), account)
+		check(t, err)
+		equal(t, "forgotten of "+account, n, want)
+	}
 	if n, err := (Dir{Path: filepath.Join(d.Path, "none")}).Expire(t.Context(), at); n != 0 || err != nil {
 		t.Errorf("no runs: %d, %v", n, err)
 	}

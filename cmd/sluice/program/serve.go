@@ -177,7 +177,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	if h.journal, err = journal.Open(p.ctx, records); err != nil {
 		return nil, err
 	}
-	h.runs, h.keepRuns = p.runs(c), cmp.Or(c.Journal.Keep, journal.DefaultConfig().Keep)
+	h.runs, h.keepRuns = p.runs(c), keepRuns(c.Journal)
 	h.records = &admin.Recorder{Next: h.journal, Log: log, Metrics: h.metrics, Now: p.now}
 	if h.quarantine, err = openQuarantine(p.ctx, c, log, p.now); err != nil {
 		return nil, err
@@ -346,6 +346,16 @@ func (h *house) tidy(ctx context.Context, log *slog.Logger, now func() time.Time
 		log.Error("old records were not removed", "err", err)
 	}
 	h.tidyRuns(ctx, log, now)
+}
+
+// keepRuns is how long runs of refile are kept, which name subjects: as long as records, or until those are redacted.
+// Less than 0 is for ever.
+func keepRuns(c journal.Config) time.Duration {
+	keep := cmp.Or(c.Keep, journal.DefaultConfig().Keep)
+	if after := c.Redact.After; after > 0 && (keep < 0 || after < keep) {
+		keep = after
+	}
+	return keep
 }
 
 // tidyRuns removes what refile has written down of runs longer ago than records are kept.

@@ -123,6 +123,9 @@ func (c *userDel) Run(p *program) error {
 		if purgeErr != nil {
 			return purgeErr
 		}
+		if _, err := p.runs(settings).Forget(p.ctx, name); err != nil {
+			return err
+		}
 		if !purged {
 			return err
 		}
