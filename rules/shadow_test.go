@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -33,7 +34,9 @@ func shadowsAmong(r *rand.Rand, text string) string {
 		if i > 0 {
 			terms = append(terms, fmt.Sprintf(`hit("s%d")`, r.IntN(i)))
 		}
-		item := fmt.Sprintf("s%d\n    when: '%s'\n    shadow: true\n    score: %d\n", i, pick(terms...)+pick(" and ", " or ")+pick(terms...), r.IntN(40)-10)
+		// In a group with those that count, in one of its own, or in none.
+		shadow := pick("shadow: true", "shadow: true\n    group: both", "group: trial")
+		item := fmt.Sprintf("s%d\n    when: '%s'\n    %s\n    score: %d\n", i, pick(terms...)+pick(" and ", " or ")+pick(terms...), shadow, r.IntN(40)-10)
 		item += pick("    reject: true\n", "    tempfail: true\n", "    discard: true\n", "    quarantine: true\n", "    keep: true\n",
 			"    file: Shadow\n", "    flag: shadow\n", "    header: {X-Shadow: shadow}\n", "")
 		items = slices.Insert(items, r.IntN(len(items)+1), item)
@@ -121,7 +124,10 @@ func converse(t *testing.T, seed uint64, shadows, background bool) (out converse
 	if r.IntN(2) == 0 {
 		c.Reject, c.Junk = 9, 4
 	}
-	text := someRulesAtRandom(seed, -1)
+	groups := regexp.MustCompile(`(?m)^    score: `)
+	text := "groups: {both: {max: 3}, trial: {max: 2, shadow: true}}\n" + groups.ReplaceAllStringFunc(someRulesAtRandom(seed, -1), func(s string) string {
+		return []string{"    group: both\n", ""}[r.IntN(2)] + s
+	})
 	tried := []pipeline.Step{misbehaves(trying, "tried", nil, end), misbehaves(trying, "late", []string{"tried"}, end), misbehaves(trying, "third", []string{"tried", "late", "rules"}, end)}
 	if shadows {
 		text = shadowsAmong(trying, text)
@@ -143,7 +149,12 @@ func converse(t *testing.T, seed uint64, shadows, background bool) (out converse
 		e.Trials = trials
 	}
 	c.Files = []string{"r.yaml"}
-	e.Files = pipelinetest.Files{"r.yaml": text, "whole.yaml": someRulesAtRandom(seed+1, -1)}.Open
+	if shadows {
+		c.Files = append(c.Files, "file.yaml")
+	}
+	file := "shadow: true\nrules:\n  - {name: file_a, when: 'hit(\"r0\") or true', score: 50, reject: true, header: {X-Shadow: shadow}}\n" +
+		"  - {name: file_b, when: 'hit(\"file_a\") and score > -99', file: Shadow, flag: shadow, group: both}\n"
+	e.Files = pipelinetest.Files{"file.yaml": file, "r.yaml": text, "whole.yaml": someRulesAtRandom(seed+1, -1)}.Open
 	p, err := pipeline.NewPlan(steps, e, pipeline.Options{SpeakEarliest: r.IntN(3) == 0, Trials: pipeline.TrialLimits{AtOnce: 1 + trying.IntN(3), Waiting: 1 + trying.IntN(3)}})
 	if err != nil {
 		t.Fatal(err)

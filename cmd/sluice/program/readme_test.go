@@ -32,6 +32,8 @@ func TestReadme(t *testing.T) {
 		"sluice explain hello@example.org":                            "outcome    delivered to INBOX",
 		"sluice check -c examples/first/sluice.yaml --to":             "would be   quarantined",
 		"sluice check -c examples/first/sluice.yaml --from":           "would be   refused: 550 5.7.1 this did not come from the bank",
+		"sluice check -c examples/shadow/sluice.yaml":                 "rules/prize_by_surprise       (shadow: recorded only)",
+		"sluice shadow report":                                        "rules/prize_by_surprise (rule)",
 		"sluice check -c examples/phishing/sluice.yaml":               "http://198.51.100.7/confirm (host 198.51.100.7",
 		"sluice -c examples/standalone/sluice.yaml reference --rules": "dnsbl.zen.listed",
 		"sluice reference dnsbl":                                      "#lists: {zen: {zone: zen.spamhaus.org}}",

@@ -65,7 +65,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program/config.common.At":               "At is the phase before which the step is not asked: connect, helo, mail, rcpt, data or content.",
 	"sluice/cmd/sluice/program/config.common.Name":             "Name is what rules and records call the step. Default: its kind, but where that is a word of the rule language.",
 	"sluice/cmd/sluice/program/config.common.OnError":          "OnError says what an unanswered question becomes: skip, postpone or refuse. Default: the kind's own.",
-	"sluice/cmd/sluice/program/config.common.Shadow":           "Shadow records what the step says and never acts on it.",
+	"sluice/cmd/sluice/program/config.common.Shadow":           "Shadow records what the step says and never acts on it; `sluice shadow report` says what it would have done. It is asked after the mail has been answered, and only shadow steps and shadow rules can read what it finds.",
 	"sluice/cmd/sluice/program/config.common.Timeout":          "Timeout bounds one question. Default: 10s, and 60s for questions about content.",
 	"sluice/mailstore/journal.Config.Flush":                    "Flush is how long a record may wait to be written with others; 0 is 100 ms.",
 	"sluice/mailstore/journal.Config.Keep":                     "Keep is how long records are kept; 0 is 90 days, less than 0, such as -1s, for ever.",

@@ -797,7 +797,8 @@ type common struct {
 	Timeout time.Duration `yaml:"timeout" example:"10s"`
 	// At is the phase before which the step is not asked: connect, helo, mail, rcpt, data or content.
 	At *pipeline.Phase `yaml:"at" example:"content"`
-	// Shadow records what the step says and never acts on it.
+	// Shadow records what the step says and never acts on it; `sluice shadow report` says what it would have done. It is asked
+	// after the mail has been answered, and only shadow steps and shadow rules can read what it finds.
 	Shadow bool `yaml:"shadow"`
 }
 
