@@ -41,6 +41,8 @@ type ruleset struct {
 
 	tests   []*ruleTest
 	sources []*source
+	hasty   bool           // tests end with the first that fails
+	edit    func([]*rule)  // changes rules that have been read; nil is for none
 	torn    bool           // there are rules that could not be read, which has been reported
 	zone    *time.Location // of the clock; nil is the one in which it was noted
 

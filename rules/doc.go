@@ -11,6 +11,10 @@
 //	    when: has("List-Id")
 //	    file: Lists
 //
+// A file may name others whose rules come before its own, relative to it, each read once:
+//
+//	include: [lists/*.yaml, people.yaml]
+//
 // A condition sees the transaction and what the steps before its own have found:
 //
 //	client.ip  .name  .login  .trusted  .tls   who is connected; ip is text, tls is "TLSv1.3" or ""

@@ -159,7 +159,7 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	return stages, nil
 }
 
-// load reads, checks and compiles the rules of a step; how is for tests, which compile them in other ways.
+// load reads, checks and compiles the rules of a step; how is for those who compile them in other ways.
 func load(c Config, env pipeline.Env, how ...func(*ruleset)) (*ruleset, error) {
 	c.Limits = c.withDefaults()
 	wrong := c.check()
@@ -182,6 +182,9 @@ func load(c Config, env pipeline.Env, how ...func(*ruleset)) (*ruleset, error) {
 	set.sources = sources
 	wrong = append(wrong, more...)
 	set.takeOverrides(set.overrides)
+	if set.edit != nil {
+		set.edit(set.rules)
+	}
 	set.uniqueNames(r)
 	set.settleGroups(set.groups, r)
 	for _, x := range set.rules {

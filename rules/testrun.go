@@ -48,7 +48,9 @@ func (s *ruleset) runTests(stages []pipeline.Stage, env pipeline.Env, r *reporte
 		return
 	}
 	for _, x := range s.tests {
-		t.run(plan, x)
+		if t.run(plan, x); s.hasty && len(r.all) > 0 {
+			return
+		}
 	}
 }
 

@@ -285,8 +285,14 @@ func (s *ruleset) checkTests(r *reporter) {
 				continue
 			}
 			for _, x := range f.fields {
-				if _, ok := step.shape.typ.fields[x.name]; !ok {
+				t, ok := step.shape.typ.fields[x.name]
+				if !ok {
 					r.report(x.at, "", noMember(f.step.name, step.shape.typ, x.name), "")
+					continue
+				}
+				if text, ok := scalar(x.value); ok && t.values != nil && !t.can(text) {
+					name := f.step.name + "." + x.name
+					r.report(x.at, "", fmt.Sprintf("`%s` is never %q", name, text), t.why(name))
 				}
 			}
 		}

@@ -26,11 +26,18 @@ func (s *ruleset) warnings(th thresholds) (all []error) {
 			w.rule(x)
 		}
 	}
-	w.useless()
+	// Overrides switch rules off and change scores and thresholds for some recipients.
+	alike := len(s.overrides) == 0
+	if alike {
+		w.useless()
+	}
 	for _, p := range w.sorted(s.sources) {
 		all = append(all, p)
 	}
-	return append(all, w.thresholds(th)...)
+	if alike {
+		all = append(all, w.thresholds(th)...)
+	}
+	return all
 }
 
 type warner struct {
@@ -60,6 +67,9 @@ func (w *warner) rule(x *rule) {
 		return
 	}
 	if can, why := w.ask(x.cond, false); !can {
+		if len(w.set.overrides) > 0 {
+			return // where it is switched off it does not
+		}
 		text := "the rule `%s` holds for every mail of which is known what it reads: %s"
 		if w.certain(x) {
 			text = "the rule `%s` always holds: %s"

@@ -326,3 +326,17 @@ func BenchmarkWarnings(b *testing.B) {
 		set.warnings(thresholds{})
 	}
 }
+
+// What overrides change for some recipients is not judged by what it is for the others.
+func TestWarningsWithOverrides(t *testing.T) {
+	file := "rules:\n  - {name: a, when: size > 10, discard: true}\n  - {name: b, when: size > 20, quarantine: true}\n" +
+		"  - {name: c, when: size > 3 or size <= 3, score: 1}\n  - {name: d, when: size < 0, score: 1}\n"
+	c := Config{Junk: 5, JunkFolder: "Junk"}
+	if got := warningsOf(t, c, file); len(got) != 4 {
+		t.Errorf("got %q", got)
+	}
+	got := warningsOf(t, c, file+"overrides:\n  - {for: anna@example.org, off: [a], junk: 1}\n")
+	if len(got) != 1 || !strings.Contains(got[0], "the rule `d` can never hold") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -11,9 +11,9 @@ const (
 
 // Fact is what rules see.
 type Fact struct {
-	Result    string `json:"result" expr:"result"`       // "none" where there is no chain, "pass", "fail"
-	Why       string `json:"why" expr:"why"`             // why it fails
-	Instances int    `json:"instances" expr:"instances"` // how many sets there are
+	Result    string `json:"result" expr:"result" oneof:"none pass fail"` // "none" where there is no chain, "pass", "fail"
+	Why       string `json:"why" expr:"why"`                              // why it fails
+	Instances int    `json:"instances" expr:"instances"`                  // how many sets there are
 	// OldestPass is the first set since which the mail has not been changed; 0: none has ever changed it (RFC 8617, 5.2).
 	// -1 where the chain does not pass.
 	OldestPass int      `json:"oldest_pass" expr:"oldest_pass"`

@@ -55,10 +55,10 @@ type Forwarders struct {
 type Fact struct {
 	// Result is "pass", "fail", "none" where the domain has no policy, or "permerror" where the mail or the policy is so
 	// malformed that there is no answer.
-	Result string `json:"result" expr:"result"`
+	Result string `json:"result" expr:"result" oneof:"pass fail none permerror"`
 	Reason string `json:"reason" expr:"reason"` // why, in words
 	// Disposition is what the domain asks us to do with this very mail: "none", "quarantine" or "reject".
-	Disposition string `json:"disposition" expr:"disposition"`
+	Disposition string `json:"disposition" expr:"disposition" oneof:"none quarantine reject"`
 	// Override is why a failure is likely nobody's forgery: "forwarder", "arc" or "". It is for rules to heed.
 	Override    string `json:"override" expr:"override"`
 	SPFAligned  bool   `json:"spf_aligned" expr:"spf_aligned"`   // SPF passes, for a domain that belongs to From's

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/pipeline"
@@ -27,6 +28,9 @@ type checkCommand struct {
 	Helo   string   `placeholder:"NAME" help:"What the client greets with."`
 	// Effective is asked for a recipient who need not exist: overrides may be written first.
 	Effective string `placeholder:"ADDRESS" help:"Print what the rules are for a recipient, with all overrides, and where each line comes from."`
+
+	Mutate    bool          `help:"Change the rules, one place at a time, and list the changes that no test in the rule files notices."`
+	MutateFor time.Duration `placeholder:"TIME" default:"1m" help:"How long --mutate may take."`
 }
 
 // checkVersion is the version of what check --json prints.
@@ -42,6 +46,7 @@ type checkResult struct {
 	Record   *pipeline.Record `json:"record,omitempty"`
 	// Effective are the steps with rules, as they are for one recipient.
 	Effective []effectiveStep `json:"effective,omitempty"`
+	Mutants   *mutantsResult  `json:"mutants,omitempty"`
 }
 
 func (c *checkCommand) Run(p *program) error {
@@ -68,6 +73,10 @@ func (c *checkCommand) Run(p *program) error {
 	}
 	if err != nil {
 		result.Errors = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)
+	} else if c.Mutate {
+		if result.Mutants, err = c.mutate(p, settings); err != nil {
+			return err
+		}
 	} else if c.Mail != "" {
 		if result.Record, err = c.decide(p, settings); err != nil {
 			return err
@@ -106,6 +115,10 @@ func (c *checkCommand) print(p *program, settings *config.Config, r checkResult)
 		if r.Record == nil {
 			return t.err
 		}
+	}
+	if r.Mutants != nil {
+		r.Mutants.print(&t)
+		return t.err
 	}
 	if r.Record == nil {
 		t.line(0, "%s is right: %d %s", cmp.Or(p.configFile, "the built-in configuration"),
