@@ -44,23 +44,32 @@ type Again struct {
 // Term returns what a term of a condition came to at the time (see [Result.Terms]), where what it reads is gone: the message,
 // or anything, where the record was redacted. ok is false where it is there. A term that was not evaluated then is 3, unknown.
 func (a *Again) Term(key string, reads Input) (came byte, ok bool) {
-	if a == nil || !a.gone || !a.blind && reads&(InputHeader|InputBody) == 0 {
+	if a.there(reads) {
 		return 0, false
 	}
 	if came := a.terms[key]; came != 0 {
 		return came, true
 	}
+	return 3, true
+}
+
+// there reports whether what a term reads is there.
+func (a *Again) there(reads Input) bool {
+	return a == nil || !a.gone || !a.blind && reads&(InputHeader|InputBody) == 0
+}
+
+// Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
+func (a *Again) Knows(key string, reads Input) bool { return a.there(reads) || a.terms[key] != 0 }
+
+// Lacks says that a rule could not be decided because a term that is not known.
+func (a *Again) Lacks(key string) {
 	source, _, _ := strings.Cut(key, "\x00")
 	why := "the message is gone"
 	if a.blind {
 		why = "the record was redacted"
 	}
 	a.gaps.add(fmt.Sprintf("%s, and `%s` was not looked at then", why, source))
-	return 3, true
 }
-
-// Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
-func (a *Again) Knows(key string) bool { return a == nil || !a.gone || a.terms[key] != 0 }
 
 // EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not. Without the message it cannot.
 func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }

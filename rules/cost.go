@@ -131,7 +131,7 @@ func (s *state) evalPlan(x *rule) truth {
 func (s *state) quick(p *plan) truth {
 	switch p.op {
 	case 't':
-		if s.view.Again != nil && p.term.input&(pipeline.InputHeader|pipeline.InputBody) != 0 && !s.view.Again.Knows(p.term.key) {
+		if s.view.Again != nil && p.term.looks() && !s.view.Again.Knows(p.term.key, p.term.input) {
 			s.missed = true // it may not matter: written order will tell
 			return unknown
 		}

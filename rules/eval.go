@@ -352,12 +352,35 @@ func (s *state) everyTerm(st *stage) {
 	s.rule = nil
 }
 
-var errNotLookedAt = errors.New("the message is gone, and this was not looked at when it came")
+// looks reports whether a term looks at anything itself, and not at what became of a rule.
+func (t *term) looks() bool { return t.op != termHit && t.op != termHitOther && t.op != termConst }
+
+// lacks tells of the terms that an undecided rule would have had to know, and that a record does not have.
+func (s *state) lacks(x *rule) {
+	for _, t := range x.terms {
+		switch {
+		case s.terms[t.id] != unknown:
+		case s.failures[t.id] == errNotLookedAt:
+			s.view.Again.Lacks(t.key)
+		case t.op == termHit:
+			s.lacks(s.set.rules[t.hit])
+		}
+	}
+}
+
+var (
+	errNotLookedAt = errors.New("the message is gone, and this was not looked at when it came")
+	errUnknownThen = errors.New("it was unknown when the mail came")
+)
 
 func (s *state) evalTerm(t *term) truth {
-	if s.view.Again != nil && t.op != termHit && t.op != termHitOther {
+	if s.view.Again != nil && t.looks() {
 		if came, ok := s.view.Again.Term(t.key, t.input); ok {
-			if truth(came) == unknown {
+			switch {
+			case truth(came) != unknown:
+			case s.view.Again.Knows(t.key, t.input):
+				s.failures[t.id] = errUnknownThen
+			default:
 				s.failures[t.id] = errNotLookedAt
 			}
 			return truth(came)

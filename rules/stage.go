@@ -285,6 +285,9 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 			if s.own.isOff(x) {
 				continue
 			}
+			if v.Again != nil {
+				s.lacks(x)
+			}
 			r.Undecided = append(r.Undecided, pipeline.Undecided{At: x.at, Name: x.name, Why: s.why(x), Shadow: x.shadow})
 		}
 	}
