@@ -194,8 +194,8 @@ func (c *explainCommand) print(p *program, settings *config.Config, records []*p
 	return t.err
 }
 
-// explained works out what there is to say about records. The owner of a mailbox is told where their mail lies, and
-// nothing of what other rules would have done.
+// explained works out what there is to say about records. The owner of a mailbox is told in which folder their mail
+// lies, and nothing of what other rules would have done.
 func (p *program) explained(settings *config.Config, records []*pipeline.Record, owner string, yield func(explanation)) error {
 	return withRecords(p.ctx, settings, func(j *journal.Journal) error {
 		all := &plans{program: p, settings: settings, journal: j}
@@ -208,6 +208,8 @@ func (p *program) explained(settings *config.Config, records []*pipeline.Record,
 			if owner == "" {
 				again := all.look(p.ctx, r, x.Files)
 				x.Again = &again
+			} else {
+				x.Files = ownersFiles(x.Files)
 			}
 			yield(x)
 		}

@@ -1,7 +1,6 @@
 package program
 
 import (
-	"path"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 //   - of the client, whether it is trusted and as whom it has logged in: its address and name stand in Received;
 //   - facts but those of the steps that write or would write Authentication-Results, and those about the mail itself;
 //   - texts for the operator, errors with their addresses and reasons, rules on trial, timings;
+//   - paths on the server's disk;
 //   - of rules that the administrator calls private, name, condition and evidence. What they add to the score is shown.
 //
 // Records of mail that was not for the owner are left out.
@@ -53,6 +53,17 @@ func ownerView(r *pipeline.Record, account string, private []string) *pipeline.R
 	return &v
 }
 
+// ownersFiles are files without where they lie on the server's disk.
+func ownersFiles(files []found) []found {
+	for i := range files {
+		files[i].Path = ""
+		if files[i].Gone != "" {
+			files[i].Gone = "it is in no folder any more"
+		}
+	}
+	return files
+}
+
 // owns reports whether a recipient is the owner: by the account that the mail went to, or, where somebody else delivers
 // it, by the address.
 func owns(x pipeline.RecipientRecord, account string) bool {
@@ -68,10 +79,28 @@ const privateRule = "(private)"
 
 // isPrivate reports whether a rule is one that owners of mailboxes do not see.
 func isPrivate(step, rule string, private []string) bool {
-	return rule != "" && slices.ContainsFunc(private, func(pattern string) bool {
-		ok, _ := path.Match(pattern, step+"/"+rule) // checked when the configuration was read
-		return ok
-	})
+	return rule != "" && slices.ContainsFunc(private, func(pattern string) bool { return wildcard(pattern, step+"/"+rule) })
+}
+
+// wildcard reports whether a text is what a pattern says, in which * stands for anything.
+func wildcard(pattern, text string) bool {
+	parts := strings.Split(pattern, "*")
+	last := len(parts) - 1
+	if last == 0 {
+		return pattern == text
+	}
+	text, begins := strings.CutPrefix(text, parts[0])
+	if !begins {
+		return false
+	}
+	for _, part := range parts[1:last] {
+		at := strings.Index(text, part)
+		if at < 0 {
+			return false
+		}
+		text = text[at+len(part):]
+	}
+	return strings.HasSuffix(text, parts[last])
 }
 
 // shownToOwners are the kinds of steps whose facts owners see.
@@ -100,8 +129,9 @@ func ownersSteps(steps []pipeline.StepRecord, private []string) (seen []pipeline
 			case h.Shadow:
 				continue
 			case isPrivate(s.Name, h.Name, private):
-				h.Name, h.Evidence = privateRule, nil
+				h.Name, h.Note, h.Evidence = privateRule, "", nil
 			default:
+				h.Note = "" // it says where overrides are written
 				h.Evidence = slices.DeleteFunc(slices.Clone(h.Evidence), func(e pipeline.Evidence) bool {
 					return e.Position == pipeline.Position{} // it is not from the mail itself
 				})

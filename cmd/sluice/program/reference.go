@@ -14,9 +14,10 @@ import (
 )
 
 type referenceCommand struct {
-	Kind   string `arg:"" optional:"" help:"Only this kind of step."`
-	Schema bool   `xor:"what" help:"Print a JSON Schema, for editors."`
-	Rules  bool   `xor:"what" help:"Print what rules can name: for the steps of the configuration, or for all kinds of steps."`
+	Kind         string `arg:"" optional:"" help:"Only this kind of step."`
+	Schema       bool   `xor:"what" help:"Print a JSON Schema of configurations, for editors."`
+	Rules        bool   `xor:"what" help:"Print what rules can name: for the steps of the configuration, or for all kinds of steps."`
+	RecordSchema bool   `xor:"what" help:"Print a JSON Schema of what explain --json prints, and of records."`
 }
 
 func (c *referenceCommand) Run(p *program) error {
@@ -30,10 +31,9 @@ func (c *referenceCommand) Run(p *program) error {
 	}
 	switch {
 	case c.Schema:
-		e := json.NewEncoder(p.stdout)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		return e.Encode(config.Schema(kinds))
+		return p.printSchema(config.Schema(kinds))
+	case c.RecordSchema:
+		return p.printSchema(recordSchema())
 	case c.Rules:
 		return p.describeRules(kinds, c.Kind == "")
 	case c.Kind != "":
@@ -42,6 +42,13 @@ func (c *referenceCommand) Run(p *program) error {
 	}
 	_, err := io.WriteString(p.stdout, config.Reference(kinds, defaultSteps()))
 	return err
+}
+
+func (p *program) printSchema(schema any) error {
+	e := json.NewEncoder(p.stdout)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(schema)
 }
 
 func noKind(name string, kinds []pipeline.Kind) error {

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -146,11 +148,10 @@ func TestSchema(t *testing.T) {
 }
 
 // invalid returns the places of a document that a schema objects to, of the parts of JSON Schema that ours uses.
-func invalid(t *testing.T, schema, document []byte) []string {
-	t.Helper()
+func invalid(t failer, schema, document []byte) []string {
 	var s map[string]any
 	if err := json.Unmarshal(schema, &s); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 	var x any
 	if err := yaml.Unmarshal(document, &x); err != nil {
@@ -159,12 +160,16 @@ func invalid(t *testing.T, schema, document []byte) []string {
 	return validate(t, "", s, x)
 }
 
-func validate(t *testing.T, path string, s map[string]any, x any) (wrong []string) {
-	t.Helper()
+// A failer is a test, or a script.
+type failer interface {
+	Fatalf(format string, args ...any)
+}
+
+func validate(t failer, path string, s map[string]any, x any) (wrong []string) {
 	for keyword := range s {
 		switch keyword {
 		case "$schema", "title", "description", "default", "type", "enum", "pattern", "anyOf", "properties",
-			"additionalProperties", "minProperties", "maxProperties", "items":
+			"additionalProperties", "minProperties", "maxProperties", "items", "required", "minimum", "format", "contentEncoding":
 		default:
 			t.Fatalf("the schema uses %s, which this test does not know", keyword)
 		}
@@ -187,8 +192,26 @@ func validate(t *testing.T, path string, s map[string]any, x any) (wrong []strin
 	if either, ok := s["anyOf"].([]any); ok {
 		bad = bad || !slices.ContainsFunc(either, func(one any) bool { return len(validate(t, path, object(one), x)) == 0 })
 	}
+	if least, ok := s["minimum"].(float64); ok {
+		number, isNumber := x.(float64)
+		bad = bad || isNumber && number < least
+	}
+	if s["format"] == "date-time" {
+		_, err := time.Parse(time.RFC3339, fmt.Sprint(x))
+		bad = bad || err != nil
+	}
+	if s["contentEncoding"] == "base64" {
+		_, err := base64.StdEncoding.DecodeString(fmt.Sprint(x))
+		bad = bad || err != nil
+	}
 	switch x := x.(type) {
 	case map[string]any:
+		names, _ := s["required"].([]any)
+		for _, name := range names {
+			if _, ok := x[name.(string)]; !ok {
+				wrong = append(wrong, strings.TrimPrefix(path+"."+name.(string), "."))
+			}
+		}
 		if least, ok := s["minProperties"].(float64); ok {
 			bad = bad || float64(len(x)) < least
 		}

@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"greeting":   greetingScript,
 			"hangup":     hangupScript,
 			"as":         asScript,
+			"explains":   explainsScript,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -452,8 +453,8 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 		if f.Account != x.Account || f.File != x.File {
 			continue
 		}
-		if f.Path != "" {
-			t.row(3, narrow, "file now", "%s (%s)", f.Path, folder(f.Folder))
+		if f.Gone == "" {
+			t.row(3, narrow, "file now", "%s (%s)", cmp.Or(f.Path, f.File), folder(f.Folder))
 		} else {
 			t.row(3, narrow, "file", "%s: %s", x.File, f.Gone)
 		}

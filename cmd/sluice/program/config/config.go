@@ -675,6 +675,12 @@ func (c *Config) checked() (*Config, error) {
 	if c.Journal.Keep == 0 {
 		d.wrong("journal.keep", "records would be kept for no time at all", "write for example 90d")
 	}
+	for i, x := range c.Journal.PrivateRules {
+		if step, rule, ok := strings.Cut(x, "/"); !ok || step == "" || rule == "" {
+			d.wrong(fmt.Sprintf("journal.private_rules[%d]", i), fmt.Sprintf("%q names no rule of a step", x),
+				"write step/rule, for example rules/fraud_* or rules/*")
+		}
+	}
 	if to := c.Quarantine.ReleaseTo; to != "" {
 		address, ok := strings.CutPrefix(to, "smtp:")
 		if !ok || (Socket{Config: listen.Config{Address: address}}).check() != nil || strings.HasPrefix(address, ":") || strings.HasPrefix(address, "unix:") {

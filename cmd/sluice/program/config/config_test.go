@@ -495,11 +495,13 @@ func TestNegativeTimes(t *testing.T) {
 		t.Errorf("read %v, %v, %v, %v", c.Quarantine.Store.Keep, c.Journal.Keep, c.Users.Remember, c.Resolver.CacheSize)
 	}
 	for text, want := range map[string]string{
-		"journal: {keep: -1}":              `journal.keep wants a time such as 30s, 5m or 30d, not -1; write -1s for seconds`,
-		"journal: {keep: --1s}":            `journal.keep wants a time such as 30s, 5m or 30d, not "--1s"`,
-		"journal: {keep: -0s}":             `records would be kept for no time at all`,
-		"journal: {keep: -1s, flush: -1s}": `journal.flush wants a time such as 30s, 5m or 30d, not "-1s"`,
-		"limits: {shutdown: -1s}":          `limits.shutdown wants a time such as 30s, 5m or 30d, not "-1s"`,
+		"journal: {keep: -1}":                         `journal.keep wants a time such as 30s, 5m or 30d, not -1; write -1s for seconds`,
+		"journal: {keep: --1s}":                       `journal.keep wants a time such as 30s, 5m or 30d, not "--1s"`,
+		"journal: {private_rules: [rules/a*, fraud]}": `x.yaml:1:37: "fraud" names no rule of a step; write step/rule, for example rules/fraud_* or rules/*`,
+		"journal: {private_rules: [/x]}":              `"/x" names no rule of a step`,
+		"journal: {keep: -0s}":                        `records would be kept for no time at all`,
+		"journal: {keep: -1s, flush: -1s}":            `journal.flush wants a time such as 30s, 5m or 30d, not "-1s"`,
+		"limits: {shutdown: -1s}":                     `limits.shutdown wants a time such as 30s, 5m or 30d, not "-1s"`,
 	} {
 		if _, err := Parse("x.yaml", text, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)

@@ -23,9 +23,14 @@ import (
 // module is the path of the module whose settings these are.
 const module = "sluice"
 
+// recorded are the packages of what records consist of, and of what is said about them.
+func recorded() []string {
+	return []string{module + "/pipeline", module + "/pipeline/mime", module + "/rules/replay", module + "/cmd/sluice/program"}
+}
+
 // Read returns the comments of all fields below a module's root that are settings, which have a `yaml` tag, and of the
-// facts of scanners, which have a `json` tag: by package path, type and field, "sluice/rules.Config.Files". A setting
-// without a comment is not in it.
+// facts of scanners and of records, which have a `json` tag: by package path, type and field,
+// "sluice/rules.Config.Files". A setting without a comment is not in it.
 func Read(root string) (map[string]string, error) {
 	comments, tree := map[string]string{}, os.DirFS(root)
 	err := fs.WalkDir(tree, ".", func(file string, d fs.DirEntry, err error) error {
@@ -61,7 +66,7 @@ func Read(root string) (map[string]string, error) {
 // read adds the comments of one file.
 func read(comments map[string]string, pkg string, f *ast.File) {
 	tags := []string{"yaml"}
-	if strings.HasPrefix(pkg, module+"/scanners/") {
+	if strings.HasPrefix(pkg, module+"/scanners/") || slices.Contains(recorded(), pkg) {
 		tags = append(tags, "json")
 	}
 	for _, decl := range f.Decls {
