@@ -146,11 +146,11 @@ type tallied struct {
 	labels  counts
 }
 
-// NewTally keeps as many flips as limit says; less than 0 is all of them. Rules of the new side are shown although they
+// NewTally keeps as many flips as limit says; 0 is all of them. Rules of the new side are shown although they
 // never held.
 func NewTally(is Side, limit int) *Tally {
 	t := &Tally{limit: limit, rules: map[string]*RuleHits{}}
-	if limit < 0 {
+	if limit <= 0 {
 		t.limit = math.MaxInt
 	}
 	for _, step := range is.Plan.Steps() {

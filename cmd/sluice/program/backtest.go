@@ -25,7 +25,7 @@ type backtestCommand struct {
 	Since   string   `default:"30d" help:"Try it on mail that came since: 30d, 2026-11-01, …"`
 	Until   string   `help:"Try it on mail that came before. Default: now."`
 	Mailbox []string `placeholder:"USER@DOMAIN[/FOLDER]" sep:"none" help:"Only mail that lies in this mailbox now, also without a record; may be repeated. Default: all recorded mail."`
-	Limit   int      `default:"20" help:"How many of the mails to list that would come out otherwise; -1: all."`
+	Limit   int      `default:"20" help:"How many of the mails to list that would come out otherwise; 0: all."`
 	JSON    bool     `help:"Print JSON."`
 }
 
@@ -55,6 +55,9 @@ func (c *backtestCommand) Run(p *program) error {
 	settings, err := p.settings()
 	if err != nil {
 		return err
+	}
+	if c.Limit < 0 {
+		return fmt.Errorf("--limit %d: write how many mails to list, or 0 for all", c.Limit)
 	}
 	times, err := newSpan(c.Since, c.Until, p.now())
 	if err != nil {

@@ -133,7 +133,7 @@ func (t *text) flips(r *backtestResult) {
 		}
 	}
 	if n := r.Flipped - len(r.Flips); n > 0 {
-		t.line(1, "and %d more: --limit -1 lists all", n)
+		t.line(1, "and %d more: --limit 0 lists all", n)
 	}
 }
 
