@@ -154,6 +154,9 @@ type backtest struct {
 	notes      []string
 }
 
+// underWay is how many mails a worker is ahead of the one that is counted.
+const underWay = 8
+
 // A backtestJob is one case on its way: it is numbered in the order of the journal, and counted in that order.
 type backtestJob struct {
 	n     int
@@ -185,11 +188,14 @@ func (b *backtest) run(p *program) (*backtestResult, error) {
 	}
 	bar := p.newProgress("mails", total)
 	defer bar.end()
+	defer context.AfterFunc(p.ctx, func() {
+		fmt.Fprintln(p.stderr, "\nsluice: interrupted; what is known by now follows")
+	})()
 
 	workers := max(1, runtime.NumCPU())
 	todo := make(chan *backtestJob, workers)
 	// What is under way is bounded, however long one mail takes: it waits here to be counted in order.
-	inOrder := make(chan *backtestJob, 16*workers)
+	inOrder := make(chan *backtestJob, underWay*workers)
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() { // until todo is closed

@@ -1,13 +1,21 @@
 package program
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -264,5 +272,57 @@ func sameMap[T comparable](t *testing.T, what string, got, want map[string]T) {
 				t.Errorf("%s: %s: %v, the scorer knows nothing of it", what, k, got[k])
 			}
 		}
+	}
+}
+
+// TestBacktestIsInterrupted holds a mail back while others wait to be counted behind it, and presses Ctrl-C.
+func TestBacktestIsInterrupted(t *testing.T) {
+	total := (underWay+1)*runtime.NumCPU() + 10
+	x := startSite(t, map[string]string{
+		"sluice.yaml": "domains: [example.org]\nlisten: {smtp: [\"127.0.0.1:0\"]}\npipeline:\n  - rules: {files: [old.yaml], junk: 5}\n",
+		"old.yaml":    scoredOld, "new.yaml": scoredNew,
+	}, "-c", "sluice.yaml")
+	var s scorer
+	for range total {
+		s.add("ann@client.example", "me@example.org", "From: ann@client.example\nSubject: a free gift!!\n\nx\n")
+	}
+	s.send(t, x)
+	s.find(t, x.dir)
+	first := s.mails[0].path
+	if err := errors.Join(os.Remove(first), syscall.Mkfifo(first, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	r := &running{cmd: exec.Command("sluice", "-c", "sluice.yaml", "backtest", "--rules", "new.yaml"), log: newWatched(), exited: make(chan error, 1)}
+	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = x.dir, &out, r.log
+	if err := r.launch(); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.OpenFile(first, os.O_WRONLY, 0) // until it reads there
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.log.wait(regexp.MustCompile("interrupted; what is known"), r.exited); !ok {
+		t.Fatalf("it goes on:\n%s", r.log)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = <-r.exited
+	if code := r.cmd.ProcessState.ExitCode(); code != interrupted {
+		t.Errorf("exit %d, %v\n%s\n%s", code, err, r.log, out.String())
+	}
+	match := regexp.MustCompile(`(?m)^PARTIAL: interrupted after (\d+) mails; what came later is missing$`).FindStringSubmatch(out.String())
+	if match == nil {
+		t.Fatalf("it does not say so:\n%s", out.String())
+	}
+	if n, err := strconv.Atoi(match[1]); err != nil || n < 1 || n >= total {
+		t.Errorf("%s mails of %d", match[1], total)
+	}
+	if !strings.Contains(out.String(), " "+match[1]+" mails, ") || !strings.Contains(out.String(), "1  the mail on disk is not the one that came") {
+		t.Errorf("what was known is missing:\n%s", out.String())
 	}
 }

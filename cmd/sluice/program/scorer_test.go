@@ -13,8 +13,10 @@ import (
 	"net/mail"
 	"net/textproto"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -260,6 +262,27 @@ func (s *scorer) send(t *testing.T, x *site) {
 		}
 		say(t, c, 250, "")
 	}
+	s.recorded(t, x)
+}
+
+// recorded waits until the records of all mail can be read.
+func (s *scorer) recorded(t *testing.T, x *site) {
+	t.Helper()
+	for _, m := range slices.Backward(s.mails) {
+		if m.refused {
+			continue
+		}
+		for {
+			cmd := exec.Command("sluice", "-c", "sluice.yaml", "explain", fmt.Sprintf("%d@number.test", m.number))
+			cmd.Dir = x.dir
+			if cmd.Run() == nil {
+				return
+			}
+			if err := t.Context().Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 var testNumber = regexp.MustCompile(`(?m)^Message-ID: <(\d+)@number.test>$`)
@@ -342,4 +365,3 @@ func (s *scorer) use(t *testing.T, r *rand.Rand) {
 		}
 	}
 }
-
