@@ -322,7 +322,8 @@ func TestBacktestIsInterrupted(t *testing.T) {
 	if n, err := strconv.Atoi(match[1]); err != nil || n < 1 || n >= total {
 		t.Errorf("%s mails of %d", match[1], total)
 	}
-	if !strings.Contains(out.String(), " "+match[1]+" mails, ") || !strings.Contains(out.String(), "1  the mail on disk is not the one that came") {
+	looked := regexp.MustCompile(`(?m)^  looked at +` + match[1] + ` mails?, \d+ decided with both`)
+	if !looked.MatchString(out.String()) || !strings.Contains(out.String(), "1  the mail on disk is not the one that came") {
 		t.Errorf("what was known is missing:\n%s", out.String())
 	}
 }

@@ -42,6 +42,7 @@ func TestReadme(t *testing.T) {
 		"sluice quarantine list":                                      "Claim your prize!!!",
 		"sluice quarantine show":                                      "You only have to click.",
 		"sluice quarantine release":                                   "delivered to me@localhost",
+		"sluice backtest --rules examples/rules/people.yaml":          "examples/rules/people.yaml against the configured rules",
 		"sluice explain $ID":                                          "released from quarantine",
 		"sluice refile show":                                          `INBOX -> Known +$Label1  "hello"  (rules/known)`,
 		"sluice undo":                                                 "1 put back; the folder Known is removed",
