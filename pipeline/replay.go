@@ -91,6 +91,8 @@ type Replayed struct {
 	Record *Record
 	// Gaps says what would have to be known and is not in the record: the outcome may be another. None: it is exact.
 	Gaps []string
+	// Certain: whatever the gaps are filled with, every recipient's verdict is the same.
+	Certain bool
 }
 
 type gaps struct{ all []string }
@@ -179,7 +181,7 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 		out = out.Complete(s.tryNow(ctx).completion())
 	}
 	out.MessageID, out.Subject, out.Size = r.MessageID, r.Subject, r.Size
-	return Replayed{out, again.gaps.all}, nil
+	return Replayed{out, again.gaps.all, len(again.gaps.all) == 0 || s.certain()}, nil
 }
 
 // doorRefused reports whether the door itself refused the recipient, with no stage asked.
@@ -327,7 +329,7 @@ func (s *Session) noteGaps() {
 	for i := range s.plan.stages {
 		st := &s.plan.stages[i]
 		step := &s.plan.steps[st.step]
-		if step.Kind.Pure || step.Kind.AtDelivery || step.Shadow {
+		if step.Kind.Pure || step.Kind.AtDelivery || step.Shadow || !s.plan.hasSay(i) {
 			continue
 		}
 		for _, r := range s.tx.live {

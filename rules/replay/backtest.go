@@ -92,7 +92,7 @@ func Compare(ctx context.Context, was, is Side, c *Case, newFirst bool) (*Compar
 			return nil, fmt.Errorf("the replay of %s has %d recipients, not %d", c.Record.ID, len(x.Record.Recipients), len(c.Record.Recipients))
 		}
 		for _, gap := range x.Gaps {
-			if !slices.Contains(out.Gaps, gap) {
+			if !x.Certain && !slices.Contains(out.Gaps, gap) {
 				out.Gaps = append(out.Gaps, gap)
 			}
 		}

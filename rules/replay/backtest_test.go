@@ -188,6 +188,40 @@ func TestCompareWithoutTheMail(t *testing.T) {
 	}
 }
 
+func TestCompareWithStepsThatTheRecordDoesNotHave(t *testing.T) {
+	was := newSite(t, oldRules)
+	more := newSite(t, oldRules, pipelinetest.Step("extra", pipelinetest.Stage{Looks: pipeline.Reads{Input: pipeline.InputSender}}))
+	c := was.received(t, "hello", "a@ok.example", Ham)
+	if x := compare(t, was, more, c); len(x.Gaps) > 0 || len(x.New) != 1 {
+		t.Errorf("a step that nobody reads: %+v", x)
+	}
+	may := newSite(t, oldRules, pipelinetest.Step("extra", pipelinetest.Stage{Looks: pipeline.Reads{
+		Input: pipeline.InputSender, Can: []pipeline.Final{{Action: pipeline.Reject}},
+	}}))
+	if x := compare(t, was, may, c); len(x.Gaps) != 1 || !strings.HasPrefix(x.Gaps[0], "extra was not asked then: ") {
+		t.Errorf("a step that could have refused it: %+v", x)
+	}
+	c.Record.Steps = slices.DeleteFunc(c.Record.Steps, func(s pipeline.StepRecord) bool { return s.Name == "scan" })
+	if x := compare(t, was, was, c); len(x.Gaps) != 1 || !strings.HasPrefix(x.Gaps[0], "scan was not asked then: ") {
+		t.Errorf("a step that rules read: %+v", x)
+	}
+}
+
+func TestCompareWhatIsCertain(t *testing.T) {
+	was := newSite(t, oldRules)
+	c := was.received(t, "virus", "a@ok.example", Unknown)
+	c.Message, c.Gone = nil, "refused"
+	behind := newSite(t, oldRules+"  - {name: fresh, when: 'subject contains \"fresh\"', quarantine: true}\n")
+	x := compare(t, was, behind, c)
+	if got, want := outcomes(x.New), "refused by rules/virus kept out"; got != want || len(x.Gaps) > 0 {
+		t.Errorf("%s %v, want %s", got, x.Gaps, want)
+	}
+	before := newSite(t, strings.Replace(oldRules, "rules:", "rules:\n  - {name: fresh, when: 'subject contains \"fresh\"', keep: true}", 1))
+	if x = compare(t, was, before, c); len(x.Gaps) != 1 || x.New != nil {
+		t.Errorf("a rule before it might have kept it: %+v", x)
+	}
+}
+
 func TestCompareWithARecordOfAnotherPlan(t *testing.T) {
 	was, is := newSite(t, oldRules), newSite(t, newRules)
 	c := was.received(t, "hello", "a@bad.example", Spam)

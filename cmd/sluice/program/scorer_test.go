@@ -191,17 +191,17 @@ func (s *scorer) fill(t *testing.T, r *rand.Rand) {
 		t.Log("without the corpus of real mail: SLUICE_TESTDATA is not set")
 		return
 	}
-	real := 0
+	genuine := 0
 	eachOfCorpus(t, filepath.Join(dir, "corpus", "train.tar.gz"), func(_ string, text []byte) bool {
 		if len(text) < 60_000 {
 			before := len(s.mails)
 			s.add(from(), to(), string(text))
-			real += len(s.mails) - before
+			genuine += len(s.mails) - before
 		}
-		return real < 200
+		return genuine < 200
 	})
-	if real < 100 {
-		t.Fatalf("only %d real mails", real)
+	if genuine < 100 {
+		t.Fatalf("only %d real mails", genuine)
 	}
 }
 
