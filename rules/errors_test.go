@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
@@ -26,7 +28,7 @@ func TestErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var c Config
+			c := Config{JunkFolder: "Junk"}
 			c.MaxCondition = 300
 			files := map[string]string{}
 			want := ""
@@ -38,14 +40,30 @@ func TestErrors(t *testing.T) {
 					if c.Rules, err = ParseInline(string(f.Data)); err != nil {
 						t.Fatal(err)
 					}
+				case "config":
+					if err := yaml.Unmarshal(f.Data, &c); err != nil {
+						t.Fatal(err)
+					}
 				default:
-					if strings.HasSuffix(f.Name, ".yaml") {
+					if name, quoted := strings.CutSuffix(f.Name, ".quoted"); quoted { // what an archive cannot hold
+						text, err := strconv.Unquote(strings.TrimSpace(string(f.Data)))
+						if err != nil {
+							t.Fatal(err)
+						}
+						f = txtar.File{Name: name, Data: []byte(text)}
+					}
+					if strings.HasSuffix(f.Name, ".yaml") && !slices.ContainsFunc(a.Files, func(f txtar.File) bool { return f.Name == "config" }) {
 						c.Files = append(c.Files, f.Name)
 					}
 					files[f.Name] = string(f.Data)
 				}
 			}
-			_, err = New(c, env(files))
+			e := env(files)
+			var warnings []error
+			e.Warn = func(err error) { warnings = append(warnings, err) }
+			if _, err = New(c, e); err == nil {
+				err = errors.Join(warnings...)
+			}
 			if err == nil {
 				t.Fatal("nothing is reported")
 			}
