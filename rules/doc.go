@@ -44,6 +44,20 @@
 // the body holds is worked out when the first term is evaluated that asks for it, once a mail: a rule that asks something
 // cheap first, "a and b", costs nothing where that does not hold. lower(text) is worked out once, too.
 //
+// hit() may ask for a rule further up or down: the order of evaluation is worked out, and rules that ask for each other in a
+// circle are an error. The order of decision is the written one. score is the sum of the hits of the step's rules, those of
+// a group (`group: name` in a rule, `groups:` in the file or the step) within the group's max and min. A rule that reads
+// it, or asks for the hit of one that does, has no score, and waits for the last rule that has one. Where a stage of rules
+// that score failed the score is unknown; a rule that is undecided adds nothing.
+//
+// `shadow: true` in a rule, in a group or at the top of a file makes trials: evaluated and recorded, never acted on. No live
+// rule can ask for the hit of one.
+//
+// `overrides:` of a file or of the step say what is otherwise for domains and users: thresholds, rules that are off or on,
+// scores, bounds of groups, and rules that are there for these recipients only, behind all others. What is said for a user
+// goes over what is said for the domain; what is said twice for one of them is an error. A rule that is off does not hold,
+// for hit() as well.
+//
 // What is not known is neither true nor false, and conditions follow three-valued logic: "unknown or true" is true,
 // "unknown and false" is false, everything else that needs an unknown is unknown. A rule whose condition is unknown does
 // not hold; the record says why.

@@ -35,6 +35,8 @@ func TestReadme(t *testing.T) {
 		"sluice check -c examples/shadow/sluice.yaml":                 "rules/prize_by_surprise       (shadow: recorded only)",
 		"sluice shadow report":                                        "rules/prize_by_surprise (rule)",
 		"sluice check -c examples/phishing/sluice.yaml":               "http://198.51.100.7/confirm (host 198.51.100.7",
+		"sluice check -c examples/overrides/sluice.yaml --effective":  "for anna@example.org   0 and not 7",
+		"sluice check -c examples/overrides/sluice.yaml examples":     "score 3 reaches junk: 3 (for example.org, ",
 		"sluice -c examples/standalone/sluice.yaml reference --rules": "dnsbl.zen.listed",
 		"sluice reference dnsbl":                                      "#lists: {zen: {zone: zen.spamhaus.org}}",
 		"sluice user show":                                            "quota    1GiB",
