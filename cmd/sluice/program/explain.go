@@ -203,9 +203,11 @@ func (p *program) explained(settings *config.Config, records []*pipeline.Record,
 		if current, _, err := plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
 			all.current = current
 		}
+		refiled := sortedByRuns(settings)
 		for _, r := range records {
 			x := explanation{Record: r, Files: locate(p.ctx, settings, r)}
 			if owner == "" {
+				refiled.note(x.Files)
 				again := all.look(p.ctx, r, x.Files)
 				x.Again = &again
 			} else {

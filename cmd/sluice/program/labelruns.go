@@ -15,8 +15,27 @@ import (
 type sortedMails map[[2]string][]sortedMail
 
 type sortedMail struct {
+	run, by  string   // which run, and which rules
 	from, to string   // folders
 	set      []string // flags that were set
+}
+
+// A refiledBy says of a mail that a run of refile has moved or flagged it.
+type refiledBy struct {
+	Run   string   `json:"run"`
+	By    string   `json:"by"` // "rules/newsletters"
+	From  string   `json:"from"`
+	To    string   `json:"to"`
+	Flags []string `json:"flags,omitempty"` // that were set
+}
+
+// note notes of files which runs have moved them, the latest first.
+func (all sortedMails) note(files []found) {
+	for i := range files {
+		for _, m := range all[[2]string{files[i].Account, files[i].File}] {
+			files[i].Refiled = append(files[i].Refiled, refiledBy{Run: m.run, By: m.by, From: m.from, To: m.to, Flags: m.set})
+		}
+	}
 }
 
 // sortedByRuns reads all runs. One that cannot be read is left out: refile list complains about it.
@@ -28,7 +47,7 @@ func sortedByRuns(c *config.Config) sortedMails {
 			if x.State != refile.Done && x.State != refile.Stays {
 				continue
 			}
-			m := sortedMail{from: x.From.Folder, to: x.To.Folder}
+			m := sortedMail{run: r.ID, by: x.By, from: x.From.Folder, to: x.To.Folder}
 			for _, f := range x.To.Flags {
 				if !slices.Contains(x.From.Flags, f) {
 					m.set = append(m.set, f)

@@ -268,6 +268,10 @@ func asMove(x refile.Tracked) refileMove {
 
 // String is "INBOX -> Lists +$Label1  "subject"  (rules/newsletters)".
 func (m refileMove) String() string {
+	return fmt.Sprintf("%s  %s  (%s)", m.where(), quoted(m.Subject), m.By)
+}
+
+func (m refileMove) where() string {
 	s := m.From
 	if m.To != m.From {
 		s += " -> " + m.To
@@ -275,7 +279,7 @@ func (m refileMove) String() string {
 	for _, f := range m.Flags {
 		s += " +" + f
 	}
-	return fmt.Sprintf("%s  %s  (%s)", s, quoted(m.Subject), m.By)
+	return s
 }
 
 // describe says what became of a move.

@@ -131,6 +131,7 @@ var (
 	errOddName       = errors.New("under a file name that is not UTF-8")
 	errTooLarge      = errors.New("larger than limits.message_size")
 	errGoneMeanwhile = errors.New("deleted or moved while it was read")
+	errNoRecord      = errors.New("with a record that cannot be read")
 	errNotJudged     = errors.New("about which the rules did not get to decide")
 )
 
@@ -145,7 +146,10 @@ func (s *sorter) decide(ctx context.Context, x mailstore.Spot) (d sorting, err e
 	case x.Size > int64(s.settings.Limits.MessageSize):
 		return d, errTooLarge
 	}
-	r, at := s.record(ctx, x)
+	r, at, err := s.record(ctx, x)
+	if err != nil {
+		return d, fmt.Errorf("%w: %w", errNoRecord, err)
+	}
 	m, err := s.message(x.Path, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, errGoneMeanwhile
@@ -221,13 +225,16 @@ func flaggedBy(r *pipeline.Record, x *pipeline.RecipientRecord, flag string) str
 }
 
 // record returns the record of a mail and which of its recipients got this copy; nil: there is none.
-func (s *sorter) record(ctx context.Context, x mailstore.Spot) (r *pipeline.Record, at int) {
+func (s *sorter) record(ctx context.Context, x mailstore.Spot) (r *pipeline.Record, at int, err error) {
 	if s.journal == nil || x.ID == "" {
-		return nil, 0
+		return nil, 0, nil
 	}
-	r, err := s.journal.Recall(ctx, x.ID)
-	if err != nil || r.Size == 0 {
-		return nil, 0 // as good as none
+	r, err = s.journal.Recall(ctx, x.ID)
+	if errors.Is(err, journal.ErrNoRecord) || err == nil && r.Size == 0 {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
 	}
 	is := func(f func(*pipeline.RecipientRecord) bool) bool {
 		at = slices.IndexFunc(r.Recipients, func(y pipeline.RecipientRecord) bool { return f(&y) })
@@ -235,9 +242,9 @@ func (s *sorter) record(ctx context.Context, x mailstore.Spot) (r *pipeline.Reco
 	}
 	if is(func(y *pipeline.RecipientRecord) bool { return y.File == x.File && y.Account == s.account }) ||
 		is(func(y *pipeline.RecipientRecord) bool { return y.Account == s.account && y.File != "" }) {
-		return r, at
+		return r, at, nil
 	}
-	return nil, 0
+	return nil, 0, nil
 }
 
 // message reads a mail: as it came if its record can tell, else without what a delivery puts on top.

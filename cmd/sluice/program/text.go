@@ -22,6 +22,8 @@ type found struct {
 	Folder    string `json:"folder,omitempty"`
 	Path      string `json:"path,omitempty"`
 	Gone      string `json:"gone,omitempty"` // why it was not found
+
+	Refiled []refiledBy `json:"refiled,omitempty"` // by runs of refile, the latest first
 }
 
 // text prints records for a person. Whatever comes from a mail is shown without control characters.
@@ -457,6 +459,9 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 			t.row(3, narrow, "file now", "%s (%s)", cmp.Or(f.Path, f.File), folder(f.Folder))
 		} else {
 			t.row(3, narrow, "file", "%s: %s", x.File, f.Gone)
+		}
+		for _, m := range f.Refiled {
+			t.row(3, narrow, "refiled", "%s, by %s; sluice refile show %s", refileMove{From: m.From, To: m.To, Flags: m.Flags}.where(), m.By, m.Run)
 		}
 	}
 	if x.Account != "" && x.Account != x.Address.String() {
