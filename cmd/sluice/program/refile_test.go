@@ -3,6 +3,7 @@ package program
 import (
 	"bufio"
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -522,6 +523,45 @@ func TestUnsort(t *testing.T) {
 		if y, now := w.runs.unsort(x, other); y.Folder != x.Folder || now.Folder != other.Folder {
 			t.Errorf("a mail that no run has touched: %+v, %+v", y, now)
 		}
+	}
+}
+
+// TestRefileDamagedRecord: a mail of which the record cannot be read is left alone, and so is one of which the journal is
+// damaged: nobody knows what its rules would say.
+func TestRefileDamagedRecord(t *testing.T) {
+	s := startSite(t, map[string]string{"sluice.yaml": refileConfig, "sort.yaml": refileRules}, "-c", "sluice.yaml")
+	for i := range 2 {
+		if last, taken := offer(s.door["smtp"], "smtp", "me@example.org", fmt.Sprintf("Message-ID: <%d@b.example>\r\nSubject: number 2\r\n\r\n", i)); !taken {
+			t.Fatal(last)
+		}
+	}
+	s.stop(t)
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "sluice-data/journal.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "UPDATE records SET record = '{' WHERE message_id = '0@b.example'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const command = "sluice refile -c sluice.yaml --rules sort.yaml --mailbox me@example.org"
+	if said := run(t, s.dir, command); !strings.Contains(said, "left alone: 1 with a record that cannot be read: ") ||
+		!strings.Contains(said, "of 2 mails 1 would be moved or flagged") {
+		t.Error(said)
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		_ = os.Remove(filepath.Join(s.dir, "sluice-data/journal.db"+suffix)) // perhaps there is none
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "sluice-data/journal.db"), bytes.Repeat([]byte("rubbish "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := shell(s.dir, os.Environ(), command+" --apply"); err == nil || !strings.Contains(said, "damaged") {
+		t.Errorf("%v: %s", err, said)
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "sluice-data/refile")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a run was begun: %v", err)
 	}
 }
 
