@@ -13,7 +13,7 @@ import (
 type automaton struct {
 	class   [256]byte // of an octet; 0 for those that no literal has
 	classes int
-	rows    []uint32 // of the first nodes: where each class leads, with hasHit
+	rows    []uint32 // of the first nodes: where each class leads, times classes, with hasHit
 	dense   uint32   // how many nodes have rows
 	first   []uint32 // of a node: its first child; the children of node n are first[n] to first[n+1]-1
 	label   []byte   // of a node: the class that leads to it from its parent
@@ -137,11 +137,24 @@ func (a *automaton) fill() {
 	}
 }
 
+// marked is a node as rows and scan have it: where its row begins; for those without, what comes behind all rows.
 func (a *automaton) marked(n uint32) uint32 {
-	if a.out[n] >= 0 || a.more[n] != 0 {
-		return n | hasHit
+	at := n * uint32(a.classes)
+	if n >= a.dense {
+		at = uint32(len(a.rows)) + n - a.dense
 	}
-	return n
+	if a.out[n] >= 0 || a.more[n] != 0 {
+		at |= hasHit
+	}
+	return at
+}
+
+// node is the number of a node that is marked, but for hasHit.
+func (a *automaton) node(at uint32) uint32 {
+	if int(at) < len(a.rows) {
+		return at / uint32(a.classes)
+	}
+	return at - uint32(len(a.rows)) + a.dense
 }
 
 // follow is where a class leads from a node, without rows.
@@ -159,8 +172,17 @@ func (a *automaton) follow(n uint32, class byte) uint32 {
 	}
 }
 
-// step is where an octet's class leads from a node, with hasHit.
-func (a *automaton) step(n uint32, class byte) uint32 {
+// step is where an octet's class leads from a node, both as marked has them but for hasHit of the one it comes from.
+func (a *automaton) step(at uint32, class byte) uint32 {
+	if i := int(at) + int(class); i < len(a.rows) {
+		return a.rows[i]
+	}
+	return a.deepStep(at, class)
+}
+
+// deepStep is step from a node without a row.
+func (a *automaton) deepStep(at uint32, class byte) uint32 {
+	n := a.node(at)
 	for n >= a.dense {
 		for child := a.first[n]; child < a.first[n+1]; child++ {
 			if a.label[child] == class {
@@ -178,23 +200,29 @@ func scan[T string | []byte](a *automaton, text T, hit func(literal int32, end i
 	if len(a.out) == 1 {
 		return
 	}
-	n := uint32(0)
+	at, rows := uint32(0), a.rows
 	for i := 0; i < len(text); {
 		c := text[i]
-		if c >= utf8.RuneSelf && a.folded {
+		switch {
+		case c >= utf8.RuneSelf && a.folded:
 			width := 1
-			n, width = a.rune(n, string(text[i:min(i+utf8.UTFMax, len(text))]))
+			at, width = a.rune(at, string(text[i:min(i+utf8.UTFMax, len(text))]))
 			i += width
-		} else {
-			n = a.step(n, a.class[c])
+		default:
 			i++
+			if k := int(at) + int(a.class[c]); k < len(rows) {
+				at = rows[k]
+			} else {
+				at = a.deepStep(at, a.class[c])
+			}
 		}
-		if n&hasHit != 0 {
-			n &^= hasHit
-			for k := n; k != 0; k = a.more[k] {
-				if a.out[k] >= 0 && !hit(a.out[k], i) {
-					return
-				}
+		if at&hasHit == 0 {
+			continue
+		}
+		at &^= hasHit
+		for k := a.node(at); k != 0; k = a.more[k] {
+			if a.out[k] >= 0 && !hit(a.out[k], i) {
+				return
 			}
 		}
 	}

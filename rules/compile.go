@@ -56,6 +56,7 @@ type ruleset struct {
 	namedLists []*list
 	listAt     map[string]int // in lists, by name
 	uses       []listUse      // of lists, by fast terms
+	gates      []gate         // by uses
 	useText    []int          // of a use: the first use that is about the same value
 	haystacks  []*haystack    // texts in which literals are looked for
 	slow       bool           // every term goes through expr's machine, in written order; for tests

@@ -14,6 +14,15 @@ type plan struct {
 	kids []plan
 	term *term
 	cost cost
+
+	// Of a term that looks for literals, what is needed to see that none is there without looking at the term itself: with
+	// a thousand rules most of the time goes into fetching from memory what they are made of.
+	hay   int32 // in ruleset.haystacks; -1: look at the term
+	id    int32 // of the term
+	ref   int32 // what must be known
+	loads uint32
+	lit   int32   // one of them
+	lits  []int32 // the others
 }
 
 // A cost is how dear it is to evaluate something, roughly.
@@ -34,12 +43,12 @@ const (
 func (s *ruleset) planOf(n *node) (p plan, moved bool) {
 	switch n.op {
 	case 't':
-		return plan{op: 't', term: n.term, cost: s.costOf(n.term)}, false
+		return s.planOfTerm(n.term), false
 	case '!':
 		kid, moved := s.planOf(n.l)
-		return plan{op: '!', kids: []plan{kid}, cost: kid.cost}, moved
+		return plan{op: '!', kids: []plan{kid}, cost: kid.cost, hay: -1}, moved
 	}
-	p.op = n.op
+	p.op, p.hay = n.op, -1
 	var gather func(n *node)
 	gather = func(x *node) {
 		if x.op == n.op {
@@ -58,6 +67,27 @@ func (s *ruleset) planOf(n *node) (p plan, moved bool) {
 	}
 	p.cost = p.kids[len(p.kids)-1].cost
 	return p, moved
+}
+
+func (s *ruleset) planOfTerm(t *term) plan {
+	p := plan{op: 't', term: t, cost: s.costOf(t), hay: -1}
+	f := &t.fast
+	if t.op != termFast || f.op != "contains" && f.op != "matches" || f.needle.in < 0 || len(t.refs) != 1 {
+		return p
+	}
+	group := f.needle.groups[0]
+	p.hay, p.id, p.ref, p.loads, p.lit, p.lits = int32(f.needle.in), int32(t.id), int32(t.refs[0]), t.loads, group[0], group[1:]
+	return p
+}
+
+// isThere reports whether the literals that a plan's term needs are there. It may say that they are where they are not, for
+// the term itself to find out.
+func (s *state) isThere(p *plan) bool {
+	l := &s.looked[p.hay]
+	if !l.done || p.loads&^s.have != 0 || s.unknown[p.ref] != nil || l.has(p.lit) {
+		return true
+	}
+	return len(p.lits) > 0 && l.hasOneOf(p.lits)
 }
 
 // costOf is what a term costs.
@@ -131,7 +161,11 @@ func (s *state) evalPlan(x *rule) truth {
 func (s *state) quick(p *plan) truth {
 	switch p.op {
 	case 't':
-		if s.view.Again != nil && p.term.looks() && !s.view.Again.Knows(p.term.key, p.term.input) {
+		if p.hay >= 0 && !s.again && !s.isThere(p) {
+			s.terms[p.id] = isFalse
+			return isFalse
+		}
+		if s.again && p.term.looks() && !s.view.Again.Knows(p.term.key, p.term.input) {
 			s.missed = true // it may not matter: written order will tell
 			return unknown
 		}
@@ -154,4 +188,26 @@ func (s *state) quick(p *plan) truth {
 		}
 	}
 	return t
+}
+
+// A hotRule is what of a rule is looked at for each mail. Those of a stage lie side by side.
+type hotRule struct {
+	at   int
+	plan plan
+}
+
+// evalHot is evalCondition, for rules that mostly do not hold.
+func (s *state) evalHot(h *hotRule, x *rule) truth {
+	if s.again || s.truths[h.at] != open {
+		return s.evalCondition(x)
+	}
+	outer := s.rule
+	s.rule = x
+	t := s.quick(&h.plan)
+	s.rule = outer
+	if t != isFalse {
+		return s.evalCondition(x)
+	}
+	s.truths[h.at] = isFalse
+	return isFalse
 }

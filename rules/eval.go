@@ -71,6 +71,7 @@ type state struct {
 	words     []wordsMade // by ruleset.useText
 	looked    []looked    // by ruleset.haystacks
 	early     []truth     // by term: what it came to before its turn
+	again     bool        // there is an Again in view
 	missed    bool        // a term was not looked at then, and the message is gone
 }
 
@@ -120,7 +121,7 @@ func newState(set *ruleset) *state {
 
 // load takes in what a stage reads of the transaction.
 func (s *state) load(st *stage, v *pipeline.View) {
-	s.view, s.own = v, nil
+	s.view, s.own, s.again = v, nil, v.Again != nil
 	if st.personal {
 		s.own = s.set.forRecipient(v.Rcpt.Address)
 	}
@@ -523,27 +524,39 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 	if !positive || t.show == nil || s.terms[t.id] != isTrue || len(out) >= maxEvidence {
 		return out
 	}
-	v, err := s.machine.Run(t.show, s.env)
-	if err != nil {
+	text, ok := s.shownText(t)
+	switch {
+	case !ok:
 		return out
+	case t.asks:
+		return append(out, s.listEvidence(t, text))
 	}
-	text := t.valueText(v)
-	if t.asks {
-		return append(out, t.listEvidence(s.set, text))
-	}
-	return append(out, pipeline.Evidence{Where: t.source, What: t.shown(text), Position: t.position(text)})
+	from := s.matched(t, text)
+	return append(out, pipeline.Evidence{Where: t.source, What: shown(text, from), Position: t.position(text, from)})
 }
 
-// shown is the part of a value that matters, for people.
-func (t *term) shown(text string) string {
-	from := t.matched(text)
+// shownText is the value that a comparison looked at.
+func (s *state) shownText(t *term) (string, bool) {
+	if f := &t.fast; t.op == termFast && f.from != fromBool && f.from != fromNumber {
+		s.bring(f.lowers)
+		return s.textOf(f.from, f.slot), true
+	}
+	v, err := s.machine.Run(t.show, s.env)
+	if err != nil {
+		return "", false
+	}
+	return t.valueText(v), true
+}
+
+// shown is the part of a value that matters, for people: what begins at from, -1 for all of it.
+func shown(text string, from int) string {
 	const before = 20
 	if from > maxShown/2 && len(text) > maxShown {
 		from -= before
 		for from > 0 && !utf8.RuneStart(text[from]) {
 			from--
 		}
-		text = "…" + text[from:]
+		text = "…" + head(text[from:], 5*maxShown)
 	}
 	if len(text) > 4*maxShown {
 		text = strings.ToValidUTF8(text[:4*maxShown], "") + "…"

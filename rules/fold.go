@@ -35,11 +35,20 @@ func fold(r rune) rune {
 // folded returns a text in the form of [fold]. Texts in which one holds the other keep doing so.
 func folded(s string) string { return strings.Map(fold, s) }
 
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
 // appendWords adds the words of a text to out, in the form of [fold] and each between spaces: " a free prize ". A word
 // is letters, digits and the marks on them. Where a script puts no spaces between words each character is one. Forms of
 // one character (full-width, ligatures) are the same, and invisible characters are not there.
 func appendWords(out []byte, text string) []byte {
-	if !norm.NFKC.IsNormalString(text) {
+	if !isASCII(text) && !norm.NFKC.IsNormalString(text) {
 		text = norm.NFKC.String(text)
 	}
 	out = append(out, ' ')

@@ -29,7 +29,11 @@ type list struct {
 	words      *automaton
 	wordOf     []int32 // the entry of a literal of words
 	patterns   []pattern
-	maxPattern int // instructions of one
+	literals   *automaton // of what patterns require
+	requires   [][]int32  // of a literal: the places of the patterns for which it is enough
+	always     []int32    // places of patterns that require nothing
+	needs      []string   // literals, folded, of which one is in each text that holds an entry: of ASCII alone, for words
+	maxPattern int        // instructions of one
 }
 
 // A listEntry is one thing in a list.
@@ -288,17 +292,32 @@ func (l *list) seal() {
 			if _, ok := l.exact[s]; !ok {
 				keep(&l.exact, s, int32(i))
 				literals = append(literals, s)
+				l.need(s)
 				l.wordOf = append(l.wordOf, int32(i))
 			}
 		}
 		l.words = newAutomaton(literals, false)
 	}
+	l.sealPatterns()
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s %s\n", l.name, l.kind)
 	for _, e := range l.entries {
 		fmt.Fprintf(sum, "%s\n", e.text)
 	}
 	l.hash = hex.EncodeToString(sum.Sum(nil)[:8])
+}
+
+// need notes the longest word of an entry. A text of ASCII alone holds no other words.
+func (l *list) need(words string) {
+	longest := ""
+	for w := range strings.FieldsSeq(words) {
+		if len(w) > len(longest) {
+			longest = w
+		}
+	}
+	if isASCII(words) {
+		l.needs = append(l.needs, longest)
+	}
 }
 
 // where says where an entry stands.
@@ -444,12 +463,61 @@ func (l *list) each(text string, words []byte, found func(entry int32) bool) {
 		}
 		scan(l.words, words, func(n int32, _ int) bool { return found(l.wordOf[n]) })
 	case regexList:
-		for _, p := range l.patterns {
-			if p.re.MatchString(text) && !found(p.entry) {
+		for _, n := range l.candidates(text) {
+			if p := l.patterns[n]; p.re.MatchString(text) && !found(p.entry) {
 				return
 			}
 		}
 	}
+}
+
+// candidates returns the places of the patterns that can match a text, in the order of the list.
+func (l *list) candidates(text string) []int32 {
+	out := l.always
+	scan(l.literals, text, func(literal int32, _ int) bool {
+		if len(out) == len(l.always) {
+			out = slices.Clone(out)
+		}
+		out = append(out, l.requires[literal]...)
+		return len(out) < len(l.always)+maxPlaces
+	})
+	if len(out) >= len(l.always)+maxPlaces {
+		out = out[:0:0]
+		for n := range l.patterns {
+			out = append(out, int32(n))
+		}
+		return out
+	}
+	if len(out) == len(l.always) {
+		return out
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// sealPatterns makes what finds the literals that patterns require.
+func (l *list) sealPatterns() {
+	at := map[string]int32{}
+	var literals []string
+	for n, p := range l.patterns {
+		groups := requiredBy(p.re.String()).groups
+		if len(groups) == 0 {
+			l.always = append(l.always, int32(n))
+			continue
+		}
+		for _, s := range groups[0] {
+			k, ok := at[s]
+			if !ok {
+				k = int32(len(literals))
+				at[s], literals, l.requires = k, append(literals, s), append(l.requires, nil)
+			}
+			if !slices.Contains(l.requires[k], int32(n)) {
+				l.requires[k] = append(l.requires[k], int32(n))
+			}
+		}
+	}
+	l.needs = append(l.needs, literals...)
+	l.literals = newAutomaton(literals, true)
 }
 
 // pattern finds an entry in a text that holds it, for showing.

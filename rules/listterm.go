@@ -221,7 +221,7 @@ func (s *ruleset) useOf(u listUse) int {
 	if same < 0 {
 		same = len(s.uses)
 	}
-	s.uses, s.useText = append(s.uses, u), append(s.useText, same)
+	s.uses, s.useText, s.gates = append(s.uses, u), append(s.useText, same), append(s.gates, s.gateFor(u))
 	return len(s.uses) - 1
 }
 
@@ -241,10 +241,11 @@ func (s *state) ask(use int) answer {
 		return a
 	}
 	u := &s.set.uses[use]
-	a := answer(0)
-	if u.in {
+	a := noEntry
+	switch {
+	case u.in:
 		a = answerOf(u.list.in(s.textOf(u.from, u.slot)))
-	} else {
+	case !s.shut(&s.set.gates[use]):
 		a = answerOf(u.list.find(s.textOf(u.from, u.slot), s.wordsOf(use)))
 	}
 	s.answers[use] = a
@@ -305,22 +306,30 @@ func (s *state) listFunctions(field func(name string) any) {
 }
 
 // listEvidence is what a comparison with a list has seen, and the entry that it came to.
-func (t *term) listEvidence(set *ruleset, text string) pipeline.Evidence {
-	l := set.namedLists[t.asked]
-	entry, ok := l.in(text)
-	if !t.askedIn {
+func (s *state) listEvidence(t *term, text string) pipeline.Evidence {
+	l := s.set.namedLists[t.asked]
+	entry, ok := int32(0), false
+	switch {
+	case t.op == termFast:
+		a := s.ask(t.fast.use)
+		entry, ok = int32(a)-1, a != noEntry
+	case t.askedIn:
+		entry, ok = l.in(text)
+	default:
 		entry, ok = l.find(text, nil)
 	}
 	if !ok {
-		return pipeline.Evidence{Where: t.source, What: t.shown(text), Position: t.position(text)}
+		return pipeline.Evidence{Where: t.source, What: shown(text, -1), Position: t.position(text, -1)}
 	}
-	shown := &term{field: t.field}
+	from := -1
 	if !t.askedIn {
-		shown.pattern = l.pattern(entry)
+		if re := l.pattern(entry); re != nil {
+			from = firstMatch(re, text)
+		}
 	}
 	return pipeline.Evidence{
 		Where:    t.source,
-		Position: shown.position(text),
-		What:     fmt.Sprintf("%s, by %s (%s)", shown.shown(text), shorten(clean(l.entries[entry].text), maxShown), l.where(entry)),
+		Position: t.position(text, from),
+		What:     fmt.Sprintf("%s, by %s (%s)", shown(text, from), shorten(clean(l.entries[entry].text), maxShown), l.where(entry)),
 	}
 }

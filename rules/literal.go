@@ -20,19 +20,112 @@ const (
 type required struct {
 	groups [][]string
 	exact  bool // it matches where a literal of its one group is, and nowhere else
-	most   int  // octets of a match; -1: any number
 	line   bool // a match does not reach over the end of a line
+	reach
+}
+
+// A reach is how long a match can be: so many octets, and some runs of the text. A + or * over characters of one kind matches
+// a part of one run of them.
+type reach struct {
+	most                 int // octets; -1: any number
+	spaces, words, lines int // runs of white space, without it, and without the end of a line
+}
+
+// within is the reach in a text with such longest runs.
+func (r reach) within(x runs) int {
+	if r.most < 0 {
+		return -1
+	}
+	return r.most + r.spaces*x.space + r.words*x.word + r.lines*x.line
+}
+
+func (r reach) and(o reach) reach {
+	return reach{sum(r.most, o.most), r.spaces + o.spaces, r.words + o.words, r.lines + o.lines}
+}
+
+func (r reach) or(o reach) reach {
+	out := reach{max(r.most, o.most), max(r.spaces, o.spaces), max(r.words, o.words), max(r.lines, o.lines)}
+	if r.most < 0 || o.most < 0 {
+		out.most = -1
+	}
+	return out
+}
+
+// runs are the longest ones of a text, in octets.
+type runs struct{ space, word, line int }
+
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
+func runsOf(text string) (x runs) {
+	spaces, words, line := 0, 0, 0
+	for i := range len(text) {
+		c := text[i]
+		if isSpace(c) {
+			spaces++
+			words = 0
+			x.space = max(x.space, spaces)
+		} else {
+			words++
+			spaces = 0
+			x.word = max(x.word, words)
+		}
+		if line++; c == '\n' {
+			line = 0
+		}
+		x.line = max(x.line, line)
+	}
+	return x
+}
+
+// repeated is the reach of + or * over what matches one character.
+func repeated(re *syntax.Regexp) reach {
+	ranges := re.Rune
+	switch re.Op {
+	case syntax.OpAnyCharNotNL:
+		return reach{lines: 1}
+	case syntax.OpLiteral:
+		if len(re.Rune) != 1 || re.Flags&syntax.FoldCase != 0 {
+			return reach{most: -1}
+		}
+		ranges = []rune{re.Rune[0], re.Rune[0]}
+	case syntax.OpCharClass:
+	default:
+		return reach{most: -1}
+	}
+	all, none := true, true
+	for i := 0; i < len(ranges); i += 2 {
+		for r := ranges[i]; r <= ranges[i+1]; r++ {
+			if r > ' ' {
+				all = false
+				break
+			}
+			if isSpace(byte(r)) {
+				none = false
+			} else {
+				all = false
+			}
+		}
+	}
+	switch {
+	case all:
+		return reach{spaces: 1}
+	case none:
+		return reach{words: 1}
+	case !inRanges(ranges, '\n'):
+		return reach{lines: 1}
+	}
+	return reach{most: -1}
 }
 
 // requiredBy works out what texts that match a pattern hold.
 func requiredBy(pattern string) required {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
-		return required{most: -1}
+		return required{reach: reach{most: -1}}
 	}
 	x := analyse(re.Simplify())
 	var out required
-	out.most, out.line = x.most, !x.breaks
+	out.reach, out.line = x.reach, !x.breaks
 	if x.exact != nil {
 		x.groups = append(x.groups, x.exact)
 		out.exact = x.whole && len(x.groups) == 1
@@ -76,8 +169,8 @@ type analysis struct {
 	exact  []string   // all of them, folded; nil: there are too many
 	whole  bool       // … and it matches all that fold to one of them, wherever they stand
 	groups [][]string // of each group one is in each of them
-	most   int        // octets, -1: any number
 	breaks bool       // they can hold the end of a line
+	reach
 }
 
 func analyse(re *syntax.Regexp) analysis {
@@ -91,9 +184,9 @@ func analyse(re *syntax.Regexp) analysis {
 	case syntax.OpCharClass:
 		return analyseClass(re.Rune)
 	case syntax.OpAnyChar:
-		return analysis{most: utf8.UTFMax, breaks: true}
+		return analysis{reach: reach{most: utf8.UTFMax}, breaks: true}
 	case syntax.OpAnyCharNotNL:
-		return analysis{most: utf8.UTFMax}
+		return analysis{reach: reach{most: utf8.UTFMax}}
 	case syntax.OpCapture:
 		return analyse(re.Sub[0])
 	case syntax.OpQuest:
@@ -104,13 +197,13 @@ func analyse(re *syntax.Regexp) analysis {
 		x.groups = nil
 		return x
 	case syntax.OpStar:
-		return analysis{most: -1, breaks: analyse(re.Sub[0]).breaks}
+		return analysis{reach: repeated(re.Sub[0]), breaks: analyse(re.Sub[0]).breaks}
 	case syntax.OpPlus:
 		x := analyse(re.Sub[0])
 		if x.exact != nil {
 			x.groups = append(x.groups, x.exact)
 		}
-		return analysis{groups: x.groups, most: -1, breaks: x.breaks}
+		return analysis{groups: x.groups, reach: repeated(re.Sub[0]), breaks: x.breaks}
 	case syntax.OpConcat:
 		return analyseConcat(re.Sub)
 	case syntax.OpAlternate:
@@ -118,7 +211,7 @@ func analyse(re *syntax.Regexp) analysis {
 	case syntax.OpNoMatch:
 		return analysis{}
 	}
-	return analysis{most: -1, breaks: true} // OpRepeat, which Simplify writes out
+	return analysis{reach: reach{most: -1}, breaks: true} // OpRepeat, which Simplify writes out
 }
 
 func analyseLiteral(re *syntax.Regexp) analysis {
@@ -127,7 +220,7 @@ func analyseLiteral(re *syntax.Regexp) analysis {
 	for _, r := range re.Rune {
 		if r == utf8.RuneError {
 			// It matches octets that are no UTF-8, too.
-			return analysis{most: utf8.UTFMax * len(re.Rune), breaks: slices.Contains(re.Rune, '\n')}
+			return analysis{reach: reach{most: utf8.UTFMax * len(re.Rune)}, breaks: slices.Contains(re.Rune, '\n')}
 		}
 		x.breaks = x.breaks || r == '\n'
 		b.WriteRune(fold(r))
@@ -146,7 +239,7 @@ func cased(all []rune) bool {
 func furtherFolded(r rune) bool { return r == 'İ' || r == 'ı' }
 
 func analyseClass(ranges []rune) analysis {
-	x := analysis{most: utf8.UTFMax}
+	x := analysis{reach: reach{most: utf8.UTFMax}}
 	n := 0
 	for i := 0; i < len(ranges); i += 2 {
 		x.breaks = x.breaks || ranges[i] <= '\n' && '\n' <= ranges[i+1]
@@ -200,7 +293,7 @@ func analyseConcat(parts []*syntax.Regexp) analysis {
 	for _, p := range parts {
 		x := analyse(p)
 		out.breaks = out.breaks || x.breaks
-		out.most = sum(out.most, x.most)
+		out.reach = out.and(x.reach)
 		out.whole = out.whole && x.whole
 		out.groups = append(out.groups, x.groups...)
 		var joined []string
@@ -257,11 +350,7 @@ func analyseAlternate(parts []*syntax.Regexp) analysis {
 		x := analyse(p)
 		out.breaks = out.breaks || x.breaks
 		out.whole = out.whole && x.whole
-		if x.most < 0 || out.most < 0 {
-			out.most = -1
-		} else {
-			out.most = max(out.most, x.most)
-		}
+		out.reach = out.or(x.reach)
 		if x.exact != nil {
 			x.groups = append(x.groups, x.exact)
 			if out.exact != nil {

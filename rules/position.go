@@ -2,6 +2,7 @@ package rules
 
 import (
 	"net/textproto"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -57,14 +58,10 @@ type visit func(ast.Node)
 // Visit implements ast.Visitor.
 func (v visit) Visit(n *ast.Node) { v(*n) }
 
-// position says where in the mail a term found what it looked for in text.
-func (t *term) position(text string) pipeline.Position {
+// position says where in the mail a term found what it looked for in text: at from, -1 for nowhere in particular.
+func (t *term) position(text string, from int) pipeline.Position {
 	at := pipeline.Position{Field: t.field}
-	if t.field == "" {
-		return at
-	}
-	from := t.matched(text)
-	if from < 0 {
+	if t.field == "" || from < 0 {
 		return at
 	}
 	at.Line = 1 + strings.Count(text[:from], "\n")
@@ -73,12 +70,12 @@ func (t *term) position(text string) pipeline.Position {
 }
 
 // matched returns where in text the term's pattern or literal is, -1 where it has none.
-func (t *term) matched(text string) int {
+func (s *state) matched(t *term, text string) int {
 	switch {
+	case t.pattern != nil && t.op == termFast:
+		return s.find(t.pattern, &t.fast.needle, text)
 	case t.pattern != nil:
-		if at := t.pattern.FindStringIndex(text); at != nil {
-			return at[0]
-		}
+		return firstMatch(t.pattern, text)
 	case t.literal != "":
 		return strings.Index(text, t.literal)
 	case len(t.words) > 0:
@@ -92,6 +89,13 @@ func (t *term) matched(text string) int {
 		if len(low) == len(text) {
 			return first
 		}
+	}
+	return -1
+}
+
+func firstMatch(re *regexp.Regexp, text string) int {
+	if at := re.FindStringIndex(text); at != nil {
+		return at[0]
 	}
 	return -1
 }

@@ -22,8 +22,8 @@ type needle struct {
 	in     int // in ruleset.haystacks; -1: nothing is known
 	groups [][]int32
 	exact  bool // the term holds where one is there
-	most   int  // octets of a match, -1: any number
 	line   bool // a match does not reach over the end of a line
+	reach
 }
 
 // needleFor notes the literals that a term looks for in a text.
@@ -41,37 +41,98 @@ func (s *ruleset) needleFor(f fast) needle {
 		return needle{in: -1}
 	}
 	from, slot := f.from, f.slot
-	n := needle{exact: what.exact && f.op == "matches", most: what.most, line: what.line}
+	n := needle{exact: what.exact && f.op == "matches", reach: what.reach, line: what.line}
 	if f.lower {
 		// Literals are looked for in the text as it is. Places in it are not those in lower case.
 		from, slot = f.baseFrom, f.baseSlot
-		n = needle{most: -1}
+		n = needle{reach: reach{most: -1}}
 	}
-	n.in = slices.IndexFunc(s.haystacks, func(h *haystack) bool { return h.from == from && h.slot == slot })
-	if n.in < 0 {
-		n.in = len(s.haystacks)
-		s.haystacks = append(s.haystacks, &haystack{from: from, slot: slot, index: map[string]int32{}})
-	}
-	h := s.haystacks[n.in]
+	n.in = s.haystackOf(from, slot)
 	for _, g := range what.groups {
 		var ids []int32
 		for _, literal := range g {
-			id, ok := h.index[literal]
-			if !ok {
-				id = int32(len(h.literals))
-				h.index[literal], h.literals = id, append(h.literals, literal)
-			}
-			ids = append(ids, id)
+			ids = append(ids, s.haystacks[n.in].add(literal))
 		}
 		n.groups = append(n.groups, ids)
 	}
 	return n
 }
 
+func (s *ruleset) haystackOf(from fastFrom, slot int) int {
+	if i := slices.IndexFunc(s.haystacks, func(h *haystack) bool { return h.from == from && h.slot == slot }); i >= 0 {
+		return i
+	}
+	s.haystacks = append(s.haystacks, &haystack{from: from, slot: slot, index: map[string]int32{}})
+	return len(s.haystacks) - 1
+}
+
+// add has a literal looked for, and returns its number.
+func (h *haystack) add(literal string) int32 {
+	id, ok := h.index[literal]
+	if !ok {
+		id = int32(len(h.literals))
+		h.index[literal], h.literals = id, append(h.literals, literal)
+	}
+	return id
+}
+
+// A gate says without asking it that a list has nothing to say about a text: none of its literals is there.
+type gate struct {
+	in    int // in ruleset.haystacks; -1: the list is always asked
+	ids   []int32
+	mask  []uint64 // of ids, as looked.there
+	ascii bool     // it knows about texts of ASCII alone
+}
+
+// maxGated is how many entries of a list are looked for with those of the rules.
+const maxGated = 10_000
+
+// gateFor notes the literals of a list that a text is asked about.
+func (s *ruleset) gateFor(u listUse) gate {
+	l := u.list
+	if s.plain || u.in || len(l.entries) > maxGated || len(l.always) > 0 {
+		return gate{in: -1}
+	}
+	g := gate{in: s.haystackOf(u.from, u.slot), ascii: l.kind == wordList}
+	h := s.haystacks[g.in]
+	for _, literal := range l.needs {
+		g.ids = append(g.ids, h.add(literal))
+	}
+	return g
+}
+
+// shut reports whether a list has nothing to say.
+func (s *state) shut(g *gate) bool {
+	if g.in < 0 {
+		return false
+	}
+	l := s.look(g.in)
+	for i, m := range g.mask {
+		if l.there[i]&m != 0 {
+			return false
+		}
+	}
+	if !g.ascii {
+		return true
+	}
+	h := s.set.haystacks[g.in]
+	return isASCII(s.textOf(h.from, h.slot))
+}
+
 // sealHaystacks makes what finds the literals, once all are known.
 func (s *ruleset) sealHaystacks() {
 	for _, h := range s.haystacks {
 		h.auto, h.index = newAutomaton(h.literals, true), nil
+	}
+	for i := range s.gates {
+		g := &s.gates[i]
+		if g.in < 0 {
+			continue
+		}
+		g.mask = make([]uint64, (len(s.haystacks[g.in].literals)+63)/64)
+		for _, id := range g.ids {
+			g.mask[id/64] |= 1 << (id % 64)
+		}
 	}
 }
 
@@ -84,6 +145,7 @@ type looked struct {
 	there  []uint64 // by literal, a bit each
 	places []placed // where literals end, in the order of the text
 	all    bool     // places are all there are
+	runs   runs     // where they were asked for
 }
 
 type placed struct{ literal, end int32 }
@@ -128,7 +190,7 @@ func (s *state) clearLooked() {
 	for i := range s.looked {
 		if l := &s.looked[i]; l.done {
 			clear(l.there)
-			l.done, l.places = false, l.places[:0]
+			l.done, l.places, l.runs = false, l.places[:0], runs{}
 		}
 	}
 }
@@ -147,8 +209,7 @@ func (s *state) mayHold(n *needle) bool {
 	return true
 }
 
-// matches reports whether a pattern matches a text in which its literals are. Where that can be, only the surroundings of
-// the literals are looked at.
+// matches reports whether a pattern matches a text in which its literals are.
 func (s *state) matches(re *regexp.Regexp, n *needle, text string) bool {
 	if n.in < 0 || len(text) <= maxWindow {
 		return re.MatchString(text)
@@ -157,48 +218,104 @@ func (s *state) matches(re *regexp.Regexp, n *needle, text string) bool {
 	if n.exact && !strings.Contains(text, "İ") && !strings.Contains(text, "ı") {
 		return true
 	}
-	l := s.look(n.in)
-	bounded := n.most >= 0 && n.most <= maxWindow
-	if !l.all || !n.line && !bounded {
+	if !n.line && s.reaches(n, text) < 0 {
+		// What matches within a part of the text matches in the whole of it, as long as it does not touch the part's edges.
+		tried := 0
+		for _, p := range s.look(n.in).places {
+			if !slices.Contains(n.groups[0], p.literal) {
+				continue
+			}
+			from, to := runes(text, int(p.end)-maxWindow/4, int(p.end)+maxWindow/4)
+			if at := re.FindStringIndex(text[from:to]); at != nil && inside(at, from, to, text) {
+				return true
+			}
+			if tried++; tried == 4 {
+				break
+			}
+		}
 		return re.MatchString(text)
+	}
+	return s.find(re, n, text) >= 0
+}
+
+// find returns where the first match of a pattern begins in a text in which its literals are, -1 for nowhere. Where a match
+// cannot reach far from its literals only their surroundings are looked at. The first match in them is the first of all:
+// one that began before it and holds another literal would lie in the same surroundings.
+func (s *state) find(re *regexp.Regexp, n *needle, text string) int {
+	whole := func() int {
+		if at := re.FindStringIndex(text); at != nil {
+			return at[0]
+		}
+		return -1
+	}
+	if n.in < 0 || len(text) <= maxWindow {
+		return whole()
+	}
+	l, most := s.look(n.in), s.reaches(n, text)
+	if !l.all || !n.line && most < 0 {
+		return whole()
 	}
 	seen, spent := 0, 0 // a line up to seen has no match
 	for _, p := range l.places {
 		if !slices.Contains(n.groups[0], p.literal) || int(p.end) <= seen {
 			continue
 		}
-		from, to := n.window(text, int(p.end), bounded)
+		from, to := window(text, int(p.end), most)
 		if spent += to - from; spent > len(text) {
-			return re.MatchString(text)
+			return whole()
 		}
 		at := re.FindStringIndex(text[from:to])
 		switch {
 		case at == nil:
-			if !bounded {
+			if most < 0 {
 				seen = to - utf8.UTFMax
 			}
-		case (at[0] > 0 || from == 0) && (at[1] < to-from || to == len(text)):
-			return true
+		case inside(at, from, to, text):
+			return from + at[0]
 		default:
-			// It touches an edge, beyond which the pattern cannot see.
-			return re.MatchString(text)
+			return whole()
 		}
 	}
-	return false
+	return -1
+}
+
+// inside reports whether a match in text[from:to] touches none of its edges, beyond which the pattern could not see.
+func inside(at []int, from, to int, text string) bool {
+	return (at[0] > 0 || from == 0) && (at[1] < to-from || to == len(text))
+}
+
+// reaches is how far a match reaches in a text, -1 for too far.
+func (s *state) reaches(n *needle, text string) int {
+	most := n.most
+	if most >= 0 && n.spaces+n.words+n.lines > 0 {
+		l := s.look(n.in)
+		if l.runs == (runs{}) {
+			l.runs = runsOf(text)
+		}
+		most = n.within(l.runs)
+	}
+	if most > maxWindow {
+		return -1
+	}
+	return most
 }
 
 // window returns the part of a text that a match with a literal ending at end lies in, with a character more on each side.
-func (n *needle) window(text string, end int, bounded bool) (from, to int) {
-	if bounded {
-		from, to = max(end-n.most-utf8.UTFMax, 0), min(end+n.most+utf8.UTFMax, len(text))
-	} else {
-		from = max(strings.LastIndexByte(text[:end], '\n')-utf8.UTFMax, 0)
-		if i := strings.IndexByte(text[end:], '\n'); i < 0 {
-			to = len(text)
-		} else {
-			to = min(end+i+1+utf8.UTFMax, len(text))
-		}
+// The match has at most so many octets; with -1 it lies in one line.
+func window(text string, end, most int) (from, to int) {
+	if most >= 0 {
+		return runes(text, end-most-utf8.UTFMax, end+most+utf8.UTFMax)
 	}
+	to = len(text)
+	if i := strings.IndexByte(text[end:], '\n'); i >= 0 {
+		to = end + i + 1 + utf8.UTFMax
+	}
+	return runes(text, strings.LastIndexByte(text[:end], '\n')-utf8.UTFMax, to)
+}
+
+// runes widens a part of a text, so that it lies in it and no character is cut.
+func runes(text string, from, to int) (int, int) {
+	from, to = max(from, 0), min(to, len(text))
 	for from > 0 && !utf8.RuneStart(text[from]) {
 		from--
 	}

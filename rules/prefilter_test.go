@@ -77,8 +77,8 @@ func checkRequired(t *testing.T, pattern, text string) {
 		t.Fatalf("%q does not match %q, which has one of %q", pattern, text, need.groups)
 	}
 	for _, at := range re.FindAllStringIndex(text, -1) {
-		if need.most >= 0 && at[1]-at[0] > need.most {
-			t.Fatalf("%q matches %q, more than %d octets", pattern, text[at[0]:at[1]], need.most)
+		if most := need.within(runsOf(text)); most >= 0 && at[1]-at[0] > most {
+			t.Fatalf("%q matches %q, more than %d octets", pattern, text[at[0]:at[1]], most)
 		}
 		if need.line && strings.Contains(text[at[0]:at[1]], "\n") {
 			t.Fatalf("%q matches %q, over the end of a line", pattern, text[at[0]:at[1]])
@@ -92,11 +92,13 @@ func TestRequired(t *testing.T) {
 		`(?i)viagra`:                "[[viagra]] true 24",
 		`viagra`:                    "[[viagra]] false 24",
 		`123-45`:                    "[[123-45]] true 24",
-		`free.*money`:               "[[money] [free]] false -1",
-		`(?i)act\s+now`:             "[[act] [now]] false -1",
+		`free.*money`:               "[[money] [free]] false 36",
+		`(?i)act\s+now`:             "[[act] [now]] false 24",
+		`(?i)act(?s:.*)now`:         "[[act] [now]] false -1",
+		`(?i)act(?:\s\w)+now`:       "[[act] [now]] false -1",
 		`(?:foo|bar)baz`:            "[[foobaz barbaz]] false 24",
-		`(?:foo|ba[rz])?x+`:         "[] false -1",
-		`[a-z]{20,}`:                "[] false -1",
+		`(?:foo|ba[rz])?x+`:         "[] false 12",
+		`[a-z]{20,}`:                "[] false 76",
 		`(?i)un(?:subscribe|block)`: "[[unsubscribe unblock]] true 44",
 		`\x{fffd}aa`:                "[] false 12",
 		`a`:                         "[] false 4",

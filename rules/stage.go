@@ -19,7 +19,8 @@ type stage struct {
 	reads pipeline.Reads
 	facts []stageFact
 	refs  []int
-	terms []*term // of its rules and of those whose hits they use, in the order of [stage.Terms]
+	hot   []hotRule // of rules
+	terms []*term   // of its rules and of those whose hits they use, in the order of [stage.Terms]
 	keys  []string
 	// personal: something in it may be otherwise for some recipients.
 	personal bool
@@ -193,6 +194,13 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 		}
 		st.facts = append(st.facts, f)
 	}
+	for _, x := range rules {
+		h := hotRule{at: x.at, plan: x.quick}
+		if len(h.plan.kids) > 0 {
+			h.plan.kids = slices.Clone(h.plan.kids) // side by side
+		}
+		st.hot = append(st.hot, h)
+	}
 	for _, t := range st.terms {
 		st.keys = append(st.keys, t.key)
 	}
@@ -278,7 +286,7 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 		if !s.own.concerns(x) {
 			continue
 		}
-		switch s.evalCondition(x) {
+		switch s.evalHot(&st.hot[i], x) {
 		case isTrue:
 			x.hold(&r, s.evidence(x), s.own)
 		case unknown:
