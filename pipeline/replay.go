@@ -268,6 +268,9 @@ func (again *replaying) leaveOut(p *Plan, stage int, a *answer) {
 		a.state, a.why, a.err = stateNotAsked, a.err.Error(), nil
 		return
 	}
+	if _, termer := p.stages[stage].stage.(Termer); termer && !a.recalled {
+		return // it has left out itself what it was told to: see Again.Without
+	}
 	r := &a.result
 	if r.Verdict.Action != Pass && out(r.Verdict.At) {
 		// A stage gives its first verdict only: a later one takes its place.

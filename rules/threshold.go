@@ -144,11 +144,15 @@ func (t thresholds) reached(score float64) string {
 func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Result, error) {
 	var r pipeline.Result
 	th, own, ok := t.of(v.Rcpt)
-	if !ok || v.Again.Without(t.at) {
+	if !ok {
 		return r, nil
 	}
 	score := t.set.score(v.Hits)
 	level := th.reached(score)
+	if level != "" && v.Again.Without(t.at) {
+		*th.level(level) = 0 // the one that decided is left out; the others stand
+		level = th.reached(score)
+	}
 	why := ""
 	if level != "" {
 		why = fmt.Sprintf("score %.4g reaches %s: %.4g", score, level, *th.level(level))
