@@ -163,7 +163,7 @@ func (c *explainCommand) query(now time.Time) (q journal.Query, err error) {
 
 func (c *explainCommand) print(p *program, settings *config.Config, records []*pipeline.Record, more bool) error {
 	if c.searched() && len(records) > 1 && !c.JSON {
-		t := newText(p.stdout, c.Color)
+		t := newText(p, c.Color)
 		if more {
 			t.styled(0, faint, "there are older ones: --limit shows more")
 		}
@@ -182,7 +182,7 @@ func (c *explainCommand) print(p *program, settings *config.Config, records []*p
 		e.SetIndent("", "  ")
 		return e.Encode(all)
 	}
-	t := newText(p.stdout, c.Color)
+	t := newText(p, c.Color)
 	t.full = c.Full
 	for i, x := range all.Records {
 		if i > 0 {
@@ -240,7 +240,7 @@ func (t *text) oneLine(r *pipeline.Record, to string) {
 			became = append(became, what)
 		}
 	}
-	t.line(0, "%s  %s  <%s> to %s: %s  %q", r.Received.Format(time.DateTime), r.ID, r.Sender.Raw, strings.Join(who, ", "),
+	t.line(0, "%s  %s  <%s> to %s: %s  %q", t.local(r.Received).Format(time.DateTime), r.ID, r.Sender.Raw, strings.Join(who, ", "),
 		strings.Join(became, "; "), r.Subject)
 }
 

@@ -70,7 +70,7 @@ func (t *text) fact(indent int, name string, raw json.RawMessage, note string) {
 		t.row(indent, wide, name, "%s%s", raw, note)
 		return
 	}
-	if whole := plain(fields); len(whole) <= longFact || t.full && t.width == 0 && len(whole) <= longFact {
+	if whole := plain(fields); len(whole) <= longFact {
 		t.row(indent, wide, name, "%s%s", whole, note)
 		return
 	}

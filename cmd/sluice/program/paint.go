@@ -2,7 +2,6 @@ package program
 
 import (
 	"cmp"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -30,11 +29,11 @@ func (t *text) painted(s string, how style) string {
 	return "\x1b[" + string(how) + "m" + s + "\x1b[0m"
 }
 
-// newText returns a text for w. On a terminal it is as wide as that, and has colours unless NO_COLOR forbids it
+// newText returns a text for what the program prints. On a terminal it is as wide as that, and has colours unless NO_COLOR forbids it
 // (no-color.org); in a pipe it is plain and each thing stays on its line. colour is auto, always or never.
-func newText(w io.Writer, colour string) *text {
-	t := &text{w: w}
-	f, ok := w.(*os.File)
+func newText(p *program, colour string) *text {
+	t := &text{w: p.stdout, zone: p.now().Location()}
+	f, ok := p.stdout.(*os.File)
 	terminal := ok && isTerminal(f)
 	switch colour {
 	case "always":

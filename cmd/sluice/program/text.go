@@ -33,9 +33,10 @@ type text struct {
 	// hypothetical: nothing has happened, check only asks what would.
 	hypothetical bool
 	colour       bool
-	width        int      // of a line; 0: as long as it is
-	full         bool     // long values are shown whole
-	more         *insight // what was worked out by deciding again; nil: nothing was
+	width        int            // of a line; 0: as long as it is
+	full         bool           // long values are shown whole
+	zone         *time.Location // of the times that are shown; nil: as they were recorded
+	more         *insight       // what was worked out by deciding again; nil: nothing was
 }
 
 // line prints a line without columns.
@@ -112,11 +113,19 @@ func (t *text) record(r *pipeline.Record, files []found) {
 	t.again()
 }
 
+// local is a time in the zone of whoever reads.
+func (t *text) local(x time.Time) time.Time {
+	if t.zone == nil {
+		return x
+	}
+	return x.In(t.zone)
+}
+
 // envelope prints who brought the mail, and what came of the transaction.
 func (t *text) envelope(r *pipeline.Record) {
 	t.title(1, "mail")
 	if !t.hypothetical {
-		t.row(2, narrow, "received", "%s at %s", r.Received.Format(time.RFC3339), r.Door)
+		t.row(2, narrow, "received", "%s at %s", t.local(r.Received).Format(time.RFC3339), r.Door)
 	}
 	t.row(2, narrow, "client", "%s", describeClient(r.Client))
 	for _, x := range []struct{ label, value string }{
