@@ -36,7 +36,7 @@ type function struct {
 	pattern bool // they are patterns
 }
 
-// most is how many arguments of one kind a function takes.
+// mostArguments is how many arguments a function takes.
 const mostArguments = 200
 
 // ownFunctions are all functions whose arguments are values.
@@ -132,7 +132,7 @@ func (c *conditionChecker) own(n *ast.CallNode, f function) *typ {
 		c.wrongAt(n, fmt.Sprintf("%s() takes %s, not %d", f.name, f.takes(), k), "write for example "+f.usage)
 		return result
 	case k > mostArguments:
-		c.wrongAt(n, fmt.Sprintf("%s() takes at most %d arguments", f.name, mostArguments), "make several rules of it and use hit()")
+		c.wrongAt(n, fmt.Sprintf("%s() takes at most %d arguments", f.name, mostArguments), "make several rules of it and use hit(), or keep a list in a file")
 		return result
 	}
 	for i := range n.Arguments {
@@ -446,9 +446,9 @@ func pairs(s string) (out [][2]rune) {
 }
 
 // otherAddress returns the first address in a display name that is not the real one; the subaddress does not count.
-func otherAddress(name, real string) string {
+func otherAddress(name, own string) string {
 	const most = 20
-	is := bareAddress(real)
+	is := bareAddress(own)
 	rest := head(name, 4*longestCompared)
 	for range most {
 		found := lookalike.AddressIn(rest)

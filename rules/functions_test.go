@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"math"
 	"regexp"
 	"strings"
@@ -82,6 +83,25 @@ func TestConstantsMeanTheSame(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// As many arguments as a function takes it takes, and one more is a mistake.
+func TestMostArguments(t *testing.T) {
+	networks := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `, "192.0.2.%d"`, i)
+		}
+		return "rules: [{name: r, when: " + quote("in_network(client.ip"+b.String()+")") + "}]"
+	}
+	c, e := exampleEnv(networks(mostArguments - 1))
+	if _, err := New(c, e); err != nil {
+		t.Error(err)
+	}
+	c, e = exampleEnv(networks(mostArguments))
+	if _, err := New(c, e); err == nil || !strings.Contains(err.Error(), "in_network() takes at most 200 arguments; make several rules of it") {
+		t.Errorf("got %v", err)
 	}
 }
 

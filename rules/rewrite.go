@@ -43,7 +43,7 @@ func lowered(n ast.Node) ast.Node {
 	if !ok {
 		return nil
 	}
-	name := ""
+	var name string
 	switch id.Value {
 	case "subject":
 		name = lowerSubject

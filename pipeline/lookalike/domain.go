@@ -36,28 +36,28 @@ func NewDomain(domain string) (d Domain, ok bool) {
 // Name returns the domain as people write it, in U-labels.
 func (d Domain) Name() string { return d.domain }
 
-// How says how d, the organisational domain of full, looks like o: confusable (letters that look alike), typo (one letter
-// off), tld (under another top-level domain), embedded (o stands inside the name). It is "" where it does not, and where
+// How says how other, the organisational domain of full, looks like d: confusable (letters that look alike), typo (one letter
+// off), tld (under another top-level domain), embedded (d stands inside the name). It is "" where it does not, and where
 // both are one. Of a stranger the latter two are left out: example.org writes to example.com every day.
-func (o Domain) How(d Domain, full string, stranger bool) string {
+func (d Domain) How(other Domain, full string, stranger bool) string {
 	const (
 		shortTypo = 5 // letters below which one letter more or less makes another word
 		shortWord = 4
 	)
 	switch {
-	case o.label == "" || d.Org == o.Org:
+	case d.label == "" || other.Org == d.Org:
 		return ""
-	case d.label != o.label && d.skeleton == o.skeleton:
+	case other.label != d.label && other.skeleton == d.skeleton:
 		return "confusable"
-	case strings.Contains("."+full+".", "."+o.domain+"."):
+	case strings.Contains("."+full+".", "."+d.domain+"."):
 		return "embedded" // bank.example.evil.example
-	case len(o.label) >= shortTypo && oneOff(d.label, o.label):
+	case len(d.label) >= shortTypo && oneOff(other.label, d.label):
 		return "typo"
 	case stranger:
 		return ""
-	case d.label == o.label:
+	case other.label == d.label:
 		return "tld"
-	case len(o.label) >= shortWord && hasWord(full[:max(len(full)-len(d.suffix)-1, 0)], o.label):
+	case len(d.label) >= shortWord && hasWord(full[:max(len(full)-len(other.suffix)-1, 0)], d.label):
 		return "embedded" // bank-login.example
 	}
 	return ""
