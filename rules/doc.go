@@ -74,6 +74,10 @@
 // by themselves. A comparison, a ternary, a let and any() with its like are one term each, whatever is inside: unknown if
 // anything it reads is. So is a term that fails while it runs, an index out of range say.
 //
+// With `shadow: true` a rule, a group or a whole file is tried: asked about all mail once the door has answered, recorded, and
+// never counted. Such rules see everything, and each other; a rule that counts reads neither their hits nor what shadow
+// steps find.
+//
 // Conditions are parsed and run by expr-lang/expr, behind a checker of this package: a small list of functions and
 // operators whose cost is bounded, so that no rule can eat the memory or the time of the server.
 package rules

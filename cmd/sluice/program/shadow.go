@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"sluice/cmd/sluice/program/config"
@@ -225,7 +224,7 @@ type shadowReporter struct {
 // A shadowPlan is a plan of the time of a record.
 type shadowPlan struct {
 	plan  *pipeline.Plan
-	err   error // why there is none
+	why   string // there is none
 	rules map[rules.Termer][]string
 	live  map[string]livePlan // by the name of the item that counts there
 }
@@ -234,7 +233,7 @@ type shadowPlan struct {
 type livePlan struct {
 	plan     *pipeline.Plan
 	together string // why all others do, too
-	err      error
+	why      string // there is none
 }
 
 // mostShadowPlans is for how many versions of the plan others are remembered: records come in the order of time.
@@ -378,7 +377,9 @@ func (x *shadowReporter) planOf(ctx context.Context, version string) *shadowPlan
 	}
 	s := &shadowPlan{rules: map[rules.Termer][]string{}, live: map[string]livePlan{}}
 	x.known[version] = s
-	if s.plan, s.err = x.plans.of(ctx, version); s.err != nil {
+	var err error
+	if s.plan, err = x.plans.of(ctx, version); err != nil {
+		s.why = firstLine(err.Error())
 		return s
 	}
 	for _, name := range s.plan.Steps() {
@@ -403,13 +404,16 @@ func (x *shadowReporter) liveOf(ctx context.Context, s *shadowPlan, version stri
 		return l
 	}
 	var l livePlan
+	var err error
 	if i.Kind == "all" {
-		l.plan, l.err = x.plans.remake(ctx, version, alive(s.plan.Tried()))
-	} else if l.plan, l.err = x.plans.remake(ctx, version, alive([]pipeline.Tried{i.tried})); l.err != nil {
+		l.plan, err = x.plans.remake(ctx, version, alive(s.plan.Tried()))
+	} else if l.plan, err = x.plans.remake(ctx, version, alive([]pipeline.Tried{i.tried})); err != nil {
 		// It reads what another shadow step or rule says, which a live one may not.
-		first, _, _ := strings.Cut(l.err.Error(), "\n")
-		l.together = first
-		l.plan, l.err = x.plans.remake(ctx, version, alive(s.plan.Tried()))
+		l.together = firstLine(err.Error())
+		l.plan, err = x.plans.remake(ctx, version, alive(s.plan.Tried()))
+	}
+	if err != nil {
+		l.why = firstLine(err.Error())
 	}
 	s.live[i.Name] = l
 	return l

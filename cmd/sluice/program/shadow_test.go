@@ -108,7 +108,7 @@ func TestShadowAtAllDoors(t *testing.T) {
 			t.Errorf("a shadow is to be seen: %s", x)
 		}
 	}
-	t.Log(fmt.Sprintf("%d answers and %d files are the same", len(answers[0]), len(delivered[0])))
+	t.Logf("%d answers and %d files are the same", len(answers[0]), len(delivered[0]))
 }
 
 func at(all []string, n int) string {

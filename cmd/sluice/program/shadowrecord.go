@@ -74,14 +74,14 @@ func (s *sighting) count() {
 // times notes how long the shadow of each step took for a mail.
 func (x *shadowReporter) times(r *pipeline.Record, seen []*sighting) {
 	for _, s := range seen {
-		total, any := pipeline.Timing{}, false
+		total, timed := pipeline.Timing{}, false
 		for _, t := range r.Timings {
 			if t.Shadow && (t.Step == s.item.tried.Step || s.item.Kind == "all") {
 				total.Took += t.Took
-				any = true
+				timed = true
 			}
 		}
-		if any {
+		if timed {
 			s.item.Took.add(total.Took)
 		}
 	}
@@ -230,13 +230,13 @@ func (w *weighing) weigh(ctx context.Context, s *sighting) error {
 			}
 		}
 	}
-	if w.plan.err != nil {
-		unsure(w.plan.err.Error())
+	if w.plan.why != "" {
+		unsure(w.plan.why)
 		return nil
 	}
 	live := w.reporter.liveOf(ctx, w.plan, w.record.Plan, i)
-	if live.err != nil {
-		unsure(firstLine(live.err.Error()))
+	if live.why != "" {
+		unsure(live.why)
 		return nil
 	}
 	i.Together = live.together

@@ -110,12 +110,13 @@ func (p *program) decide(t testing.TB, n int) (became []string) {
 		for i, d := range decisions {
 			deliveries = append(deliveries, pipeline.Delivery{Disposition: settled.Dispositions[i], Reply: settled.Replies[i]})
 			x := string(settled.Dispositions[i])
-			if x == "delivered" {
+			switch x {
+			case "delivered":
 				x += " to " + folder(d.Folder)
 				if len(d.Flags) > 0 {
 					x += ", flagged " + strings.Join(d.Flags, " ")
 				}
-			} else if x == "quarantined" {
+			case "quarantined":
 				x = "held in quarantine"
 			}
 			became = append(became, x)
