@@ -29,8 +29,9 @@ func (s Seen) Path() string { return filepath.Join(s.Dir, s.Name) }
 // for every message whose file is named for since or later, and returns all folders there are. Other programs may go on
 // meanwhile: a file that is moved while its folder is read may be visited twice or not at all.
 //
-// Keywords are those of the index, or what the file's name says where the index does not know it yet. An account without
-// mail has no folders. An error of visit ends it.
+// Keywords are those of the index, or what the file's name says where the index does not know it yet. Where the index cannot
+// be read the error says so, and all messages are visited nevertheless. An account without mail has no folders. An error of
+// visit ends it.
 func (s *Store) Look(ctx context.Context, account string, since time.Time, visit func(Seen) error) (folders []string, err error) {
 	b, err := s.mailbox(ctx, account)
 	if err != nil {
@@ -42,9 +43,9 @@ func (s *Store) Look(ctx context.Context, account string, since time.Time, visit
 	if err != nil {
 		return nil, fmt.Errorf("account %s: %w", account, err)
 	}
-	indexed, err := index.ReadKeywords(ctx, b.index())
-	if err != nil {
-		return nil, fmt.Errorf("account %s: %w", account, err)
+	indexed, blind := index.ReadKeywords(ctx, b.index())
+	if blind != nil {
+		blind = fmt.Errorf("account %s: %w", account, blind)
 	}
 	keywords := map[[2]string][]string{}
 	for _, k := range indexed {
@@ -74,7 +75,7 @@ func (s *Store) Look(ctx context.Context, account string, since time.Time, visit
 			}
 		}
 	}
-	return folders, nil
+	return folders, blind
 }
 
 // A folderLook is what is needed to tell what the name of a file in a folder says.

@@ -114,6 +114,8 @@ func TestLookEnds(t *testing.T) {
 	users := filepath.Join(data, "users", "example.org", "anna")
 	check(t, os.MkdirAll(users, 0o700))
 	check(t, os.WriteFile(filepath.Join(users, "index.db"), []byte(strings.Repeat("no index ", 1000)), 0o600))
-	_, err = open(t, data).Look(t.Context(), storetest.Anna, time.Time{}, func(Seen) error { return nil })
+	seen := 0
+	folders, err := open(t, data).Look(t.Context(), storetest.Anna, time.Time{}, func(Seen) error { seen++; return nil })
 	equal(t, "a damaged index", errors.Is(err, index.ErrCorrupt), true)
+	equal(t, "what is seen without the index", fmt.Sprint(seen, folders), "1 [INBOX]")
 }

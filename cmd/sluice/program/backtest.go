@@ -273,7 +273,7 @@ func (b *backtest) checkMailboxes() error {
 		}
 		a := b.where.account(m.account)
 		switch {
-		case a.err != nil:
+		case len(a.folders) == 0 && a.err != nil:
 			return a.err
 		case len(a.folders) == 0:
 			return fmt.Errorf("--mailbox %s: there is no mailbox of this name in %s", m.account, b.plans.settings.Data)

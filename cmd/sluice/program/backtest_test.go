@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -325,5 +327,65 @@ func TestBacktestIsInterrupted(t *testing.T) {
 	looked := regexp.MustCompile(`(?m)^  looked at +` + match[1] + ` mails?, \d+ decided with both`)
 	if !looked.MatchString(out.String()) || !strings.Contains(out.String(), "1  the mail on disk is not the one that came") {
 		t.Errorf("what was known is missing:\n%s", out.String())
+	}
+}
+
+// TestBacktestOfABadJournal: what cannot be read is counted and told, and the rest is decided; a journal of a newer program
+// is left alone.
+func TestBacktestOfABadJournal(t *testing.T) {
+	x := startSite(t, map[string]string{
+		"sluice.yaml": "domains: [example.org]\nlisten: {smtp: [\"127.0.0.1:0\"]}\npipeline:\n  - rules: {files: [old.yaml], junk: 5}\n",
+		"old.yaml":    scoredOld, "new.yaml": scoredNew,
+	}, "-c", "sluice.yaml")
+	var s scorer
+	for range 4 {
+		s.add("ann@client.example", "me@example.org", "From: ann@client.example\nSubject: hold this\n\nx\n")
+	}
+	s.send(t, x)
+	db, err := sql.Open("sqlite", filepath.Join(x.dir, "sluice-data", "journal.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	change := func(statement string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backtest := func() (string, error) {
+		cmd := exec.Command("sluice", "-c", "sluice.yaml", "backtest", "--rules", "new.yaml")
+		cmd.Dir = x.dir
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	change(`UPDATE records SET record = '{"version": 99}' WHERE message_id = '0@number.test'`)
+	change(`UPDATE records SET record = '{"version": 1, "rec' WHERE message_id = '1@number.test'`)
+	out, err := backtest()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"looked at      2 mails, 2 decided with both", "not readable   2", "written by a newer program (form 99",
+		"     2  delivered to INBOX -> quarantined  (spam 0, ham 0, unknown 2)",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	// The index of an account is damaged: its mail cannot be labelled, and the record alone decides.
+	index := filepath.Join(x.dir, "sluice-data", "users", "example.org", "me", "index.db")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(index), 0o700), os.WriteFile(index, bytes.Repeat([]byte("no index "), 1000), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err = backtest(); err != nil || !strings.Contains(out, whyNotLooked) || !strings.Contains(out, "look at the mail of me@example.org: ") {
+		t.Errorf("a damaged index: %v\n%s", err, out)
+	}
+	if !strings.Contains(out, "2 mails, 2 decided with both") {
+		t.Errorf("the mail is there, whatever the index says:\n%s", out)
+	}
+	change("UPDATE migrations SET number = number + 1000")
+	if out, err = backtest(); err == nil || !strings.Contains(out, "use the newer program") || strings.Contains(out, "copies") {
+		t.Errorf("a journal of a newer program: %v\n%s", err, out)
 	}
 }

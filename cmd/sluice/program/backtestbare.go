@@ -23,7 +23,7 @@ import (
 // that its owner brought along.
 func (b *backtest) unrecorded(ctx context.Context, m mailboxName, yield func(*replay.Case, []string) bool) error {
 	var lying []maildir.Seen
-	if _, err := b.where.store.Look(ctx, m.account, time.Time{}, func(s maildir.Seen) error {
+	_, err := b.where.store.Look(ctx, m.account, time.Time{}, func(s maildir.Seen) error {
 		switch {
 		case m.folder != "" && !strings.EqualFold(m.folder, s.Folder):
 		case m.folder == "" && isOwn(s.Folder):
@@ -31,8 +31,12 @@ func (b *backtest) unrecorded(ctx context.Context, m mailboxName, yield func(*re
 			lying = append(lying, s)
 		}
 		return nil
-	}); err != nil {
-		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		b.note(err)
 	}
 	slices.SortFunc(lying, func(x, y maildir.Seen) int {
 		return cmp.Or(strings.Compare(x.Folder, y.Folder), strings.Compare(x.Name, y.Name))

@@ -131,15 +131,15 @@ func (w *whereabouts) look(r *pipeline.Record, x *pipeline.RecipientRecord) (l l
 		return label{labelUnknown, whyGone}, now, nil
 	}
 	a := w.account(x.Account)
-	if a.err != nil {
-		return label{labelUnknown, whyNotLooked}, now, a.err
-	}
 	now, ok := a.find(r, x)
-	if !ok {
+	switch {
+	case a.err != nil:
+		return label{labelUnknown, whyNotLooked}, now, a.err
+	case !ok:
 		return label{labelUnknown, whyGone}, now, nil
 	}
-	was, now := w.runs.unsort(*x, now)
-	return w.judge(&was, now, a.folders), now, nil
+	was, unsorted := w.runs.unsort(*x, now)
+	return w.judge(&was, unsorted, a.folders), now, nil
 }
 
 // judge is label for a file that was found.
