@@ -66,6 +66,11 @@ func (c *backtestCommand) Run(p *program) error {
 	if times.until.IsZero() {
 		times.until = p.now()
 	}
+	for i, s := range c.Mailbox {
+		if c.Mailbox[i], err = p.inMailbox(s); err != nil {
+			return err
+		}
+	}
 	mailboxes, err := parseMailboxes(c.Mailbox)
 	if err != nil {
 		return err

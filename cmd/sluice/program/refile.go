@@ -27,7 +27,7 @@ type refileCommands struct {
 type refileCommand struct {
 	Rules   []string `placeholder:"FILE" sep:"none" help:"Decide with these rule files in place of the configured ones; may be repeated."`
 	Step    string   `help:"The rules step whose files --rules replaces. Default: the only one."`
-	Mailbox string   `placeholder:"NAME@DOMAIN[/FOLDER]" help:"Whose mail. Default folder: INBOX."`
+	Mailbox string   `placeholder:"NAME@DOMAIN[/FOLDER]" help:"Whose mail. Default folder: INBOX. FOLDER alone will do where there is one account."`
 	Plan    bool     `xor:"do" help:"Only say what would be done. This is the default."`
 	Apply   bool     `xor:"do" help:"Do it."`
 	Resume  string   `xor:"do" placeholder:"RUN" help:"Complete a run that was broken off."`
@@ -100,7 +100,11 @@ func (c *refileCommand) Run(p *program) error {
 		}
 		return p.goOn(settings, c.Resume, c.JSON)
 	}
-	account, folder, err := mailboxOf(c.Mailbox)
+	whole, err := p.inMailbox(c.Mailbox)
+	if err != nil {
+		return err
+	}
+	account, folder, err := mailboxOf(whole)
 	if err != nil {
 		return err
 	}
@@ -129,9 +133,6 @@ func mailboxOf(s string) (who, folder string, err error) {
 		return "", "", errors.New("say whose mail with --mailbox NAME@DOMAIN, or NAME@DOMAIN/FOLDER")
 	}
 	name, folder, _ := strings.Cut(s, "/")
-	if !strings.Contains(name, "@") {
-		return "", "", fmt.Errorf("--mailbox %s names no account: write NAME@DOMAIN/%[1]s", s)
-	}
 	if who, err = (account{Name: name}).normal(); err != nil {
 		return "", "", fmt.Errorf("--mailbox %w", err)
 	}
