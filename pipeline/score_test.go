@@ -7,10 +7,8 @@ import (
 	"testing"
 )
 
-func bound(x float64) *float64 { return &x }
-
 func TestScore(t *testing.T) {
-	spam := &Group{Name: "spam", Max: bound(6), Min: bound(-2)}
+	spam := &Group{Name: "spam", Max: new(6.0), Min: new(-2.0)}
 	open := &Group{Name: "open"}
 	for name, tt := range map[string]struct {
 		hits    []Hit
@@ -27,7 +25,7 @@ func TestScore(t *testing.T) {
 		"above and back":            {[]Hit{{Score: 8, Group: spam}, {At: 1, Score: -3, Group: spam}}, 5, []float64{6, -1}},
 		"no bounds":                 {[]Hit{{Score: 8, Group: open}, {At: 1, Score: -30, Group: open}}, -22, []float64{8, -30}},
 		"one name in two steps":     {[]Hit{{Step: "a", Score: 5, Group: spam}, {Step: "b", Score: 5, Group: spam}}, 10, []float64{5, 5}},
-		"a bound that lets nothing": {[]Hit{{Score: 5, Group: &Group{Name: "x", Max: bound(0)}}}, 0, []float64{0}},
+		"a bound that lets nothing": {[]Hit{{Score: 5, Group: &Group{Name: "x", Max: new(0.0)}}}, 0, []float64{0}},
 	} {
 		if got := Score(tt.hits); got != tt.score {
 			t.Errorf("%s: the score is %v, want %v", name, got, tt.score)
@@ -42,7 +40,7 @@ func TestScore(t *testing.T) {
 func TestScoresAddUp(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		groups := []*Group{nil, {Name: "a", Max: bound(r.Float64() * 10)}, {Name: "b", Min: bound(-r.Float64() * 10)}, {Name: "c", Max: bound(3), Min: bound(-3)}}
+		groups := []*Group{nil, {Name: "a", Max: new(r.Float64() * 10)}, {Name: "b", Min: new(-r.Float64() * 10)}, {Name: "c", Max: new(3.0), Min: new(-3.0)}}
 		var hits []Hit
 		for at := range r.IntN(40) {
 			hits = append(hits, Hit{

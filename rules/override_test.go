@@ -16,7 +16,6 @@ import (
 func TestOverrides(t *testing.T) {
 	c := DefaultConfig()
 	c.Reject, c.Junk = 15, 5
-	const anna, bert, carl = "anna@example.org", "bert@example.org", "carl@example.com"
 	if fails := testsIn(t, c, map[string]string{"rules/a.yaml": `
 groups:
   spam: {max: 6}
@@ -282,42 +281,5 @@ func TestOverridesChangeNothingForOthers(t *testing.T) {
 	}
 	if compared < 1000 || otherwise < 200 || off < 100 || notes < 300 {
 		t.Errorf("only %d outcomes compared, %d otherwise, %d rules off, %d notes", compared, otherwise, off, notes)
-	}
-}
-
-// Warnings are about everybody: what an override makes possible for somebody nobody warns of.
-func TestWarningsKnowOverrides(t *testing.T) {
-	const file = `
-groups: {spam: {max: 3}}
-rules:
-  - {name: a, when: size > 10, score: 4, group: spam}
-  - {name: b, when: size > 10, reject: true}
-  - {name: c, when: size > 20, score: 1}
-`
-	warned := func(overrides string) (all []string) {
-		c := DefaultConfig()
-		c.Files, c.Reject = []string{"x"}, 9
-		e := env(map[string]string{"x": file + overrides})
-		e.Warn = func(err error) { all = append(all, err.Error()) }
-		if _, err := New(c, e); err != nil {
-			t.Fatal(err)
-		}
-		return all
-	}
-	says := func(all []string, what string) bool {
-		return slices.ContainsFunc(all, func(s string) bool { return strings.Contains(s, what) })
-	}
-	const never, useless = "reject: no mail reaches 9: all rules together score 4", "the rule `c` has nothing to decide"
-	for overrides, want := range map[string][2]bool{
-		"":                                       {true, true},
-		"overrides: [{for: a.example, junk: 2}]": {true, true},
-		"overrides: [{for: a.example, groups: {spam: {max: 8}}, scores: {a: 8}}]":                               {false, true},
-		"overrides: [{for: a.example, off: [b]}]":                                                               {true, false},
-		"overrides: [{for: a.example, rules: [{name: own, when: true, score: 5}]}, {for: b.example, off: [b]}]": {false, false},
-	} {
-		all := warned(overrides)
-		if got := [2]bool{says(all, never), says(all, useless)}; got != want {
-			t.Errorf("%s: got %v, want %v: %q", overrides, got, want, all)
-		}
 	}
 }

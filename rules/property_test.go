@@ -264,6 +264,9 @@ func FuzzFile(f *testing.F) {
 	f.Add(someRules)
 	f.Add("rules: [{name: a, when: \"a\\\"b\"}]\ntests:\n  - {message: x, expect: {hit: a}}\n")
 	f.Add("rules:\n  - name: a\n    when: >\n      x\n\n      y\n    header: [{A: b}, {C: [d, e]}]\n")
+	f.Add("shadow: false\ngroups: {g: {max: 6, min: -2}, t: {shadow: true}}\nrules:\n  - {name: a, when: score > 3 and hit(\"b\"), keep: true}\n" +
+		"  - {name: b, when: size > 1, group: g}\n  - {name: c, when: true, score: 1, group: g}\noverrides:\n" +
+		"  - {for: [a.example, x@a.example], junk: 3, off: [b], on: [a], scores: {c: 2}, groups: {g: {max: 9}}, rules: [{name: d, when: hit(\"a\")}]}\n")
 	f.Add("? a\n: b\n--- |\n c\n...\n%YAML 1.2\n")
 	f.Add("rules:\n- name: &a x\n  when: *a\n  <<: {a: b}\n  !!str k: !x [v]\n")
 	f.Fuzz(func(t *testing.T, text string) {

@@ -217,8 +217,8 @@ func (w *warner) useless() {
 // silences reports whether nothing of y counts where x holds further up.
 func (x *rule) silences(y *rule) bool {
 	switch {
-	case y.shadow || x.perRcpt && !y.perRcpt || x.choosy:
-		return false // of some recipients x is not asked, or not for
+	case y.shadow || x.perRcpt && !y.perRcpt:
+		return false
 	case y.final == pipeline.Pass && !y.scores && y.folder == "" && len(y.flags) == 0 && len(y.edits) == 0:
 		return false // others ask for its hit
 	case x.final == pipeline.Keep && (y.folder != "" || len(y.flags) > 0 || len(y.edits) > 0):
@@ -308,29 +308,11 @@ func (x *rule) hitGroup() *pipeline.Group {
 
 // mostScore is what no mail scores more than.
 func (s *ruleset) mostScore(dead map[*rule]bool) float64 {
-	// With overrides it is what nobody's mail scores more than, whoever has the most of a rule and of a group.
-	scores, groups := map[*rule]float64{}, map[*family]*pipeline.Group{}
-	for _, e := range s.effective {
-		for x, c := range e.scores {
-			scores[x] = max(scores[x], c.score)
-		}
-		for f, c := range e.caps {
-			if g := groups[f]; f.Max != nil && *c.Max > *f.Max && (g == nil || *c.Max > *g.Max) {
-				groups[f] = c.Group
-			}
-		}
-	}
 	var hits []pipeline.Hit
 	for _, x := range s.rules {
-		score := max(x.score, scores[x])
-		if !x.scores || score <= 0 || x.shadow || dead[x] {
-			continue
+		if x.scores && x.score > 0 && !x.shadow && !dead[x] {
+			hits = append(hits, pipeline.Hit{At: x.at, Score: x.score, Group: x.hitGroup()})
 		}
-		h := pipeline.Hit{At: x.at, Score: score, Group: x.hitGroup()}
-		if g := groups[x.group]; g != nil {
-			h.Group = g
-		}
-		hits = append(hits, h)
 	}
 	return pipeline.Score(hits)
 }
