@@ -213,50 +213,82 @@ func FuzzCompile(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, when string) {
-		began := time.Now()
-		sc, err := newScope("rules", before())
-		if err != nil {
-			t.Fatal(err)
+	f.Fuzz(func(t *testing.T, when string) { neverByType(t, when) })
+}
+
+// Conditions that are nearly right: made by the grammar, with a piece of one put into another or taken out.
+func FuzzMutated(f *testing.F) {
+	for i := range uint64(8) {
+		f.Add(i, i+100, uint16(5*i), uint16(3*i), uint16(7*i))
+	}
+	f.Fuzz(func(t *testing.T, one, other uint64, at, from, length uint16) {
+		a := []rune(phrase(rand.New(rand.NewPCG(one, 5)), "bool", 3))
+		b := []rune(phrase(rand.New(rand.NewPCG(other, 5)), []string{"bool", "int", "text", "texts"}[other%4], 2))
+		i, k := int(at)%(len(a)+1), int(from)%(len(b)+1)
+		piece := b[k:min(len(b), k+int(length)%40)]
+		rest := a[i:]
+		if length%3 == 0 {
+			rest = rest[min(len(rest), len(piece)):]
 		}
-		set := newRuleset(sc)
-		set.limits = DefaultLimits()
-		x := &rule{name: "a", when: []rune(when)}
-		if len(x.when) == 0 || string(x.when) != when {
-			return
-		}
-		src := newSource("x", when)
-		for i := range len(x.when) + 1 {
-			x.whenAt = append(x.whenAt, spot{src, 1, i + 1, 1})
-		}
-		set.rules = []*rule{x}
-		r := &reporter{step: "rules"}
-		set.compile(r)
-		if len(r.all) > 0 {
-			if strings.Contains(r.all.Error(), "this cannot be compiled") {
-				t.Errorf("%q: the checker lets pass what expr does not take:\n%v", when, r.all)
-			}
-			return
-		}
-		rnd := rand.New(rand.NewPCG(uint64(len(when)), 7))
-		for range 8 {
-			v := randomView(t, rnd)
-			for _, st := range set.stages(thresholds{}) {
-				res, err := st.Check(context.Background(), v)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, u := range res.Undecided {
-					if strings.Contains(u.Why, " failed: ") && !byData(u.Why) {
-						t.Errorf("%q fails by type: %s", when, u.Why)
-					}
-				}
-			}
-		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%q took %v", when, took)
-		}
+		neverByType(t, string(a))
+		neverByType(t, string(a[:i])+string(piece)+string(rest))
 	})
+}
+
+// neverByType checks that a condition is refused in the checker's own words, or comes to something for any mail.
+func neverByType(t *testing.T, when string) {
+	t.Helper()
+	began := time.Now()
+	sc, err := newScope("rules", before())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := newRuleset(sc)
+	set.limits = DefaultLimits()
+	x := &rule{name: "a", when: []rune(when)}
+	if len(x.when) == 0 || string(x.when) != when {
+		return
+	}
+	src := newSource("x", when)
+	for i := range len(x.when) + 1 {
+		x.whenAt = append(x.whenAt, spot{src, 1, i + 1, 1})
+	}
+	set.rules = []*rule{x}
+	r := &reporter{step: "rules"}
+	set.compile(r)
+	if len(r.all) > 0 {
+		if strings.Contains(r.all.Error(), "this cannot be compiled") {
+			t.Errorf("%q: the checker lets pass what expr does not take:\n%v", when, r.all)
+		}
+		return
+	}
+	// What never holds according to the warnings does not.
+	for _, term := range set.terms {
+		set.settle(term)
+	}
+	w := &warner{reporter: &reporter{}, set: set, left: warnWork, dead: map[*rule]bool{}}
+	canHold, _ := w.ask(x.cond, true)
+	rnd := rand.New(rand.NewPCG(uint64(len(when)), 7))
+	for range 8 {
+		v := randomView(t, rnd)
+		for _, st := range set.stages(thresholds{}) {
+			res, err := st.Check(context.Background(), v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(res.Hits) > 0 && !canHold {
+				t.Errorf("%q held, which was called impossible", when)
+			}
+			for _, u := range res.Undecided {
+				if strings.Contains(u.Why, " failed: ") && !byData(u.Why) {
+					t.Errorf("%q fails by type: %s", when, u.Why)
+				}
+			}
+		}
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("%q took %v", when, took)
+	}
 }
 
 // A rule file of any bytes is read or refused, without a panic.
