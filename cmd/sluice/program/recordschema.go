@@ -3,6 +3,7 @@ package program
 import (
 	"encoding"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -40,9 +41,7 @@ func (d definitions) object(t reflect.Type) map[string]any {
 		switch {
 		case f.Anonymous && name == "":
 			inner := d.object(f.Type)
-			for name, x := range inner["properties"].(map[string]any) {
-				properties[name] = x
-			}
+			maps.Copy(properties, inner["properties"].(map[string]any))
 			required = append(required, inner["required"].([]string)...)
 			continue
 		case !f.IsExported() || name == "-" || name == "":
