@@ -78,6 +78,19 @@
 // never counted. Such rules see everything, and each other; a rule that counts reads neither their hits nor what shadow
 // steps find.
 //
+// Named lists stand under `lists:` in a rule file or in the step, each with a kind, and entries in files (one a line; #
+// begins a comment) or as values:
+//
+//	lists:
+//	  vips: {kind: addresses, files: [vips.txt]}
+//
+//	from.address in vips           addresses: user@example.org, or @example.org for all there
+//	from.domain in partners        domains: example.org, or .example.org for its sub-domains
+//	client.ip in office            networks: 192.0.2.0/24, 2001:db8::/32, or one address
+//	subject contains spam_words    words and phrases, whole, in any case; in asks whether a text is one
+//	text matches scams             regexes: patterns as matches takes them
+//	count_in(text, spam_words)     how many entries of words or regexes the text holds
+//
 // Conditions are parsed and run by expr-lang/expr, behind a checker of this package: a small list of functions and
 // operators whose cost is bounded, so that no rule can eat the memory or the time of the server.
 package rules
