@@ -205,7 +205,7 @@ func scan[T string | []byte](a *automaton, text T, hit func(literal int32, end i
 		c := text[i]
 		switch {
 		case c >= utf8.RuneSelf && a.folded:
-			width := 1
+			var width int
 			at, width = a.rune(at, string(text[i:min(i+utf8.UTFMax, len(text))]))
 			i += width
 		default:

@@ -37,7 +37,7 @@ rules:
 		if hits {
 			x = w
 		}
-		when := ""
+		var when string
 		switch i % 20 {
 		case 0:
 			when = fmt.Sprintf(`has("X-%s-%d") and not has("List-Id")`, w, i)

@@ -89,7 +89,7 @@ func (l *list) add(e listEntry) (at int, why, remedy string) {
 	case wordList:
 		at, why, remedy = checkWords(e.text)
 	case regexList:
-		at, why, remedy = l.addPattern(e.text, n)
+		why, remedy = l.addPattern(e.text, n)
 	}
 	if why == "" {
 		l.entries = append(l.entries, e)
@@ -189,7 +189,7 @@ func isPlainDomain(s string) bool {
 }
 
 func (l *list) addDomain(s string, n int32) (at int, why, remedy string) {
-	if i := strings.Index(s, "://"); i >= 0 {
+	if strings.Contains(s, "://") {
 		return 0, "a list of domains has no links", "write the host alone: example.org"
 	}
 	if i := firstOf(s, "@"); i >= 0 {
@@ -269,12 +269,11 @@ func checkWords(s string) (at int, why, remedy string) {
 	return 0, "", ""
 }
 
-func (l *list) addPattern(s string, n int32) (at int, why, remedy string) {
-	if why, remedy := badPattern(s, l.maxPattern); why != "" {
-		return 0, why, remedy
+func (l *list) addPattern(s string, n int32) (why, remedy string) {
+	if why, remedy = badPattern(s, l.maxPattern); why == "" {
+		l.patterns = append(l.patterns, pattern{regexp.MustCompile(s), n})
 	}
-	l.patterns = append(l.patterns, pattern{regexp.MustCompile(s), n})
-	return 0, "", ""
+	return why, remedy
 }
 
 // seal makes what is asked of the list once all entries are there.

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -13,9 +14,7 @@ import (
 func withLists(t testing.TB, file string, more map[string]string) []pipeline.Stage {
 	t.Helper()
 	files := map[string]string{"rules/test.yaml": file}
-	for name, text := range more {
-		files[name] = text
-	}
+	maps.Copy(files, more)
 	stages, err := New(Config{Files: []string{"rules/test.yaml"}}, env(files))
 	if err != nil {
 		t.Fatalf("rules are refused:\n%v", err)

@@ -300,7 +300,10 @@ func (ld *listLoader) entryAt(text string, file, line int32, place func() spot) 
 		ld.tooMany = true
 		return false
 	}
-	at, why, remedy := 0, "", ""
+	var (
+		at          int
+		why, remedy string
+	)
 	switch {
 	case text == "":
 		why = "the entry is empty"

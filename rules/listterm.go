@@ -308,7 +308,10 @@ func (s *state) listFunctions(field func(name string) any) {
 // listEvidence is what a comparison with a list has seen, and the entry that it came to.
 func (s *state) listEvidence(t *term, text string) pipeline.Evidence {
 	l := s.set.namedLists[t.asked]
-	entry, ok := int32(0), false
+	var (
+		entry int32
+		ok    bool
+	)
 	switch {
 	case t.op == termFast:
 		a := s.ask(t.fast.use)

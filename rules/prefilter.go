@@ -153,12 +153,7 @@ type placed struct{ literal, end int32 }
 func (l *looked) has(literal int32) bool { return l.there[literal/64]&(1<<(literal%64)) != 0 }
 
 func (l *looked) hasOneOf(group []int32) bool {
-	for _, n := range group {
-		if l.has(n) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(group, l.has)
 }
 
 // look goes over a haystack, once a mail.

@@ -3,6 +3,7 @@ package rules
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"regexp"
@@ -131,9 +132,7 @@ func FuzzRequired(f *testing.F) {
 func setOf(t testing.TB, file string, files map[string]string, how func(*ruleset)) *ruleset {
 	t.Helper()
 	all := map[string]string{"rules/test.yaml": file}
-	for k, v := range files {
-		all[k] = v
-	}
+	maps.Copy(all, files)
 	set, err := load(Config{Files: []string{"rules/test.yaml"}}, env(all), how)
 	if err != nil {
 		t.Fatalf("rules are refused:\n%v\n%s", err, file)
