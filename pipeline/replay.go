@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -291,9 +292,7 @@ func (again *replaying) leaveOut(p *Plan, stage int, a *answer) {
 // all are those asked about everybody.
 func (p *Plan) terms(recorded []StepRecord, perRcpt bool, all map[string]byte) map[string]byte {
 	out := map[string]byte{}
-	for k, v := range all {
-		out[k] = v
-	}
+	maps.Copy(out, all)
 	for i := range p.stages {
 		termer, ok := p.stages[i].stage.(Termer)
 		if !ok || p.stages[i].perRcpt != perRcpt {

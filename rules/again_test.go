@@ -42,10 +42,10 @@ func againPlan(t *testing.T, rules string, c Config, asked *int) (*pipeline.Plan
 		for _, c := range []byte(key) {
 			sum = (sum*31 + int(c)) % 1000
 		}
-		switch {
-		case sum%7 == 0:
+		switch sum % 7 {
+		case 0:
 			return pipeline.Result{}, errors.New("down")
-		case sum%7 == 1:
+		case 1:
 			return pipeline.Result{Fact: againFact{Bad: true}, Missing: map[string]error{"word": errors.New("no answer")}}, nil
 		}
 		return pipeline.Result{Fact: againFact{Bad: sum%2 == 0, Word: []string{"spam", "ham", ""}[sum%3]}}, nil

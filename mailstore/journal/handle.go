@@ -34,9 +34,13 @@ func (h *handle) Write(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return h.now.Load().Write(ctx, f)
 }
 
-func (h *handle) Size(ctx context.Context) (used, free int64, err error) { return h.now.Load().Size(ctx) }
+func (h *handle) Size(ctx context.Context) (used, free int64, err error) {
+	return h.now.Load().Size(ctx)
+}
 
-func (h *handle) Shrink(ctx context.Context, octets int64) error { return h.now.Load().Shrink(ctx, octets) }
+func (h *handle) Shrink(ctx context.Context, octets int64) error {
+	return h.now.Load().Shrink(ctx, octets)
+}
 
 func (h *handle) Compact(ctx context.Context) error { return h.now.Load().Compact(ctx) }
 

@@ -177,10 +177,10 @@ func (j *Journal) searchPage(ctx context.Context, q Query, after place, newestFi
 	case isAddress(q.Sender):
 		statement = [2]string{searchSender, searchSenderBack}
 		a, err := mime.ParseAddress(normal(q.Sender))
+		args = append(args, base(a)) // of what is none: no record has that
 		if err != nil {
-			return nil, nil // no record has it
+			args[len(args)-1] = q.Sender
 		}
-		args = append(args, base(a))
 	}
 	text := statement[0]
 	if newestFirst {

@@ -146,6 +146,7 @@ func TestSearchUsesIndexes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer rows.Close()
 		plan := ""
 		for rows.Next() {
 			var a, b, c int
@@ -155,7 +156,7 @@ func TestSearchUsesIndexes(t *testing.T) {
 			}
 			plan += line + "\n"
 		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		if err := rows.Err(); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(plan, "SCAN") || !strings.Contains(plan, name) {

@@ -113,7 +113,7 @@ const (
 	countTexts = `SELECT count(*), coalesce(sum(length(text)), 0) FROM texts`
 	countDays  = `SELECT received / 86400000000, count(*), coalesce(sum(length(record)), 0) FROM records
 		GROUP BY received / 86400000000 ORDER BY 1`
-	upsertPlan   = `INSERT INTO plans (version, text, used) VALUES ($1, $2, $3)
+	upsertPlan = `INSERT INTO plans (version, text, used) VALUES ($1, $2, $3)
 		ON CONFLICT (version) DO UPDATE SET text = excluded.text, used = excluded.used`
 	selectPlan      = `SELECT text FROM plans WHERE version = $1`
 	deletePlanFiles = `DELETE FROM plan_files WHERE version = $1`

@@ -31,12 +31,12 @@ func (c *checkCommand) mutate(p *program, settings *config.Config) (*mutantsResu
 	// What a step's rules see is known where the plan is made.
 	steps := slices.Clone(settings.Pipeline)
 	for i := range steps {
-		make := steps[i].Kind.New
+		made := steps[i].Kind.New
 		steps[i].Kind.New = func(own any, env pipeline.Env) ([]pipeline.Stage, error) {
 			if c, ok := own.(*rules.Config); ok {
 				found = append(found, ruled{steps[i].Pos, c, env})
 			}
-			return make(own, env)
+			return made(own, env)
 		}
 	}
 	if _, _, err := plan(settings, steps, offlineEnv(settings.Hostname, p.now, nil)); err != nil {

@@ -33,12 +33,10 @@ func (db *DB) Shrink(ctx context.Context, octets int64) error {
 		if err != nil {
 			return err
 		}
+		defer rows.Close()
 		for rows.Next() { // each row is a page less
 		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		return rows.Close()
+		return rows.Err()
 	})
 }
 
