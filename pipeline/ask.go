@@ -304,7 +304,7 @@ func (s *Session) heard(stage int, r *rcpt) *answer {
 
 func (s *Session) put(c call, a *answer) {
 	if s.plan.stages[c.stage].shadow {
-		shadow(&a.result)
+		markShadow(&a.result, true)
 	}
 	if s.again != nil {
 		s.again.leaveOut(s.plan, c.stage, a)
@@ -316,19 +316,19 @@ func (s *Session) put(c call, a *answer) {
 	s.shared[c.stage] = a
 }
 
-// shadow marks all that a result wants as recorded only.
-func shadow(r *Result) {
+// markShadow marks all that a result wants as recorded only, or as meant.
+func markShadow(r *Result, shadow bool) {
 	for i := range r.Hits {
-		r.Hits[i].Shadow = true
+		r.Hits[i].Shadow = shadow
 	}
 	for i := range r.Undecided {
-		r.Undecided[i].Shadow = true
+		r.Undecided[i].Shadow = shadow
 	}
 	for i := range r.Effects {
-		r.Effects[i].Shadow = true
+		r.Effects[i].Shadow = shadow
 	}
 	for i := range r.Edits {
-		r.Edits[i].Shadow = true
+		r.Edits[i].Shadow = shadow
 	}
 }
 

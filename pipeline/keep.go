@@ -352,7 +352,7 @@ func (p *Plan) recalled(stage int, recorded []StepRecord) *answer {
 	if sr.Shadow && !step.Shadow {
 		a.result.Effects, a.result.Edits = slices.Clone(x.Effects), slices.Clone(x.Edits)
 		sr.Hits, sr.Undecided = slices.Clone(sr.Hits), slices.Clone(sr.Undecided)
-		defer inEarnest(&a.result)
+		defer markShadow(&a.result, false)
 	}
 	if x == &sr.Stages[len(sr.Stages)-1] {
 		// The step's fact and hits are those of all its stages: the last one has them.
@@ -372,20 +372,4 @@ func (p *Plan) recalled(stage int, recorded []StepRecord) *answer {
 		}
 	}
 	return a
-}
-
-// inEarnest takes the mark off a result that the shadow of its step has left.
-func inEarnest(r *Result) {
-	for i := range r.Hits {
-		r.Hits[i].Shadow = false
-	}
-	for i := range r.Undecided {
-		r.Undecided[i].Shadow = false
-	}
-	for i := range r.Effects {
-		r.Effects[i].Shadow = false
-	}
-	for i := range r.Edits {
-		r.Edits[i].Shadow = false
-	}
 }

@@ -45,7 +45,7 @@ type Again struct {
 // Term returns what a term of a condition came to at the time (see [Result.Terms]), where what it reads is gone: the message,
 // or anything, where the record was redacted. ok is false where it is there. A term that was not evaluated then is 3, unknown.
 func (a *Again) Term(key string, reads Input) (came byte, ok bool) {
-	if a.there(reads) {
+	if a.There(reads) {
 		return 0, false
 	}
 	if came := a.terms[key]; came != 0 {
@@ -54,13 +54,13 @@ func (a *Again) Term(key string, reads Input) (came byte, ok bool) {
 	return 3, true
 }
 
-// there reports whether what a term reads is there.
-func (a *Again) there(reads Input) bool {
+// There reports whether what a term reads is there.
+func (a *Again) There(reads Input) bool {
 	return a == nil || !a.gone || !a.blind && reads&(InputHeader|InputBody) == 0
 }
 
 // Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
-func (a *Again) Knows(key string, reads Input) bool { return a.there(reads) || a.terms[key] != 0 }
+func (a *Again) Knows(key string, reads Input) bool { return a.There(reads) || a.terms[key] != 0 }
 
 // Lacks says that a rule could not be decided because a term that is not known.
 func (a *Again) Lacks(key string) {
@@ -74,6 +74,9 @@ func (a *Again) Lacks(key string) {
 
 // EveryTerm reports whether each term is to be evaluated, whether the outcome needs it or not. Without the message it cannot.
 func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }
+
+// Changed reports whether anything of the stage's step is left out.
+func (a *Again) Changed() bool { return a != nil && len(a.without) > 0 }
 
 // Without reports whether the rule at a place of the stage's step is left out.
 func (a *Again) Without(at int) bool { return a != nil && slices.Contains(a.without, at) }

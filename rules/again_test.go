@@ -189,6 +189,37 @@ func TestReplayWithAnotherList(t *testing.T) {
 	}
 }
 
+// What a term came to with one score is not what it comes to with another.
+func TestReplayWithAnotherScore(t *testing.T) {
+	p, j := againPlan(t, `rules:
+  - {name: a, when: subject contains "a", score: 5}
+  - {name: high, when: score > 3, file: High}
+  - {name: mixed, when: 'score > (size > 0 ? 3 : 100)', reject: true}
+`, DefaultConfig(), new(int))
+	record := pipelinetest.Run(t, p, pipeline.SMTP, j, pipelinetest.Mail{From: "a@b.example", Text: "Subject: a\n\nx\n"}).Record
+	redacted := copyOf(t, record)
+	redacted.Redacted = &pipeline.Redaction{}
+	for name, r := range map[string]*pipeline.Record{"as it was": record, "redacted": redacted} {
+		for _, tt := range []struct {
+			without []pipeline.Place
+			want    string
+		}{
+			{nil, "reject by mixed into High, []"},
+			{[]pipeline.Place{{Step: "rules", At: 0}}, "pass by  into , [the message is gone, and `score > (size > 0 ? 3 : 100)` was not looked at then]"},
+		} {
+			got, err := p.Replay(t.Context(), r, pipeline.Replay{Without: tt.without})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := got.Record.Recipients[0]
+			s := fmt.Sprintf("%s by %s into %s, %s", x.Verdict.Action, x.Verdict.By, x.Folder, got.Gaps)
+			if s = strings.ReplaceAll(s, "the record was redacted", "the message is gone"); s != tt.want {
+				t.Errorf("%s: %s; want %s", name, s, tt.want)
+			}
+		}
+	}
+}
+
 // decisionsOf is what was decided about each recipient.
 func decisionsOf(r *pipeline.Record) (all []string) {
 	for _, x := range r.Recipients {

@@ -85,6 +85,7 @@ type term struct {
 	rule   *rule
 	source string
 	key    string // see pipeline.Termer
+	score  bool   // it reads the score, which another decision changes
 	input  pipeline.Input
 	pos    spot
 
@@ -212,10 +213,11 @@ func (b *builder) term(n ast.Node) *term {
 	t := &term{id: len(b.set.terms), rule: b.rule, key: b.source(n)}
 	t.source = shorten(t.key, 200)
 	t.atom = b.atomOf(n)
-	all := b.need.input
-	b.need.input = 0
+	all, score := b.need.input, b.need.score
+	b.need.input, b.need.score = 0, false
 	defer func() {
 		t.input, b.need.input = b.need.input, b.need.input|all
+		t.score, b.need.score = b.need.score, b.need.score || score
 		if lists := b.set.listKey(t); lists != "" {
 			t.key += "\x00" + lists // another list is another question
 		}

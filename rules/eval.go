@@ -375,7 +375,11 @@ var (
 )
 
 func (s *state) evalTerm(t *term) truth {
-	if s.view.Again != nil && t.looks() {
+	if again := s.view.Again; again != nil && t.score && t.input != 0 && again.Changed() && !again.There(t.input) {
+		s.failures[t.id] = errNotLookedAt // what it came to then was for another score
+		return unknown
+	}
+	if s.view.Again != nil && t.looks() && !(t.score && t.input == 0) {
 		if came, ok := s.view.Again.Term(t.key, t.input); ok {
 			switch {
 			case truth(came) != unknown:
