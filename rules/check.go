@@ -7,7 +7,6 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/builtin"
@@ -1065,8 +1064,14 @@ func (c *conditionChecker) array(n *ast.ArrayNode) *typ {
 
 // shorten cuts text for messages and evidence.
 func shorten(s string, most int) string {
-	if utf8.RuneCountInString(s) <= most {
-		return s
+	n, last := 0, 0
+	for i := range s {
+		if n == most-1 {
+			last = i
+		}
+		if n++; n > most {
+			return s[:last] + "…"
+		}
 	}
-	return string([]rune(s)[:most-1]) + "…"
+	return s
 }

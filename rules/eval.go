@@ -570,6 +570,9 @@ func shown(text string, from int) string {
 
 // clean makes text of a mail fit for records: valid UTF-8 without control characters.
 func clean(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+		return s // as most of it is
+	}
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
 			return ' '

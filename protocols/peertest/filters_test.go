@@ -58,7 +58,7 @@ func TestExampleBesideRspamd(t *testing.T) {
 	}
 	said := s.Explain("ham@x")
 	for _, want := range []string{
-		`action: "no action"`, "rules: [SENDER]", "headers: [{name: Authentication-Results", "verdict: accept}, the rest is empty, 0 or false (shadow: recorded only)",
+		`action: "no action"`, "rules: [SENDER]", " [{name: Authentication-Results", "candidate                    (shadow: recorded only)\n      scanned          true",
 		"ours/spamassassin_alone", "ours/prize",
 	} {
 		if !strings.Contains(said, want) {
