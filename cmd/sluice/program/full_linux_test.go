@@ -147,11 +147,11 @@ pipeline:
 // A disk that gets full while mail comes in: each mail stays with its sender, or we have it, whole.
 func TestFullDisk(t *testing.T) {
 	for _, tt := range []struct {
-		size int
-		free string
+		size, ballast int
+		free          string
 	}{
-		{4 << 20, "0"},
-		{16 << 20, "12MiB"}, // room for what the databases write before they tidy up
+		{4 << 20, 1 << 20, "0"},
+		{18 << 20, 3 << 20, "12MiB"}, // room for what the databases write before they tidy up
 	} {
 		free := tt.free
 		t.Run("disk_free "+free, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestFullDisk(t *testing.T) {
 				"--listen", "admin=127.0.0.1:0")
 			s.run(t, "secret", "user", "add", "you@example.org", "--password-stdin", "-c", "sluice.yaml")
 			s.run(t, "secret", "user", "add", "me@example.org", "--password-stdin", "-c", "sluice.yaml")
-			if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err != nil {
+			if err := os.WriteFile(ballast, make([]byte, tt.ballast), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			offered := fill(t, s, "smtp", "me", 4, 20)
