@@ -16,7 +16,8 @@ type Replay struct {
 	// Message is the message as it came; nil where it is gone. Then what conditions say of it is taken from the record, and
 	// unknown where the record does not have it.
 	Message *mime.Message
-	// Then is the plan that decided; nil is the one that decides again. It says what the recorded terms are.
+	// Then is the plan that decided, which says what the recorded terms are; nil is the one that decides again if the record is
+	// its own, else nothing is known of them.
 	Then *Plan
 	// Without are places whose word does not count: they are left out as if nobody had written them.
 	Without []Place
@@ -120,7 +121,9 @@ type replaying struct {
 // out: what stages that look at the world have said is recalled from the record, pure stages are asked again.
 func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error) {
 	if o.Then == nil {
-		o.Then = p
+		if o.Then = p; r.Plan != p.version {
+			o.Then = &Plan{} // what its terms were nobody can say
+		}
 	}
 	if r.Redacted != nil {
 		o.Message = nil // what else conditions look at is not what it was

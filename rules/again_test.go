@@ -182,6 +182,10 @@ func TestReplayWithAnotherList(t *testing.T) {
 		{same, pipeline.Reject, "[]"},
 		{now, pipeline.Pass, "[the message is gone, and `subject contains bad` was not looked at then]"},
 	} {
+		// A plan that is not the one that decided takes no terms of it for its own.
+		if blind, err := tt.plan.Replay(t.Context(), record, pipeline.Replay{}); err != nil || (len(blind.Gaps) > 0) != (tt.plan != same) {
+			t.Errorf("without the plan that decided: %v, %v", blind.Gaps, err)
+		}
 		got, err := tt.plan.Replay(t.Context(), record, pipeline.Replay{Then: then})
 		if err != nil || got.Record.Recipients[0].Verdict.Action != tt.says || fmt.Sprint(got.Gaps) != tt.gaps {
 			t.Errorf("got %v, %v, %v; want %v, %s", got.Record.Recipients[0].Verdict, got.Gaps, err, tt.says, tt.gaps)

@@ -74,7 +74,7 @@ type Compared struct {
 // Compare decides a case on both sides. newFirst is which of them begins: whoever does has the work of reading the mail.
 func Compare(ctx context.Context, was, is Side, c *Case, newFirst bool) (*Compared, error) {
 	out := &Compared{Case: c, SamePlan: c.Record.Plan == was.Plan.Version()}
-	how := pipeline.Replay{Message: c.Message, Then: cmp.Or(c.Then, new(pipeline.Plan))}
+	how := pipeline.Replay{Message: c.Message, Then: c.Then}
 	replayed := [2]pipeline.Replayed{}
 	sides := []Side{was, is}
 	for i := range sides {
