@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -149,15 +148,16 @@ func (b askingBox) ask(ctx context.Context, o boxOrder) (a boxAnswer, err error)
 	if err := conn.SetDeadline(time.Now().Add(orderTime)); err != nil {
 		return a, fmt.Errorf("ask the running server: %w", err)
 	}
-	if _, err := conn.Write(text); err != nil {
-		return a, fmt.Errorf("ask the running server: %w", err)
+	_, err = conn.Write(text)
+	if err == nil {
+		err = json.NewDecoder(conn).Decode(&a)
 	}
-	switch err := json.NewDecoder(conn).Decode(&a); {
+	switch {
 	case ctx.Err() != nil:
 		return a, ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return a, fmt.Errorf("the running server has not answered for %s; it may hang", orderTime)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+	case hungUp(err):
 		return a, errors.New("the running server ended before it answered")
 	case err != nil:
 		return a, fmt.Errorf("hear the running server: %w", err)

@@ -82,6 +82,25 @@ func TestBox(t *testing.T) {
 			t.Errorf("nobody there: %v", err)
 		}
 	}
+
+	// One that is gone while the order is being written: the order is larger than what a socket holds.
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // until the one connection below is closed
+		if c, err := l.Accept(); err == nil {
+			_, _ = c.Read(make([]byte, 1))
+			_ = c.Close()
+		}
+	}()
+	long := []mailstore.Refiling{{From: mailstore.Spot{File: strings.Repeat("x", 2<<20)}}}
+	if _, err := (askingBox{socket}).Refile(t.Context(), "me@example.org", long); err == nil || err.Error() != "the running server ended before it answered" {
+		t.Errorf("gone in the middle of an order: %v", err)
+	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := box.Tree(ctx, "me@example.org"); !errors.Is(err, context.Canceled) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -167,20 +168,27 @@ func (p *program) order(data, order string) (result reloaded, err error) {
 	if err := conn.SetDeadline(time.Now().Add(orderTime)); err != nil {
 		return result, fmt.Errorf("ask the running server: %w", err)
 	}
-	if _, err := io.WriteString(conn, order+"\n"); err != nil {
-		return result, fmt.Errorf("ask the running server: %w", err)
+	_, err = io.WriteString(conn, order+"\n")
+	if err == nil {
+		err = json.NewDecoder(conn).Decode(&result)
 	}
-	switch err := json.NewDecoder(conn).Decode(&result); {
+	switch {
 	case p.ctx.Err() != nil:
 		return result, errors.New("interrupted before the running server answered; it may still do what it was told")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return result, fmt.Errorf("the running server has not answered for %s; it may hang", orderTime)
-	case errors.Is(err, io.EOF):
+	case hungUp(err):
 		return result, errors.New("the running server ended before it answered")
 	case err != nil:
 		return result, fmt.Errorf("hear the running server: %w", err)
 	}
 	return result, nil
+}
+
+// hungUp says whether err means that the server at the other end of a connection is no more, whichever step noticed it.
+func hungUp(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE},
+		func(gone error) bool { return errors.Is(err, gone) })
 }
 
 // signal says why a server cannot be asked. One that is there is sent a signal.
