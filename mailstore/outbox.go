@@ -41,6 +41,12 @@ type Outgoing struct {
 	UTF8       bool // RFC 6531: it needs SMTPUTF8
 	EightBit   bool // RFC 6152: its body has octets over 127
 	Recipients []OutgoingRecipient
+	// Forwarded says that it is somebody else's mail, handed on: the sender of its envelope is rewritten so that reports
+	// come back by way of us, and the message is sealed (RFC 8617).
+	Forwarded bool
+	// Results says, for the seal, what the mail's authentication came to when it arrived: the body of an
+	// Authentication-Results field without our name, "spf=pass smtp.mailfrom=…; arc=none"; "" is not known.
+	Results string
 	// NotBefore is when it may leave at the earliest; the zero time is at once.
 	NotBefore time.Time
 	// Hold says why it is held until somebody releases it; "" is not at all.
