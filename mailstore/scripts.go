@@ -46,3 +46,25 @@ type ScriptInfo struct {
 	Size    int64
 	Changed time.Time
 }
+
+// A ScriptProblem is what went wrong when a script ran.
+type ScriptProblem struct {
+	Time   time.Time `json:"time"`
+	Script string    `json:"script"` // its name, as the account's owner knows it
+	Line   int       `json:"line,omitempty"`
+	Column int       `json:"column,omitempty"`
+	Text   string    `json:"text"` // for the owner: one line
+	// ID is the transaction's, under which its record is found; MessageID is that of the mail. Both may be "".
+	ID        string `json:"id,omitempty"`
+	MessageID string `json:"message_id,omitempty"`
+}
+
+// A ScriptLog keeps for each account what went wrong when its scripts ran. What it keeps is bounded in size and age: the
+// oldest makes room. Its methods may be called by any number of goroutines.
+type ScriptLog interface {
+	// Note keeps a problem. tell lets the owner know; it is called, before Note returns, unless it was called for the same
+	// script, line and text within a day before. One that fails is called again for the next such problem.
+	Note(ctx context.Context, account string, p ScriptProblem, tell func(context.Context) error) error
+	// Problems returns what is kept, the oldest first.
+	Problems(ctx context.Context, account string) ([]ScriptProblem, error)
+}
