@@ -26,7 +26,8 @@ type Scripts interface {
 	// as the text is.
 	Active(ctx context.Context, account string) (name string, text []byte, version string, err error)
 	// Put keeps a script under a name, in place of one of the same name, and returns once it would survive a power cut.
-	// An active one stays active. After an error what was there before is there still.
+	// An active one stays active. After an error it is the one before or, where it was the disk that failed, this one; never
+	// a part of one.
 	Put(ctx context.Context, account, name string, text []byte) error
 	// Room reports whether Put would find room for a script of size octets under a name: nil or ErrTooManyScripts,
 	// ErrScriptSize, ErrQuota.
@@ -63,7 +64,8 @@ type ScriptProblem struct {
 // oldest makes room. Its methods may be called by any number of goroutines.
 type ScriptLog interface {
 	// Note keeps a problem. tell lets the owner know; it is called, before Note returns, unless it was called for the same
-	// script, line and text within a day before. One that fails is called again for the next such problem.
+	// script, line and text within a day before, or too often for others. One that fails is called again for the next such
+	// problem. nil is nobody.
 	Note(ctx context.Context, account string, p ScriptProblem, tell func(context.Context) error) error
 	// Problems returns what is kept, the oldest first.
 	Problems(ctx context.Context, account string) ([]ScriptProblem, error)
