@@ -60,6 +60,8 @@ type Store interface {
 type Item struct {
 	Account string
 	Folder  string    // "" is the inbox; one that does not exist is made and subscribed
+	// Existing: a Folder that does not exist, or whose name is no usable one, is not made. The item goes to the inbox.
+	Existing bool
 	Flags   []string  // `\Seen`, `$Junk`
 	ID      string    // becomes part of the file's name: [0-9A-Za-z]
 	Date    time.Time // when it was received

@@ -330,6 +330,9 @@ func markShadow(r *Result, shadow bool) {
 	for i := range r.Edits {
 		r.Edits[i].Shadow = shadow
 	}
+	if r.Handling != nil {
+		r.Handling.Shadow = shadow
+	}
 }
 
 // notAsked returns why a stage is not to be asked, "" if it is.
@@ -338,7 +341,7 @@ func (s *Session) notAsked(st *planStage, r *rcpt) string {
 	if step.Kind.AtDelivery && s.door == Milter {
 		return "asked where the mail is filed"
 	}
-	if r != nil && r.recalled != nil && !step.Kind.AtDelivery {
+	if r != nil && r.recalled != nil && (!step.Kind.AtDelivery || r.recalled.Verdict.Action > Keep) {
 		return "decided before"
 	}
 	if s.resumed && !step.Kind.Pure && !step.Kind.AtDelivery {
@@ -500,6 +503,14 @@ func (s *Session) view(c call, now Phase) View {
 		return v
 	}
 	v.Facts = make(Facts, len(st.reads.Facts))
+	if c.rcpt != nil && c.rcpt.recalled != nil {
+		// Of the steps before only those about everybody say again what they said: for this one the record has it.
+		for _, h := range s.tx.base.HitsOf(c.rcpt.recalled) {
+			if slices.Contains(st.reads.Facts, h.Step) {
+				v.Hits = append(v.Hits, h)
+			}
+		}
+	}
 	for _, name := range st.reads.Facts {
 		v.Facts[name] = Finding{Unknown: ErrNotAsked}
 	}
@@ -533,6 +544,9 @@ func (s *Session) view(c call, now Phase) View {
 			f.Unknown = silent[step.Name]
 		}
 		v.Facts[step.Name] = f
+		if c.rcpt != nil && c.rcpt.recalled != nil {
+			continue
+		}
 		for _, h := range a.result.Hits {
 			h.Step = step.Name
 			v.Hits = append(v.Hits, h)

@@ -62,6 +62,9 @@ func (d Door) Settle(decisions []Decision, refuse bool) Settlement {
 			s.Dispositions[i], s.Replies[i] = Refused, x.Verdict.Reply
 		default:
 			s.Dispositions[i] = Delivered
+			if x.Handling.Empty() {
+				s.Dispositions[i] = Dropped
+			}
 		}
 	}
 	if d == LMTP || d == Deliver {

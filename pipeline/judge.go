@@ -116,7 +116,7 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 	if j.verdict.Action > Keep {
 		last = j.key
 	}
-	folder := key{-1, -1}
+	folder, handled := key{-1, -1}, key{-1, -1}
 	var hits []placed[Hit]
 	var edits []placed[Edit]
 	var flags []placed[[]string]
@@ -135,6 +135,11 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 		for _, e := range a.result.Edits {
 			if k := (key{s.step, e.At}); !e.Shadow && !last.less(k) {
 				edits = append(edits, placed[Edit]{k, e})
+			}
+		}
+		if h := a.result.Handling; h != nil && !h.Shadow && j.verdict.Action <= Keep {
+			if k := (key{s.step, h.At}); !k.less(handled) {
+				handled, d.Handling = k, h
 			}
 		}
 		for _, e := range a.result.Effects {

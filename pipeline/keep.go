@@ -68,6 +68,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		case n < len(t.decisions):
 			d := t.decisions[n]
 			rr.Verdict, rr.Step, rr.Folder, rr.FolderBy, rr.Flags, rr.Score = d.Verdict, d.Step, d.Folder, d.folderBy, d.Flags, d.Score
+			rr.Handling = d.Handling
 		}
 		if x.early != nil {
 			rr.Until = &x.at
@@ -76,6 +77,9 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 			d := deliveries[n]
 			rr.Disposition, rr.File, rr.Held, rr.Note = d.Disposition, d.File, d.Held, d.Note
 			rr.Reply = d.Reply
+			if d.Handling != nil {
+				rr.Handling = d.Handling
+			}
 			if d.Folder != "" {
 				rr.Folder = d.Folder
 			}
@@ -181,6 +185,7 @@ func (s *Session) stageRecord(sr *StepRecord, st *planStage, policy OnError, a *
 	}
 	out.Note = a.result.Note
 	out.Effects, out.Edits, out.Terms = a.result.Effects, a.result.Edits, a.result.Terms
+	out.Handling = a.result.Handling
 	if v := a.result.Verdict; v.Action != Pass {
 		v = v.withReply()
 		out.Verdict = &v
@@ -349,9 +354,14 @@ func (p *Plan) recalled(stage int, recorded []StepRecord) *answer {
 		a.result.Verdict = *x.Verdict
 	}
 	a.result.Effects, a.result.Edits, a.result.Terms = x.Effects, x.Edits, x.Terms
+	a.result.Handling = x.Handling
 	if sr.Shadow && !step.Shadow {
 		a.result.Effects, a.result.Edits = slices.Clone(x.Effects), slices.Clone(x.Edits)
 		sr.Hits, sr.Undecided = slices.Clone(sr.Hits), slices.Clone(sr.Undecided)
+		if x.Handling != nil {
+			h := *x.Handling
+			a.result.Handling = &h
+		}
 		defer markShadow(&a.result, false)
 	}
 	if x == &sr.Stages[len(sr.Stages)-1] {

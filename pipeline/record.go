@@ -96,7 +96,9 @@ type StageRecord struct {
 	Verdict *Verdict `json:"verdict,omitempty"`
 	Effects []Effect `json:"effects,omitempty"`
 	Edits   []Edit   `json:"edits,omitempty"`
-	Terms   []byte   `json:"terms,omitempty"`
+	// Handling is what the recipient's own wishes made of the mail, as it was said.
+	Handling *Handling `json:"handling,omitempty"`
+	Terms    []byte    `json:"terms,omitempty"`
 }
 
 // A RecipientRecord is what was decided for one recipient, by whom, and where the mail went.
@@ -108,6 +110,9 @@ type RecipientRecord struct {
 	FolderBy string   `json:"folder_by,omitempty"` // "step" or "step/rule"
 	Flags    []string `json:"flags,omitempty"`
 	Score    float64  `json:"score,omitempty"` // of [Record.HitsOf]
+	// Handling is what the recipient's own wishes have made of the mail, as it was carried out: the copies that were filed
+	// and what left. Folder and File are then those of the first copy. nil: there were none.
+	Handling *Handling `json:"handling,omitempty"`
 	// Until is when the recipient was settled: what was asked later, for others, did not count. nil: all counted.
 	Until *Phase `json:"until,omitempty"`
 	// Exempt says why refusals that look at the envelope only did not count: "postmaster", "logged in".

@@ -231,10 +231,12 @@ func (again *replaying) answer(p *Plan, c call) *answer {
 			return nil
 		}
 	}
-	if step.Kind.AtDelivery {
+	a := p.recalled(c.stage, recorded)
+	if step.Kind.AtDelivery && a.gap {
+		// What a recipient's own wishes would have been nobody knows, and no decision of an administrator hangs on it.
 		return &answer{state: stateNotAsked, why: "asked where the mail is filed", recalled: true}
 	}
-	return p.recalled(c.stage, recorded)
+	return a
 }
 
 func (again *replaying) gone() bool { return again.Message == nil }
@@ -292,6 +294,9 @@ func (again *replaying) leaveOut(p *Plan, stage int, a *answer) {
 	r.Hits = slices.DeleteFunc(slices.Clone(r.Hits), func(h Hit) bool { return out(h.At) })
 	r.Effects = slices.DeleteFunc(slices.Clone(r.Effects), func(e Effect) bool { return out(e.At) })
 	r.Edits = slices.DeleteFunc(slices.Clone(r.Edits), func(e Edit) bool { return out(e.At) })
+	if r.Handling != nil && out(r.Handling.At) {
+		r.Handling = nil
+	}
 }
 
 // terms returns what the terms of recorded steps came to, by key: steps asked about everybody, or about one recipient; then

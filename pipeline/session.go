@@ -388,7 +388,20 @@ func (s *Session) decide(r *rcpt) Decision {
 		now := s.judge(r, Content)
 		j = &now
 	}
-	return s.plan.decision(r.Recipient, ledger{s.shared, r.own, &r.Recipient}, *j)
+	d := s.plan.decision(r.Recipient, ledger{s.shared, r.own, &r.Recipient}, *j)
+	d.resolve(s.plan)
+	return d
+}
+
+// resolve works out what the recipient's own wishes come to under the decision.
+func (d *Decision) resolve(p *Plan) {
+	d.Own = slices.ContainsFunc(p.steps, func(s planStep) bool { return s.Name == d.Step && s.Kind.AtDelivery })
+	if d.Verdict.Action > Keep {
+		d.Handling = nil
+	}
+	if d.Handling != nil {
+		d.Handling = d.Handling.resolved(d)
+	}
 }
 
 // recall is the recorded decision, with what steps that are asked at delivery have added.
@@ -408,7 +421,7 @@ func (s *Session) recall(r *rcpt) Decision {
 	}
 	l := ledger{make([]*answer, len(s.shared)), own, &r.Recipient}
 	now := s.plan.decision(r.Recipient, l, s.plan.judge(l, Content, ""))
-	if now.Verdict.Action != Pass {
+	if now.Verdict.Action != Pass && d.Verdict.Action != Keep {
 		d.Verdict, d.Step = now.Verdict, now.Step
 	}
 	if now.Folder != "" {
@@ -416,6 +429,8 @@ func (s *Session) recall(r *rcpt) Decision {
 	}
 	d.Flags = append(d.Flags, now.Flags...)
 	d.Edits = append(r.recalled.edits(), now.Edits...)
+	d.Handling = now.Handling
+	d.resolve(s.plan)
 	return d
 }
 
@@ -431,6 +446,10 @@ type Decision struct {
 	Score     float64  // of Hits, see [Score]
 	Junk      bool     // Folder is the folder for junk, by a threshold
 	Recalled  bool     // it was decided before, at another door, which added Fields and Edits
+	Own       bool     // the verdict is that of the recipient's own wishes, not of an administrator
+	// Handling is what the recipient's own wishes make of the mail, with every folder and all flags filled in; nil: one copy
+	// is filed in Folder.
+	Handling *Handling
 
 	folderBy string
 }
@@ -443,6 +462,8 @@ type Delivery struct {
 	File        string // the unique name in its Maildir
 	Held        string // the id in quarantine
 	Note        string // for the operator
+	// Handling is that of the decision with what became of it: the names of files and of mails in the queue.
+	Handling *Handling
 }
 
 // Done ends the transaction with what the door did for each of Content's decisions, in their order, and hands its record

@@ -98,6 +98,9 @@ type Result struct {
 	Effects []Effect //
 	Edits   []Edit   // header fields to add or delete; of a stage that reads InputRecipient: in that recipient's copy
 
+	// Handling, if set, is what the recipient's own wishes make of the mail, of a stage that reads InputRecipient.
+	Handling *Handling
+
 	// Note is for the operator: what is otherwise for the recipient and mattered. It is kept in the record.
 	Note string
 

@@ -1,0 +1,47 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+)
+
+// Owners is what recipients keep here of their own, as stages asked at delivery may look at it. Accounts are named as in
+// [Recipient]. Errors are temporary.
+type Owners interface {
+	// Script returns the script that an account has made the active one; the zero OwnScript where it has none. It is cheap.
+	Script(ctx context.Context, account string) (OwnScript, error)
+	// Include returns the text of another script: of the account, or with global of the site. ok is false where there is
+	// none.
+	Include(ctx context.Context, account, name string, global bool) (text []byte, ok bool, err error)
+	// Folders returns the folders of an account.
+	Folders(ctx context.Context, account string) ([]OwnFolder, error)
+	// Addresses returns all addresses that lead to an account, the account's own first.
+	Addresses(ctx context.Context, account string) ([]string, error)
+	// Failed tells an account that a script of its own, or of the site for it, has failed.
+	Failed(ctx context.Context, f ScriptFailure) error
+}
+
+// An OwnScript is a script of an account.
+type OwnScript struct {
+	Name    string
+	Text    []byte
+	Version string // the same as long as the text is
+}
+
+// An OwnFolder is a folder of an account.
+type OwnFolder struct {
+	Name string
+	Use  string // special use (RFC 6154): `\Junk`, or ""
+	ID   string // RFC 8474: MAILBOXID, or ""
+}
+
+// A ScriptFailure says why a script broke off.
+type ScriptFailure struct {
+	Account   string
+	Script    string // its name, or the path of one of the site's
+	Line      int
+	Text      string
+	ID        string // of the transaction
+	MessageID string // of the mail
+	Time      time.Time
+}
