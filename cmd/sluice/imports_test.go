@@ -22,6 +22,7 @@ var imports = []struct {
 	{"pipeline/spool", nil, "the spool holds bytes"},
 	{"pipeline/mime", nil, "the parser knows messages and nothing else"},
 	{"pipeline/orgdomain", nil, "names of domains are compared alike by scanners and rules, and know neither"},
+	{"pipeline/srs", nil, "who rewrites senders knows addresses and nothing else"},
 	{"pipeline/lookalike", []string{"pipeline/mime", "pipeline/orgdomain"}, "what looks alike to a reader is no matter of policy: scanners and rules ask it alike"},
 	{"pipeline/pipelinetest", []string{"pipeline", "pipeline/mime"}, "it tests stages, whoever wrote them"},
 	{"rules", []string{"pipeline", "pipeline/mime", "pipeline/orgdomain", "pipeline/lookalike"}, "a rule decides from facts: it does not find them, and does not know what becomes of its verdict"},

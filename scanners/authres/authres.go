@@ -38,7 +38,7 @@ func Kind() pipeline.Kind {
 				if b.Shadow && !trial {
 					continue // what is only tried is told to nobody
 				}
-				if _, ok := b.Fact.(resulter); ok && b.Name != env.Name {
+				if _, ok := b.Fact.(Teller); ok && b.Name != env.Name {
 					s.steps = append(s.steps, step{b.Name, methods[b.Kind]})
 				}
 			}
@@ -58,9 +58,9 @@ type Config struct {
 // methods are what the kinds that come with Sluice tell of, for those that failed (RFC 8601, 2.7).
 var methods = map[string]string{"spf": "spf", "dkim": "dkim", "dmarc": "dmarc", "arc": "arc", "rdns": "iprev"}
 
-// resulter is a fact that can tell its results: for each the method, the result, why, and properties by name and value
+// A Teller is a fact that can tell its results: for each the method, the result, why, and properties by name and value
 // ("header.d", "example.org"). An empty result is one that could not be found out.
-type resulter interface {
+type Teller interface {
 	AuthResults(say func(method, result, reason string, properties ...string))
 }
 
@@ -120,7 +120,7 @@ func (s *stage) field(v pipeline.View) string {
 	}
 	for _, x := range s.steps {
 		found := v.Facts.Of(x.name)
-		fact, ok := found.Fact.(resulter)
+		fact, ok := found.Fact.(Teller)
 		why := found.Unknown
 		if ok {
 			why = found.Missing["result"]

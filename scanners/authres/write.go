@@ -119,3 +119,19 @@ func quoted(s string, most int) string {
 	b.WriteByte('"')
 	return b.String()
 }
+
+// Results returns the body of an Authentication-Results field without the name of who says it: what facts have to say,
+// "none" where that is nothing.
+func Results(facts []Teller) string {
+	var w writer
+	for _, f := range facts {
+		f.AuthResults(func(method, result, reason string, properties ...string) {
+			if result == temperror {
+				reason = noAnswer
+			}
+			w.say(method, result, reason, properties...)
+		})
+	}
+	_, results, _ := strings.Cut(w.String(), ";") // behind the name, which is ""
+	return strings.TrimPrefix(results, " ")
+}

@@ -54,6 +54,7 @@ type setup struct {
 	users        *users.Users    // nil in the first: the house has opened them
 	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
+	keys         signingKeys // of our domains
 	warnings     config.Problems
 }
 
@@ -113,13 +114,14 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 		}
 		made.asking, made.resolver = asking, s.house.metrics.Resolver(asking)
 	}
-	var planErr, believeErr error
+	var planErr, believeErr, keysErr error
+	made.keys, keysErr = readKeys(c)
 	made.believed, believeErr = deliverUsers(c)
 	made.plan, made.warnings, planErr = plan(c, c.Pipeline, pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
 	})
-	if err := errors.Join(planErr, certificateErr, usersErr, believeErr); err != nil {
+	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr); err != nil {
 		return nil, err
 	}
 	if err := s.house.journal.KeepPlan(s.ctx, keptPlan(c, made.plan)); err != nil {

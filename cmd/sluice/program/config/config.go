@@ -70,6 +70,12 @@ type Config struct {
 	Resolver resolve.Config `yaml:"resolver"`
 	// State keeps counters and small values with an expiry.
 	State state.Config `yaml:"state"`
+	// Signing says how mail of ours is signed when it leaves.
+	Signing Signing `yaml:"signing"`
+	// Forwarding says how mail of others is handed on.
+	Forwarding Forwarding `yaml:"forwarding"`
+	// DMARCReports says what other domains are told about mail in their name.
+	DMARCReports DMARCReports `yaml:"dmarc_reports"`
 	// Log is what the program says while it runs, on standard error.
 	Log Log `yaml:"log"`
 	// Speak says when a refusal that is decided early is spoken: at `rcpt`, so that the record has the recipients, or
@@ -496,12 +502,14 @@ func Default() *Config {
 			DiskInodes:     1000,
 			Shutdown:       8 * time.Second,
 		},
-		Quarantine: Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
-		Journal:    journal.DefaultConfig(),
-		Resolver:   resolve.DefaultConfig(),
-		State:      state.DefaultConfig(),
-		Log:        Log{Format: "text", Level: "info"},
-		Speak:      SpeakRcpt,
+		Quarantine:   Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
+		Journal:      journal.DefaultConfig(),
+		Resolver:     resolve.DefaultConfig(),
+		State:        state.DefaultConfig(),
+		Forwarding:   Forwarding{Lifetime: 21 * 24 * time.Hour},
+		DMARCReports: DMARCReports{Size: 10 << 20, Addresses: 5},
+		Log:          Log{Format: "text", Level: "info"},
+		Speak:        SpeakRcpt,
 	}
 	sizes, numbers := c.Limits.followers()
 	for x := range sizes {
@@ -694,6 +702,7 @@ func (c *Config) checked() (*Config, error) {
 				"write 192.0.2.1 or [2001:db8::1]:53")
 		}
 	}
+	c.checkSigning()
 	c.Limits.shared()
 	return c, d.problems.err()
 }
