@@ -11,23 +11,23 @@ import (
 	"sluice/pipeline/mime"
 )
 
-// A piece of an edited message: octets of our own, or a stretch of the message it was made from.
-type piece struct {
+// A chunk of an edited message: octets of our own, or a stretch of the message it was made from.
+type chunk struct {
 	data []byte
 	off  int64 // where data is nil
 	size int64
 }
 
-// pieces read as one: an edited message shares with the one it was made from whatever was not edited.
-type pieces struct {
+// chunks read as one: an edited message shares with the one it was made from whatever was not edited.
+type chunks struct {
 	base io.ReaderAt
-	list []piece
-	ends []int64 // where each piece ends
+	list []chunk
+	ends []int64 // where each chunk ends
 	hold func() (release func())
 }
 
 // ReadAt implements [io.ReaderAt].
-func (p *pieces) ReadAt(b []byte, off int64) (n int, err error) {
+func (p *chunks) ReadAt(b []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read at %d", off)
 	}
@@ -55,11 +55,11 @@ func (p *pieces) ReadAt(b []byte, off int64) (n int, err error) {
 }
 
 // Hold keeps the message that this one was made from readable, see [mime.Message.Hold].
-func (p *pieces) Hold() (release func()) { return p.hold() }
+func (p *chunks) Hold() (release func()) { return p.hold() }
 
-// assemble makes a message of pieces of another.
-func assemble(base *mime.Message, list ...piece) (*mime.Message, error) {
-	p := &pieces{base: base.Raw(), hold: base.Hold}
+// assemble makes a message of chunks of another.
+func assemble(base *mime.Message, list ...chunk) (*mime.Message, error) {
+	p := &chunks{base: base.Raw(), hold: base.Hold}
 	var size int64
 	for _, c := range list {
 		if c.data != nil {
@@ -91,7 +91,7 @@ func withField(m *mime.Message, name, value string, last bool) (*mime.Message, e
 		field = bytes.ReplaceAll(foldField(name, value), []byte("\r\n"), []byte(end))
 	}
 	if !last {
-		return assemble(m, piece{data: field}, piece{size: m.Size()})
+		return assemble(m, chunk{data: field}, chunk{size: m.Size()})
 	}
 	at := int64(m.Header().Len())
 	if at == m.Size() && at > 0 { // a header and nothing else, perhaps without a line end
@@ -100,7 +100,7 @@ func withField(m *mime.Message, name, value string, last bool) (*mime.Message, e
 			field = append([]byte(end), field...)
 		}
 	}
-	return assemble(m, piece{size: at}, piece{data: field}, piece{off: at, size: m.Size() - at})
+	return assemble(m, chunk{size: at}, chunk{data: field}, chunk{off: at, size: m.Size() - at})
 }
 
 // withoutFields returns a message without the fields that drop says, by their place in the header.
@@ -115,7 +115,7 @@ func withoutFields(m *mime.Message, drop func(i int, f mime.Field) bool) (*mime.
 	}
 	b.WriteString(end)
 	body := m.RawBody()
-	return assemble(m, piece{data: b.Bytes()}, piece{off: m.Size() - body.Size(), size: body.Size()})
+	return assemble(m, chunk{data: b.Bytes()}, chunk{off: m.Size() - body.Size(), size: body.Size()})
 }
 
 // A stretch is where a part of a message stands in it, its header with it.
@@ -166,7 +166,7 @@ func withPart(m *mime.Message, s stretch, text string, entity bool) (*mime.Messa
 	if lineEnd(m) == "\n" {
 		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	}
-	return assemble(m, piece{size: s.from}, piece{data: data}, piece{off: s.to, size: m.Size() - s.to})
+	return assemble(m, chunk{size: s.from}, chunk{data: data}, chunk{off: s.to, size: m.Size() - s.to})
 }
 
 // A replacement is what stands in place of a whole message.
@@ -204,7 +204,7 @@ func replaced(m *mime.Message, r replacement) (*mime.Message, error) {
 	} else {
 		writeText(&b, r.text)
 	}
-	return assemble(m, piece{data: b.Bytes()})
+	return assemble(m, chunk{data: b.Bytes()})
 }
 
 // enclosed returns a message of a text and, attached, m itself (RFC 5703, 7): to, date and trace of m stand in its
@@ -241,7 +241,7 @@ func enclosed(m *mime.Message, subject string, fields [][2]string, text string) 
 		b.WriteString("Content-Transfer-Encoding: 8bit\r\n")
 	}
 	b.WriteString("\r\n")
-	return assemble(m, piece{data: b.Bytes()}, piece{size: m.Size()}, piece{data: []byte("\r\n--" + boundary + "--\r\n")})
+	return assemble(m, chunk{data: b.Bytes()}, chunk{size: m.Size()}, chunk{data: []byte("\r\n--" + boundary + "--\r\n")})
 }
 
 // clashes reports whether a boundary stands in m.
