@@ -10,6 +10,8 @@ const (
 	LMTP    Door = "lmtp"    // somebody's queue stands before us: a refusal would become a bounce
 	Deliver Door = "deliver" // like LMTP
 	Milter  Door = "milter"  // an MTA holds the client and asks us
+	// Submission: one of our own users holds the mail, and what we take goes into our queue.
+	Submission Door = "submission"
 )
 
 // A Disposition is what becomes of the mail for one recipient at a door.
@@ -18,7 +20,8 @@ type Disposition string
 const (
 	Delivered   Disposition = "delivered"   // filed, or at the milter left to the MTA
 	Dropped     Disposition = "discarded"   //
-	Held        Disposition = "quarantined" //
+	Held        Disposition = "quarantined" // where mail comes in by submission: in the queue, until somebody lets it go
+	Queued      Disposition = "queued"      // in our queue, from where it leaves
 	Refused     Disposition = "refused"     // for good; the sender keeps it
 	Postponed   Disposition = "postponed"   // for now; the sender keeps it
 	Repeated    Disposition = "repeated"    // nothing: an earlier attempt at the same delivery has served this recipient
@@ -27,7 +30,7 @@ const (
 
 // taken reports whether the sender need not keep the mail.
 func (d Disposition) taken() bool {
-	return d == Delivered || d == Dropped || d == Held || d == Repeated
+	return d == Delivered || d == Dropped || d == Held || d == Repeated || d == Queued
 }
 
 // A Settlement is what a door answers and does, worked out from the decisions about all recipients of a message.
@@ -42,7 +45,8 @@ type Settlement struct {
 //
 // At a door that answers once, one postponed recipient postpones the message for all, and then nothing is delivered and
 // nothing held. Mail that some recipients refuse and others take is accepted: those that refuse get it held, so nobody
-// is bounced to and nobody finds in the inbox what their policy refused.
+// is bounced to and nobody finds in the inbox what their policy refused. At Submission one refusal refuses the message
+// for all: who wrote it is there to hear it, and would not hear that some got it.
 func (d Door) Settle(decisions []Decision, refuse bool) Settlement {
 	s := Settlement{
 		Reply:        Reply{250, "2.0.0", "accepted"},
@@ -62,8 +66,11 @@ func (d Door) Settle(decisions []Decision, refuse bool) Settlement {
 			s.Dispositions[i], s.Replies[i] = Refused, x.Verdict.Reply
 		default:
 			s.Dispositions[i] = Delivered
-			if x.Handling.Empty() {
+			switch {
+			case x.Handling.Empty():
 				s.Dispositions[i] = Dropped
+			case d == Submission:
+				s.Dispositions[i] = Queued
 			}
 		}
 	}
@@ -86,8 +93,13 @@ func (d Door) Settle(decisions []Decision, refuse bool) Settlement {
 	if first < 0 {
 		return s
 	}
-	if all := !slices.ContainsFunc(s.Dispositions, func(x Disposition) bool { return x != Refused }); all {
+	if all := !slices.ContainsFunc(s.Dispositions, func(x Disposition) bool { return x != Refused }); all || d == Submission {
 		s.Reply = s.Replies[first]
+		for i := range s.Dispositions {
+			if s.Dispositions[i] != Refused {
+				s.Dispositions[i], s.Replies[i] = Refused, s.Reply
+			}
+		}
 		return s
 	}
 	for i := range s.Dispositions {

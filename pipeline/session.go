@@ -158,6 +158,8 @@ const loggedIn = "logged in"
 // one): whoever has trouble with us must reach the postmaster, and our own users are not strangers.
 func (s *Session) exempt(r *rcpt) string {
 	switch {
+	case s.door == Submission: // what an outgoing step says is meant for those who have logged in
+		return ""
 	case s.client.Login != "":
 		return loggedIn
 	case r != nil && r.Address.Local == "postmaster":

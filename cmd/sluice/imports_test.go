@@ -38,6 +38,7 @@ var imports = []struct {
 	{"mailstore/state", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
 	{"mailstore/queue", []string{"mailstore", "mailstore/state/database"}, "a store knows its contract"},
 	{"mailstore/scripts", []string{"mailstore"}, "a store knows its contract, and scripts are text to it"},
+	{"mailstore/sending", []string{"mailstore", "mailstore/state/database"}, "what accounts send is counted for whoever asks"},
 	{"mailstore/storetest", []string{"mailstore"}, "one suite for every store knows none of them"},
 	{"mailstore/journal", []string{"mailstore", "mailstore/state/database", "pipeline", "pipeline/mime"}, "the journal keeps the pipeline's records"},
 	{"protocols", []string{"pipeline", "pipeline/mime", "pipeline/spool", "mailstore", "protocols/listen"}, "a door drives the pipeline and the stores' contract; doors do not know each other, rules or stores"},

@@ -48,7 +48,8 @@ type Config struct {
 	// that was scanned already, and are not asked about. Default: loopback.
 	Trusted []Network `yaml:"trusted"`
 	// Listen names the sockets of each door. With it only the doors named here open; without it the loopback doors
-	// smtp 2525, lmtp 2424, milter 8891, imap 1143, imaps 1993, pop3 1110 and pop3s 1995 do.
+	// smtp 2525, lmtp 2424, milter 8891, submission 1587, submissions 1465, imap 1143, imaps 1993, pop3 1110 and pop3s 1995
+	// do.
 	Listen Listen `yaml:"listen"`
 	// Folders are made and subscribed when somebody logs in for the first time. Those that their owner removes stay away.
 	Folders []string `yaml:"folders"`
@@ -81,9 +82,15 @@ type Config struct {
 	// Speak says when a refusal that is decided early is spoken: at `rcpt`, so that the record has the recipients, or
 	// `earliest`. Default: rcpt.
 	Speak Speak `yaml:"speak"`
+	// Submission is how mail of our own users leaves.
+	Submission Submission `yaml:"submission"`
 	// Pipeline is the list of steps that a mail passes, in the order of decision: `- KIND: {its settings}`. Default: a few
 	// header rules that refuse nothing.
 	Pipeline []pipeline.Step `yaml:"-" key:"pipeline"`
+	// Outgoing is the list of steps that mail of our own users passes on its way out, from the doors submission and
+	// submissions: of the same kinds, but for those that sort somebody's mail. What they refuse is refused for logged-in
+	// clients, too. Default: none.
+	Outgoing []pipeline.Step `yaml:"-" key:"outgoing"`
 
 	aliasFiles  []string
 	aliasPlaces map[string]Problem // of aliases in files, by name in lower case
@@ -103,6 +110,10 @@ type Listen struct {
 	LMTP []Socket `yaml:"lmtp"`
 	// Milter answers an MTA that asks about mail it holds.
 	Milter []Socket `yaml:"milter"`
+	// Submission takes mail from our own users, who log in. It is smtp for mail programs (RFC 6409).
+	Submission []Socket `yaml:"submission"`
+	// Submissions is short for submission with `tls: implicit` (RFC 8314).
+	Submissions []Socket `yaml:"submissions"`
 	// IMAP serves mail to its readers.
 	IMAP []Socket `yaml:"imap"`
 	// IMAPS is short for imap with `tls: implicit`.
@@ -129,6 +140,10 @@ func (l *Listen) Door(name string) *[]Socket {
 		return &l.LMTP
 	case "milter":
 		return &l.Milter
+	case "submission":
+		return &l.Submission
+	case "submissions":
+		return &l.Submissions
 	case "imap":
 		return &l.IMAP
 	case "imaps":
@@ -349,6 +364,8 @@ type Limits struct {
 	Quota Size `yaml:"quota"`
 	// SMTP bounds what one client of the smtp door may do.
 	SMTP smtp.Limits `yaml:"smtp"`
+	// Submission bounds what one client of the submission doors may do.
+	Submission smtp.Limits `yaml:"submission"`
 	// LMTP bounds what one client of the lmtp door may do.
 	LMTP smtp.Limits `yaml:"lmtp"`
 	// Milter bounds what an MTA may make us hold.
@@ -400,18 +417,20 @@ func (l *Limits) shared() {
 // under the same key.
 func (l *Limits) followers() (sizes map[*int64]Size, numbers map[*int]int) {
 	return map[*int64]Size{
-			&l.SMTP.MessageSize:   l.MessageSize,
-			&l.LMTP.MessageSize:   l.MessageSize,
-			&l.Milter.MessageSize: l.MessageSize,
-			&l.IMAP.MessageSize:   l.MessageSize,
-			&l.Milter.HeaderSize:  l.HeaderSize,
+			&l.SMTP.MessageSize:       l.MessageSize,
+			&l.Submission.MessageSize: l.MessageSize,
+			&l.LMTP.MessageSize:       l.MessageSize,
+			&l.Milter.MessageSize:     l.MessageSize,
+			&l.IMAP.MessageSize:       l.MessageSize,
+			&l.Milter.HeaderSize:      l.HeaderSize,
 		}, map[*int]int{
-			&l.SMTP.Recipients:     l.Recipients,
-			&l.LMTP.Recipients:     l.Recipients,
-			&l.Milter.Recipients:   l.Recipients,
-			&l.Milter.HeaderFields: l.HeaderFields,
-			&l.IMAP.Depth:          l.MIMEDepth,
-			&l.IMAP.Parts:          l.MIMEParts,
+			&l.SMTP.Recipients:       l.Recipients,
+			&l.Submission.Recipients: l.Recipients,
+			&l.LMTP.Recipients:       l.Recipients,
+			&l.Milter.Recipients:     l.Recipients,
+			&l.Milter.HeaderFields:   l.HeaderFields,
+			&l.IMAP.Depth:            l.MIMEDepth,
+			&l.IMAP.Parts:            l.MIMEParts,
 		}
 }
 
@@ -488,6 +507,7 @@ func Default() *Config {
 			MIMEParameters: 100,
 			Text:           2 << 20,
 			SMTP:           smtp.DefaultLimits(),
+			Submission:     smtp.DefaultLimits(),
 			LMTP:           smtp.DefaultLimits(),
 			Milter:         milter.DefaultLimits(),
 			IMAP:           imap.DefaultLimits(),
@@ -502,6 +522,7 @@ func Default() *Config {
 			DiskInodes:     1000,
 			Shutdown:       8 * time.Second,
 		},
+		Submission:   DefaultSubmission(),
 		Quarantine:   Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
 		Journal:      journal.DefaultConfig(),
 		Resolver:     resolve.DefaultConfig(),
@@ -566,19 +587,22 @@ func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	if _, null := root.(*ast.NullNode); !ok && !null {
 		d.at(placeOf(root), "a configuration is a mapping of keys and values, not "+describe(root), "")
 	}
-	steps := slices.IndexFunc(entries, func(e entry) bool { return e.key == "pipeline" })
 	outer := struct {
 		*Config
 		Pipeline struct{} `yaml:"pipeline"` // so that misspellings are told about it
+		Outgoing struct{} `yaml:"outgoing"`
 	}{Config: c}
+	lists := map[string]*[]pipeline.Step{"pipeline": &c.Pipeline, "outgoing": &c.Outgoing}
 	for _, e := range entries {
-		if e.key == "pipeline" {
+		if lists[e.key] != nil {
 			continue
 		}
 		d.entries("", []entry{e}, reflectOf(&outer))
 	}
-	if steps >= 0 {
-		c.Pipeline = d.steps(entries[steps], kinds)
+	for _, e := range entries {
+		if list := lists[e.key]; list != nil && *list == nil {
+			*list = d.steps(e, kinds)
+		}
 	}
 	return c.checked()
 }
@@ -676,6 +700,7 @@ func (c *Config) checked() (*Config, error) {
 			d.wrong(fmt.Sprintf("tls.certificates[%d]", i), "a certificate and its key go together", "set both, certificate and key")
 		}
 	}
+	c.checkSubmission()
 	c.checkLimits()
 	if c.Quarantine.Store.Keep == 0 {
 		d.wrong("quarantine.keep", "mail would be held for no time at all", "write for example 30d")
@@ -727,7 +752,7 @@ func (c *Config) checkDoor(name string) {
 		if name == "milter" && (s.Banner != "" || s.Hostname != "") {
 			c.d.wrong(path, "the milter protocol shows neither banner nor hostname", "leave them out")
 		}
-		implicit := name == "imaps" || name == "pop3s"
+		implicit := name == "imaps" || name == "pop3s" || name == "submissions"
 		switch {
 		case implicit && s.TLS != "" && s.TLS != listen.Implicit:
 			c.d.wrong(path+".tls", fmt.Sprintf("%s is %s with implicit TLS", name, name[:len(name)-1]),
@@ -821,16 +846,16 @@ var stepName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
 // steps decodes the list of steps.
 func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
-	d.places["pipeline"] = e.place
+	d.places[e.key] = e.place
 	list, ok := d.resolve(e.value).(*ast.SequenceNode)
 	if !ok {
-		d.at(placeOf(e.value), "pipeline wants a list of steps, not "+describe(e.value), "write - KIND: {…} for each step")
+		d.at(placeOf(e.value), e.key+" wants a list of steps, not "+describe(e.value), "write - KIND: {…} for each step")
 		return nil
 	}
 	var steps []pipeline.Step
 	names := map[string]place{}
 	for i, item := range list.Values {
-		path := fmt.Sprintf("pipeline[%d]", i)
+		path := fmt.Sprintf("%s[%d]", e.key, i)
 		d.places[path] = placeOf(item)
 		step, ok := d.step(path, item, kinds)
 		step.Failed = !ok

@@ -144,6 +144,9 @@ func Reference(kinds []pipeline.Kind, steps string) string {
 		r.setting(0, s, reflect.ValueOf(*bare), false)
 	}
 	r.line("")
+	r.comment(0, "o"+strings.TrimPrefix(Comment(reflect.TypeFor[Config](), "Outgoing"), "O"))
+	r.line("outgoing: []")
+	r.line("")
 	r.comment(0, "p"+strings.TrimPrefix(Comment(reflect.TypeFor[Config](), "Pipeline"), "P"))
 	r.prose(0, "Every step takes also:", settingsOf(common{}))
 	r.line("pipeline:")

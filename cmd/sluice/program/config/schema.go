@@ -35,6 +35,11 @@ func Schema(kinds []pipeline.Kind) any {
 			"type": "object", "properties": each, "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
 		},
 	}
+	s["properties"].(schema)["outgoing"] = schema{
+		"description": "o" + Comment(reflect.TypeFor[Config](), "Outgoing")[1:],
+		"type":        "array",
+		"items":       schema{"$ref": "#/properties/pipeline/items"},
+	}
 	return s
 }
 
