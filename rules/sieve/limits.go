@@ -1,0 +1,41 @@
+package sieve
+
+// Limits bound what a script may cost. The zero value of each is its default.
+type Limits struct {
+	ScriptSize   int // octets of one script; 0 is 1 MiB
+	Nesting      int // blocks in blocks, and tests in tests; 0 is 32
+	Problems     int // reported at once; 0 is 100
+	StringSize   int // octets of a string as it stands in the script; 0 is 256 KiB
+	Strings      int // in one list; 0 is 10000
+	Regex        int // octets of the regular expressions of a script and what it includes, together; 0 is 64 KiB
+	Includes     int // scripts that a script includes, directly and not; 0 is 100
+	IncludeDepth int // 0 is 10
+	Instructions int // a run: commands, tests, and what they compare (one per 256 octets or so); 0 is 1000000
+	Variables    int // a script at once; 0 is 255
+	VariableSize int // octets of one variable; 0 is 64 KiB
+	Memory       int // octets of all variables together; 0 is 1 MiB
+	Actions      int // a run; 0 is 100
+	Redirects    int // a run; 0 is 5
+	Notifies     int // a run; 0 is 5
+	EditedFields int // header fields that a run adds; 0 is 100
+	EditedSize   int // octets of a message that a run replaces; 0 is 10 MiB
+	Log          int // lines of a run's debug_log; 0 is 100
+	Trace        int // lines of a run's trace; 0 is 10000
+}
+
+func (l Limits) withDefaults() Limits {
+	for _, x := range []struct {
+		limit *int
+		value int
+	}{
+		{&l.ScriptSize, 1 << 20}, {&l.Nesting, 32}, {&l.Problems, 100}, {&l.StringSize, 256 << 10}, {&l.Strings, 10000},
+		{&l.Regex, 64 << 10}, {&l.Includes, 100}, {&l.IncludeDepth, 10}, {&l.Instructions, 1000000}, {&l.Variables, 255},
+		{&l.VariableSize, 64 << 10}, {&l.Memory, 1 << 20}, {&l.Actions, 100}, {&l.Redirects, 5}, {&l.Notifies, 5},
+		{&l.EditedFields, 100}, {&l.EditedSize, 10 << 20}, {&l.Log, 100}, {&l.Trace, 10000},
+	} {
+		if *x.limit <= 0 {
+			*x.limit = x.value
+		}
+	}
+	return l
+}

@@ -1,0 +1,108 @@
+package sieve
+
+import "slices"
+
+// An extension is what one name in require brings: commands, tests, and tags on those of others. The base language
+// (RFC 5228) is the extension "", which is always in force.
+type extension struct {
+	name string
+	with []string // extensions that come with it: vacation with vacation-seconds
+	// free: it is in force without require too, as Pigeonhole has it.
+	free bool
+	// grammar: it changes how the script itself is read, and cannot be asked for with ihave (RFC 5463, 4).
+	grammar  bool
+	unlisted bool // it is not announced
+	commands []form
+	tests    []form
+	tags     []tagOn
+}
+
+// A tagOn is a tag that an extension adds to commands and tests of others.
+type tagOn struct {
+	on []string
+	tag
+}
+
+// A form describes a command or a test: what it takes, and what it does.
+type form struct {
+	name string
+	tags []tag
+	// args are the positional arguments. A leading optional one may be left out.
+	args []positional
+	// tests: how many tests it takes: 0, 1, or -1 for a list of them.
+	tests int
+	block bool
+	// matches: it takes a comparator and a match type; the last of args has the keys.
+	matches bool
+	// anywhere: a command that may stand before and between requires.
+	anywhere bool
+
+	// check looks at what tags and arguments alone cannot say, when the script is compiled.
+	check func(c *checker, n *call)
+	run   func(r *run, n *call) flow // of a command
+	holds func(r *run, n *call) bool // of a test
+}
+
+// A shape is what kind of argument stands somewhere.
+type shape uint8
+
+const (
+	nothing shape = iota
+	number
+	text
+	texts // a string or a list of strings
+)
+
+func (s shape) String() string {
+	return [...]string{"nothing", "a number", "a string", "a string or a list of strings"}[s]
+}
+
+// A positional is an argument known by its place.
+type positional struct {
+	name     string // for messages, and for [call.arg]
+	shape    shape
+	optional bool
+	constant bool // it may have no variables (RFC 5229, 3)
+}
+
+// A tag is an argument known by its name.
+type tag struct {
+	name     string // without the colon
+	takes    shape
+	constant bool
+	// group: tags of one group exclude each other.
+	group string
+	// needs is another tag without which this one means nothing: last needs index.
+	needs string
+	check func(c *checker, n *call, v *value)
+	// apply makes of an action that a command asks for what the tag wants: :copy, :flags, :create.
+	apply func(r *run, n *call, v *value, a *Action)
+}
+
+// extensions is the list of all extensions. Each is described in the file that has it.
+func extensions() []extension {
+	return slices.Concat(
+		baseExtensions(),
+	)
+}
+
+// available returns the extensions that scripts may use, by name.
+func available(o Options) map[string]*extension {
+	all := map[string]*extension{}
+	for _, e := range extensions() {
+		switch e.name {
+		case "vnd.dovecot.pipe", "vnd.dovecot.filter", "vnd.dovecot.execute":
+			if o.Programs == nil {
+				continue
+			}
+		case "include":
+			if o.Include == nil {
+				continue
+			}
+		}
+		if e.name == "" || !slices.Contains(o.Off, e.name) {
+			all[e.name] = &e
+		}
+	}
+	return all
+}
