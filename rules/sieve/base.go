@@ -219,15 +219,15 @@ func size(r *run, n *call) bool {
 }
 
 // size is how many octets the message has, as it is now.
-func (m *mail) size() int64 {
+func (m *message) size() int64 {
 	if m.edited != nil {
 		return m.edited.Size()
 	}
 	return m.src.Size()
 }
 
-// fieldName reports whether s can be the name of a header field (RFC 5322, 2.2).
-func fieldName(s string) bool {
+// isFieldName reports whether s can be the name of a header field (RFC 5322, 2.2).
+func isFieldName(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ':' {
 			return false
@@ -239,9 +239,9 @@ func fieldName(s string) bool {
 // checkFieldNames checks the names of header fields in the first argument.
 func checkFieldNames(c *checker, n *call) {
 	for _, p := range n.args[0].texts {
-		if p.constant() && !fieldName(p.fixed) {
+		if p.constant() && !isFieldName(p.fixed) {
 			remedy := "write the name alone"
-			if name := strings.TrimSuffix(p.fixed, ":"); fieldName(name) {
+			if name := strings.TrimSuffix(p.fixed, ":"); isFieldName(name) {
 				remedy = sprintf("write %q", name)
 			}
 			c.report(p.at, sprintf("%q is no name of a header field", clip(p.fixed)), remedy)

@@ -26,7 +26,7 @@ type run struct {
 	in     Input
 	limits Limits
 
-	mail     *mail
+	mail     *message
 	actions  []Action
 	marks    []Mark
 	implicit bool     // the implicit keep stands

@@ -6,9 +6,9 @@ import (
 	"sluice/pipeline/mime"
 )
 
-// A mail is the message as the script sees it at one moment. What was read of it is kept: every rule asks for the same
+// A message is the mail as the script sees it at one moment. What was read of it is kept: every rule asks for the same
 // few fields.
-type mail struct {
+type message struct {
 	src    *mime.Message
 	header *header
 	parts  map[*mime.Part]*header
@@ -17,14 +17,14 @@ type mail struct {
 	bodies map[string][]subject // what body tests looked for, decoded
 }
 
-func newMail(m *mime.Message) *mail {
+func newMail(m *mime.Message) *message {
 	if m == nil {
 		var err error
 		if m, err = mime.Parse(strings.NewReader("\r\n"), 2, mime.Limits{}); err != nil {
 			m = &mime.Message{} // it cannot be: two octets have no header
 		}
 	}
-	return &mail{src: m, header: newHeader(m.Header().Fields())}
+	return &message{src: m, header: newHeader(m.Header().Fields())}
 }
 
 // A header is the fields of a message or of a part.
@@ -39,7 +39,7 @@ func newHeader(fields []mime.Field) *header {
 }
 
 // of returns the header of a part.
-func (m *mail) of(p *mime.Part) *header {
+func (m *message) of(p *mime.Part) *header {
 	if p == m.src.Root() {
 		return m.header
 	}
