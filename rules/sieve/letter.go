@@ -104,7 +104,7 @@ func writeEntity(b *bytes.Buffer, entity string) {
 		name, _, ok := strings.Cut(line, ":")
 		if line != "" && line[0] != ' ' && line[0] != '\t' {
 			name = strings.ToLower(strings.TrimRight(name, " \t"))
-			wanted = ok && strings.HasPrefix(name, "content-") && fieldName(name)
+			wanted = ok && strings.HasPrefix(name, "content-") && writableField(name)
 			encoded = encoded || wanted && name == "content-transfer-encoding"
 		}
 		if wanted && strings.TrimSpace(line) != "" {

@@ -85,7 +85,7 @@ func (m *mailto) field(name, value string) error {
 		m.subject = value
 	case name == "body":
 		m.body = value
-	case !fieldName(name):
+	case !writableField(name):
 		return fmt.Errorf("%q is no name of a field", cutText(oneLine(name), 80))
 	case safeField(name):
 		m.more = append(m.more, [2]string{capitals(name), value})
@@ -146,8 +146,8 @@ func safeField(name string) bool {
 	return true
 }
 
-// fieldName reports whether s can be the name of a header field (RFC 5322, 3.6.8).
-func fieldName(s string) bool {
+// writableField reports whether s can be the name of a header field (RFC 5322, 3.6.8).
+func writableField(s string) bool {
 	return s != "" && len(s) <= 77 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' })
 }
 
