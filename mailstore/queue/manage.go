@@ -1,0 +1,254 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"sluice/mailstore"
+)
+
+// Stats say what is in the queue, and what became of what was.
+type Stats struct {
+	Messages int // in the queue, with what is staged
+	Held     int
+	Octets   int64
+	Oldest   time.Time // when the oldest of them was queued; zero: there is none
+
+	// Since Open.
+	Queued                                                          uint64 // messages
+	Delivered, Relayed, Passed, Postponed, Failed, Expired, Deleted uint64 // recipients; Postponed counts attempts
+	Reports                                                         uint64 // filed
+}
+
+func (s *Stats) count(r result) {
+	switch r.state {
+	case Delivered:
+		s.Delivered++
+	case Relayed:
+		s.Relayed++
+	case Passed:
+		s.Passed++
+	case Failed:
+		s.Failed++
+	case Expired:
+		s.Expired++
+	case Waiting:
+		if r.Outcome == mailstore.Postponed {
+			s.Postponed++
+		}
+	}
+}
+
+// Stats returns how the queue does.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.stats
+	s.Messages, s.Octets = q.usage.messages, q.usage.octets
+	var oldest int64
+	for _, m := range q.alive {
+		if m.held {
+			s.Held++
+		}
+		if oldest == 0 || m.queued < oldest {
+			oldest = m.queued
+		}
+	}
+	s.Oldest = fromMicro(oldest)
+	return s
+}
+
+// find returns a message that is alive. The caller holds mu. Errors: ErrNotQueued, ErrEnded.
+func (q *Queue) find(ctx context.Context, id string) (*message, error) {
+	id = strings.ToLower(strings.TrimSpace(id))
+	q.mu.Lock()
+	m := q.alive[id]
+	q.mu.Unlock()
+	if m != nil {
+		return m, nil
+	}
+	if _, err := q.Show(ctx, id); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%q: %w", id, ErrEnded)
+}
+
+// Retry makes a message due now, and releases it if it is held. Its age goes on. Errors: ErrNotQueued, ErrEnded.
+func (q *Queue) Retry(ctx context.Context, id string) error {
+	return q.let(ctx, id, false)
+}
+
+// Release lets a message leave that is held; its age begins anew, now. Errors: ErrNotQueued, ErrEnded.
+func (q *Queue) Release(ctx context.Context, id string) error {
+	return q.let(ctx, id, true)
+}
+
+func (q *Queue) let(ctx context.Context, id string, anew bool) error {
+	m, err := q.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	now := micro(q.c.Now())
+	err = q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var err error
+		if anew {
+			_, err = tx.ExecContext(ctx, setReleased, m.id, now)
+		} else {
+			_, err = tx.ExecContext(ctx, setHeld, m.id, "")
+		}
+		if err == nil {
+			_, err = tx.ExecContext(ctx, setDue, m.id, now)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.id, err)
+	}
+	q.mu.Lock()
+	m.held = false
+	for _, j := range m.jobs {
+		if j.out != nil {
+			if j.due != 0 {
+				j.due = now // of its other recipients
+			}
+			continue
+		}
+		q.schedule.remove(j)
+		j.due = now
+		if q.alive[m.id] == m {
+			q.schedule.add(j)
+		}
+	}
+	q.mu.Unlock()
+	signal(q.wake)
+	return nil
+}
+
+// Hold keeps a message from leaving until it is released. What is being sent of it right now may still arrive. Errors:
+// ErrNotQueued, ErrEnded.
+func (q *Queue) Hold(ctx context.Context, id, why string) error {
+	m, err := q.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	err = q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, setHeld, m.id, text(why))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.id, err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m.held = true
+	for _, j := range m.jobs {
+		q.schedule.remove(j)
+	}
+	return nil
+}
+
+// Delete removes a message for good. Nobody is told. Errors: ErrNotQueued, ErrEnded, ErrBusy.
+func (q *Queue) Delete(ctx context.Context, id string) error {
+	m, err := q.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	if m.out() {
+		q.mu.Unlock()
+		return fmt.Errorf("%s: %w; hold it, and delete it then", m.id, ErrBusy)
+	}
+	for _, j := range m.jobs { // so that nobody takes it now
+		q.schedule.remove(j)
+	}
+	q.mu.Unlock()
+	now := micro(q.c.Now())
+	var n, ended int64
+	err = q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		done, err := tx.ExecContext(ctx, setDeleted, m.id, now)
+		if err != nil {
+			return err
+		}
+		if n, err = done.RowsAffected(); err != nil {
+			return err
+		}
+		if done, err = tx.ExecContext(ctx, setEnded, m.id, now); err != nil {
+			return err
+		}
+		ended, err = done.RowsAffected()
+		return err
+	})
+	if err != nil {
+		q.mu.Lock()
+		if !m.held {
+			for _, j := range m.jobs {
+				q.schedule.add(j)
+			}
+		}
+		q.mu.Unlock()
+		return fmt.Errorf("%s: %w", m.id, err)
+	}
+	q.mu.Lock()
+	m.jobs = nil
+	q.stats.Deleted += uint64(n) //nolint:gosec // a number of rows
+	q.mu.Unlock()
+	if ended > 0 { // else a report is owed, and ends it
+		q.forget(m.id)
+	}
+	return nil
+}
+
+// pruned is how many messages one transaction of Prune forgets.
+const pruned = 500
+
+// Prune forgets what has left the queue longer ago than Config.Keep, and what is more than Config.KeepMessages, the oldest
+// first. It returns how many messages that were.
+func (q *Queue) Prune(ctx context.Context) (n int, err error) {
+	keep := max(q.c.Keep, 0)
+	before := micro(q.c.Now().Add(-keep))
+	for _, x := range []struct {
+		query string
+		first any
+	}{{pruneOld, before}, {pruneSurplus, q.c.KeepMessages}} {
+		for {
+			var ids []string
+			err := q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+				ids = nil
+				rows, err := tx.QueryContext(ctx, x.query, x.first, pruned)
+				if err != nil {
+					return err
+				}
+				defer rows.Close()
+				for rows.Next() {
+					var id string
+					if err := rows.Scan(&id); err != nil {
+						return err
+					}
+					ids = append(ids, id)
+				}
+				if err := rows.Err(); err != nil {
+					return err
+				}
+				for _, id := range ids {
+					for _, statement := range []string{deleteRecipient, deleteMessage} {
+						if _, err := tx.ExecContext(ctx, statement, id); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return n, fmt.Errorf("queue: forget what has left: %w", err)
+			}
+			n += len(ids)
+			if len(ids) < pruned {
+				break
+			}
+		}
+	}
+	return n, nil
+}

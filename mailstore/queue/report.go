@@ -1,0 +1,209 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"sluice/mailstore"
+)
+
+// What mail of our own is called.
+const (
+	whyReport = "delivery report"
+	whyDouble = "delivery report to double_bounces"
+)
+
+// reportAgain is how long to wait after a report could not be filed.
+const reportAgain = time.Minute
+
+// fileOwing files the reports that are owed, until the queue is closed.
+func (q *Queue) fileOwing() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	q.writers.Go(func() { // ends with Close
+		<-q.stop
+		cancel()
+	})
+	signal(q.owing) // from before a crash
+	var again <-chan time.Time
+	for {
+		select {
+		case <-q.owing:
+		case <-again:
+		case <-q.stop:
+			return
+		}
+		again = nil
+		if err := q.fileReports(ctx); err != nil && ctx.Err() == nil {
+			q.c.Log.ErrorContext(ctx, "a report about mail that was not delivered could not be filed yet", "err", err)
+			again = time.After(reportAgain)
+		}
+	}
+}
+
+// fileReports files the reports that are owed now.
+func (q *Queue) fileReports(ctx context.Context) error {
+	ids, err := q.owingIDs(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		m, err := q.Show(ctx, id)
+		if err == nil {
+			err = q.fileReportsOf(ctx, m)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (q *Queue) owingIDs(ctx context.Context) (ids []string, err error) {
+	rows, err := q.db.QueryContext(ctx, selectOwing)
+	if err != nil {
+		return nil, q.db.Explain(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, q.db.Explain(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, q.db.Explain(rows.Err())
+}
+
+// fileReportsOf files a report of each kind that is owed about a message.
+func (q *Queue) fileReportsOf(ctx context.Context, m Message) error {
+	for _, kind := range []string{"failure", "delay", "success"} {
+		var about []Recipient
+		for _, r := range m.Recipients {
+			if r.owed == kind {
+				about = append(about, r)
+			}
+		}
+		if len(about) == 0 {
+			continue
+		}
+		to, why, err := q.reportTo(ctx, m)
+		if err != nil {
+			return err
+		}
+		var s *staged
+		if to == "" {
+			q.c.Log.WarnContext(ctx, "a report is not sent: the sender is not one of ours", "queued", m.ID, "id", m.Transaction,
+				"sender", m.Sender, "report", kind, "why", m.Why)
+		} else if s, err = q.compose(ctx, m, kind, about, to, why); err != nil {
+			return err
+		}
+		if err := q.file(ctx, m.ID, kind, about, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reportTo says who is told: a sender of ours; for mail that somebody's script has handed on its owner, not the stranger
+// who wrote it; for mail without a sender whoever double_bounces names. "" is nobody.
+func (q *Queue) reportTo(ctx context.Context, m Message) (to, why string, err error) {
+	switch {
+	case m.Sender == "":
+		return q.c.DoubleBounces, whyDouble, nil
+	case m.Forwarded:
+		return m.Account, whyReport, nil
+	case q.c.Local == nil:
+		return "", "", nil
+	}
+	local, err := q.c.Local(ctx, m.Sender)
+	if err != nil || !local {
+		return "", "", err
+	}
+	return m.Sender, whyReport, nil
+}
+
+// compose stages a report.
+func (q *Queue) compose(ctx context.Context, m Message, kind string, about []Recipient, to, why string) (*staged, error) {
+	now := q.c.Now()
+	r := Report{
+		Kind: kind, Message: m, Recipients: about, To: to, Hostname: q.c.Hostname, Date: now, Until: m.since.Add(q.c.Age),
+		ID: newID(),
+	}
+	if err := q.readOriginal(&r); err != nil {
+		return nil, err
+	}
+	mail := r.Compose()
+	return q.stage(ctx, []mailstore.Outgoing{{
+		ID: m.Transaction, Why: why, UTF8: r.utf8(), EightBit: !isASCII(mail), Content: bytes.NewReader(mail),
+		Recipients: []mailstore.OutgoingRecipient{{Address: to, Notify: []string{"never"}}},
+	}}, q.reserveReport)
+}
+
+// readOriginal reads as much of the message as a report brings back. One that is gone brings nothing.
+func (q *Queue) readOriginal(r *Report) error {
+	content, err := q.Open(r.Message.ID, r.Message)
+	if errors.Is(err, mailstore.ErrNoMessage) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer content.Close() // it was only read
+	most := int64(longestHeader)
+	r.Full = r.Kind == "failure" && r.Message.Return != "hdrs" && r.Message.Size <= q.c.ReportSize
+	if r.Full {
+		most = r.Message.Size
+	}
+	r.Original, err = io.ReadAll(io.LimitReader(content, most))
+	if !r.Full {
+		r.Original = header(r.Original)
+	}
+	return err
+}
+
+// file enters a report, if there is one, and writes that it is owed no more.
+func (q *Queue) file(ctx context.Context, id, kind string, about []Recipient, s *staged) error {
+	ended := false
+	err := q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if s != nil {
+			if err := s.insert(ctx, tx); err != nil {
+				return err
+			}
+		}
+		for _, r := range about {
+			if _, err := tx.ExecContext(ctx, clearOwed, id, r.Number, kind); err != nil {
+				return err
+			}
+		}
+		done, err := tx.ExecContext(ctx, setEnded, id, micro(q.c.Now()))
+		if err != nil {
+			return err
+		}
+		n, err := done.RowsAffected()
+		ended = n > 0
+		return err
+	})
+	if err != nil {
+		if s != nil {
+			err = errors.Join(err, s.drop())
+		}
+		return err
+	}
+	if s != nil {
+		s.enter()
+		q.mu.Lock()
+		q.stats.Reports++
+		q.mu.Unlock()
+	}
+	if ended {
+		q.forget(id)
+	}
+	return nil
+}
