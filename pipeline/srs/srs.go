@@ -58,14 +58,13 @@ func (r Rewriter) Forward(sender string, now time.Time) (local string, err error
 	if rest, ok := cutTag(original, "SRS0"); ok {
 		// Somebody has rewritten it: a report goes back to him, and by him to the sender.
 		what := strings.ToLower(domain) + "=" + rest
-		made = "SRS1=" + r.hash(r.Keys[0], what) + "=" + what
-	} else if rest, ok := cutTag(original, "SRS1"); ok && strings.Count(rest[1:], "=") >= 2 {
+		made = "SRS1=" + r.hash(r.Keys[0], "srs1", what) + "=" + what
+	} else if what, ok := ofFirst(original); ok {
 		// The second has to go back to the first as well, and that is whom we name.
-		_, what, _ := strings.Cut(rest[1:], "=")
-		made = "SRS1=" + r.hash(r.Keys[0], what) + "=" + what
+		made = "SRS1=" + r.hash(r.Keys[0], "srs1", what) + "=" + what
 	} else {
 		what := dayName(now) + "=" + domain + "=" + original
-		made = "SRS0=" + r.hash(r.Keys[0], what) + "=" + what
+		made = "SRS0=" + r.hash(r.Keys[0], "srs0", what) + "=" + what
 	}
 	if made = quote(made); len(made) > mostLocal {
 		return "", fmt.Errorf("%.100q: %w", sender, ErrTooLong)
@@ -76,34 +75,35 @@ func (r Rewriter) Forward(sender string, now time.Time) (local string, err error
 // Reverse returns the address that a report to one of ours is to go to. local is the local part, without quotes, in any
 // case: there are those who change it. Errors: ErrNone, ErrForged, ErrExpired.
 func (r Rewriter) Reverse(local string, now time.Time) (sender string, err error) {
-	first := true
-	rest, ok := cutTag(local, "SRS0")
-	if !ok {
-		first = false
-		if rest, ok = cutTag(local, "SRS1"); !ok {
-			return "", ErrNone
-		}
+	if !Is(local) {
+		return "", ErrNone
 	}
-	hash, what, ok := strings.Cut(rest[1:], "=")
-	if !ok || !r.known(hash, what) {
+	tag := strings.ToLower(local[:4])
+	hash, what, ok := strings.Cut(local[5:], "=")
+	if !ok || !r.known(hash, tag, what) {
 		return "", ErrForged
 	}
-	if !first {
-		host, back, ok := strings.Cut(what, "=")
-		if !ok || host == "" || back == "" {
-			return "", ErrForged
-		}
+	if tag == "srs1" {
+		host, back, _ := strings.Cut(what, "=") // both are there, or we would not have made it
 		return quote("SRS0"+back) + "@" + host, nil
 	}
-	made, what, ok := strings.Cut(what, "=")
-	domain, original, both := strings.Cut(what, "=")
-	if !ok || !both || domain == "" || original == "" {
-		return "", ErrForged
-	}
+	made, what, _ := strings.Cut(what, "=")
+	domain, original, _ := strings.Cut(what, "=")
 	if !r.fresh(made, now) {
 		return "", ErrExpired
 	}
 	return quote(original) + "@" + domain, nil
+}
+
+// ofFirst returns what the second to rewrite an address says of the first: his host, and what he takes back.
+func ofFirst(local string) (what string, ok bool) {
+	rest, ok := cutTag(local, "SRS1")
+	if !ok {
+		return "", false
+	}
+	_, what, _ = strings.Cut(rest[1:], "=")
+	host, back, _ := strings.Cut(what, "=")
+	return what, host != "" && len(back) > 1 && strings.ContainsRune("=+-", rune(back[0]))
 }
 
 // Is reports whether a local part looks like one that somebody has rewritten, us or others.
@@ -121,17 +121,17 @@ func cutTag(local, tag string) (rest string, ok bool) {
 	return local[len(tag):], true
 }
 
-// hash is over what an address says, without regard to case.
-func (r Rewriter) hash(key []byte, what string) string {
+// hash is over what an address of a kind says, without regard to case.
+func (r Rewriter) hash(key []byte, tag, what string) string {
 	h := hmac.New(sha256.New, key)
-	_, _ = h.Write([]byte(strings.ToLower(what))) // a hash takes everything
+	_, _ = h.Write([]byte(tag + "=" + strings.ToLower(what))) // a hash takes everything
 	return encoding.EncodeToString(h.Sum(nil))[:hashSize]
 }
 
-func (r Rewriter) known(hash, what string) bool {
+func (r Rewriter) known(hash, tag, what string) bool {
 	known := false
 	for _, k := range r.Keys {
-		if hmac.Equal([]byte(strings.ToLower(hash)), []byte(r.hash(k, what))) {
+		if hmac.Equal([]byte(strings.ToLower(hash)), []byte(r.hash(k, tag, what))) {
 			known = true
 		}
 	}
