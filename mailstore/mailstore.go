@@ -59,13 +59,16 @@ type Store interface {
 // An Item is one copy of a message to be filed.
 type Item struct {
 	Account string
-	Folder  string    // "" is the inbox; one that does not exist is made and subscribed
-	// Existing: a Folder that does not exist, or whose name is no usable one, is not made. The item goes to the inbox.
+	Folder  string // "" is the inbox; one that does not exist is made and subscribed
+	// Wish: Folder and Flags are what a user has written, and mail is not lost over it. It goes to the inbox where Folder is
+	// not a usable name; flags that are not usable, or too many, are left out.
+	Wish bool
+	// Existing: a Folder that does not exist is not made; the item goes to the inbox.
 	Existing bool
-	Flags   []string  // `\Seen`, `$Junk`
-	ID      string    // becomes part of the file's name: [0-9A-Za-z]
-	Date    time.Time // when it was received
-	Content io.Reader // the whole message, line ends CRLF or LF; read once
+	Flags    []string  // `\Seen`, `$Junk`
+	ID       string    // becomes part of the file's name: [0-9A-Za-z]
+	Date     time.Time // when it was received
+	Content  io.Reader // the whole message, line ends CRLF or LF; read once
 }
 
 // A Placed says where an Item went.

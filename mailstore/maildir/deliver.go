@@ -101,8 +101,11 @@ func (s *Store) drafts(ctx context.Context, items []mailstore.Item) ([]draft, er
 				return nil, err
 			}
 		}
-		if d.folder, err = d.box.target(item.Folder); err != nil {
+		if d.folder, err = d.box.wanted(item); err != nil {
 			return nil, fmt.Errorf("account %s: %w", item.Account, err)
+		}
+		if item.Wish {
+			item.Flags = s.usable(item.Flags)
 		}
 		if d.flags, err = parseFlags(item.Flags); err != nil {
 			return nil, fmt.Errorf("account %s: %w", item.Account, err)
@@ -114,6 +117,36 @@ func (s *Store) drafts(ctx context.Context, items []mailstore.Item) ([]draft, er
 		d.unique = s.unique(item.ID)
 	}
 	return drafts, nil
+}
+
+// wanted returns the directory that an item goes to.
+func (b *mailbox) wanted(item mailstore.Item) (disk string, err error) {
+	if item.Existing && item.Folder != "" {
+		_, err := b.locate(item.Folder)
+		if errors.Is(err, mailstore.ErrNoFolder) || item.Wish && errors.Is(err, mailstore.ErrName) {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	disk, err = b.target(item.Folder)
+	if item.Wish && errors.Is(err, mailstore.ErrName) {
+		return "", nil
+	}
+	return disk, err
+}
+
+// usable returns those of flags that a message can have.
+func (s *Store) usable(flags []string) []string {
+	keywords := 0
+	return slices.DeleteFunc(slices.Clone(flags), func(f string) bool {
+		if strings.HasPrefix(f, `\`) {
+			return false
+		}
+		keywords++
+		return !isKeyword(f) || keywords > s.cfg.Keywords
+	})
 }
 
 // target returns the directory that mail for a folder goes to: the one there is, even if another program has written its

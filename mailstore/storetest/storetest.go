@@ -37,6 +37,8 @@ func Test(t *testing.T, open func(t testing.TB) mailstore.Store) {
 		{"deliver: the message is in the inbox", deliverInbox},
 		{"deliver: several items", deliverSeveral},
 		{"deliver: a folder is made and subscribed", deliverMakesFolder},
+		{"deliver: into a folder that exists", deliverExisting},
+		{"deliver: what users have written", deliverWish},
 		{"deliver: an error leaves nothing", deliverError},
 		{"deliver: flags and keywords", deliverFlags},
 		{"deliver: names that are refused", deliverRefused},
@@ -281,6 +283,49 @@ func deliverMakesFolder(t *T) {
 	t.no(a.Subscribe(t.ctx, "Junk", false))
 	t.deliver(Anna, "Junk", hello)
 	same(t, "a folder that exists is not subscribed again", t.info(a, "Junk").Subscribed, false)
+}
+
+func deliverExisting(t *T) {
+	t.deliver(Anna, "Lists/go", hello)
+	for _, test := range []struct{ folder, want string }{
+		{"Lists/go", "Lists/go"}, {"Lists/Go", "INBOX"}, {"", "INBOX"}, {"inbox", "INBOX"}, {"Work", "INBOX"},
+	} {
+		placed, err := t.store.Deliver(t.ctx, []mailstore.Item{
+			{Account: Anna, Folder: test.folder, Existing: true, ID: "x", Content: strings.NewReader(hello)},
+		})
+		t.no(err)
+		same(t, test.folder, placed[0].Folder, test.want)
+	}
+	if names := t.names(t.account(Anna)); slices.Contains(names, "Work") || slices.Contains(names, "Lists/Go") {
+		t.Errorf("a folder was made: %q", names)
+	}
+}
+
+func deliverWish(t *T) {
+	for _, folder := range []string{"a//b", "~x", "a\x00b", "a/../b", "\xff", strings.Repeat("x", 300)} {
+		for _, existing := range []bool{false, true} {
+			placed, err := t.store.Deliver(t.ctx, []mailstore.Item{
+				{Account: Anna, Folder: folder, Wish: true, Existing: existing, ID: "x", Content: strings.NewReader(hello)},
+			})
+			t.no(err)
+			same(t, folder, placed[0].Folder, mailstore.Inbox)
+		}
+	}
+	flags := []string{`\Seen`, "not a keyword", "", "$Label1", strings.Repeat("k", 5000)}
+	for i := range 1000 {
+		flags = append(flags, fmt.Sprintf("k%d", i))
+	}
+	placed, err := t.store.Deliver(t.ctx, []mailstore.Item{
+		{Account: Anna, Folder: "Made", Wish: true, Flags: flags, ID: "x", Content: strings.NewReader(hello)},
+	})
+	t.no(err)
+	same(t, "placed", placed[0].Folder, "Made")
+	m := t.list(t.folder(Anna, "Made")).Messages[0]
+	for _, f := range []string{`\Seen`, "$Label1", "k0"} {
+		if !slices.Contains(m.Flags, f) {
+			t.Errorf("%s is not among the %d flags", f, len(m.Flags))
+		}
+	}
 }
 
 var errBroken = errors.New("broken")
