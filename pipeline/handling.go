@@ -47,7 +47,9 @@ type Copy struct {
 	Altered bool          `json:"altered,omitempty"`
 	Message *mime.Message `json:"-"`
 	Content []byte        `json:"-"`
-	File    string        `json:"file,omitempty"` // of the record: its unique name in the folder's Maildir
+	// Of the record: the copy's unique name in the Maildir of Folder, and why that is not the folder that was wanted.
+	File string `json:"file,omitempty"`
+	Note string `json:"note,omitempty"`
 }
 
 // A LeavingKind says what a mail is that leaves.

@@ -48,7 +48,8 @@ type transaction struct {
 	live      []*rcpt // those not refused
 	phase     Phase   // how far it came
 	decisions []Decision
-	taken     []bool   // by live recipient, once the door has said what became of the mail
+	taken     []bool // by live recipient, once the door has said what became of the mail
+	handled   []*Handling
 	later     later    // what the record says of shadow stages
 	tried     *Session // asked them, where that is done before the record is made
 	base      *Record  // a resumed transaction's record
@@ -196,6 +197,18 @@ func (s *Session) SetSHA256(sum string) {
 	if s.tx != nil {
 		s.tx.sha256 = sum
 	}
+}
+
+// SoFar is the record as it would be if nothing more were said; nil without a transaction. Of one that goes on where a
+// record ends it is that record.
+func (s *Session) SoFar() *Record {
+	switch {
+	case s.tx == nil:
+		return nil
+	case s.tx.base != nil:
+		return s.tx.base
+	}
+	return s.toRecord("", Reply{}, "", nil)
 }
 
 // SetAsked notes what the sender asked for with MAIL, for the record.
@@ -499,6 +512,7 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 		err = nil
 		for _, d := range deliveries {
 			t.taken = append(t.taken, d.Disposition.taken())
+			t.handled = append(t.handled, d.Handling)
 		}
 		s.begin(trial)
 	}
@@ -564,6 +578,9 @@ func (s *Session) end() {
 			}
 			if k := indexOf(t.live, t.seen[n]); k >= 0 && k < len(t.decisions) {
 				o.Verdict, o.Taken = t.decisions[k].Verdict, k < len(t.taken) && t.taken[k]
+				if o.Taken {
+					o.Handling = t.handled[k]
+				}
 			}
 			s.settle(a.result, o)
 		}

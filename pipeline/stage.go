@@ -114,6 +114,9 @@ type Outcome struct {
 	Counted bool // it took part in the decision
 	// Taken: the mail is ours, for the recipient whose result it was, or for anybody. It is not where a recipient was
 	// refused or postponed, where the transaction ended without a message, and where the door could not keep its word.
-	Taken   bool
-	Verdict Verdict // of the transaction: the recipient's whose result it was, or of the first recipient
+	Taken bool
+	// Handling is how the recipient's own wishes were carried out, if they were: with the names of files, and what could not
+	// be done as it was wanted.
+	Handling *Handling
+	Verdict  Verdict // of the transaction: the recipient's whose result it was, or of the first recipient
 }

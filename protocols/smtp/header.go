@@ -83,7 +83,10 @@ func added(e pipeline.Edit) []byte {
 
 // content returns the copy of the message that is kept for a decision, nil for the one in quarantine: our trace, what
 // rules add, and the message without what they delete and without fields that only the last server writes.
-func (f *filing) content(d *pipeline.Decision) io.Reader {
+func (f *filing) content(d *pipeline.Decision) io.Reader { return f.contentOf(d, f.stored) }
+
+// contentOf is content for a message that was changed for the recipient.
+func (f *filing) contentOf(d *pipeline.Decision, m *mime.Message) io.Reader {
 	var head bytes.Buffer
 	// RFC 5321, 4.4: whoever makes the final delivery puts the sender into Return-Path, as it was written.
 	head.Write(field("Return-Path", "<"+f.tx.from.Raw+">"))
@@ -103,21 +106,20 @@ func (f *filing) content(d *pipeline.Decision) io.Reader {
 			case e.Delete:
 				name := strings.ToLower(e.Name)
 				gone[name] = append(gone[name], e.Index)
-			case !has(f.stored, e): // the milter door may have added it already
+			case !has(m, e): // the milter door may have added it already
 				head.Write(added(e))
 			}
 		}
 	}
-	raw := f.stored.Raw()
-	section := make([]byte, f.stored.Header().Len())
-	if n, err := io.ReadFull(raw, section); err != nil {
-		return io.MultiReader(bytes.NewReader(section[:n]), failing{err})
+	section, raw, err := split(m)
+	if err != nil {
+		return failing{err}
 	}
 	section = strip(section, func(name string, nth int) bool {
 		which, ok := gone[name]
 		return ok && (slices.Contains(which, 0) || slices.Contains(which, nth))
 	})
-	head.Write(safeStart(section, f.stored))
+	head.Write(safeStart(section, m))
 	return io.MultiReader(&head, raw)
 }
 

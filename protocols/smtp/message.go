@@ -88,14 +88,14 @@ func (s session) smtp(m *message) pipeline.Reply {
 		s.session.Reset("broken off: the server is shutting down")
 		return pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"}
 	}
-	f := s.filing(s.session.ID(), m, scanned, decisions)
+	f := s.filing(s.session, m, scanned, decisions)
 	f.settled = t.settle(decisions)
 	no := f.settled.Reply
 	if no.Code < 400 {
 		no.Text = "accepted as " + f.id
 		err := f.hold()
 		if err == nil { // else the client comes again, and those delivered to would get it twice
-			err = f.deliver()
+			err = f.carryOut()
 		}
 		if err != nil {
 			no = f.failed(err)
@@ -177,7 +177,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		p.Reset("broken off: the server is shutting down")
 		return all(pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"})
 	}
-	f := s.filing(p.ID(), m, scanned, decisions)
+	f := s.filing(p, m, scanned, decisions)
 	f.settled = f.s.door.Settle(decisions, s.s.cfg.Refuse)
 	f.agree(t.rcpts)
 	for i := range f.settled.Replies {
@@ -190,7 +190,11 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 	// Quarantine and folders answer each for their own recipients.
 	f.postpone(pipeline.Held, f.hold())
 	f.agree(t.rcpts)
+	f.leave()
+	f.agree(t.rcpts)
 	f.postpone(pipeline.Delivered, f.deliver())
+	f.release()
+	f.agree(t.rcpts)
 	known.attempted(f, slices.Contains(f.settled.Dispositions, pipeline.Postponed) || s.postponed)
 
 	replies := make([]pipeline.Reply, len(t.rcpts))
@@ -236,11 +240,19 @@ type filing struct {
 	deliveries []pipeline.Delivery // by decision
 	received   time.Time
 	moment     context.Context // for questions to the store
+	results    func() string   // see [mailstore.Outgoing.Results]
+	staged     *staged         // what is to leave; nil: nothing
 }
 
-func (s session) filing(id string, m *message, stored *mime.Message, decisions []pipeline.Decision) *filing {
+func (s session) filing(p *pipeline.Session, m *message, stored *mime.Message, decisions []pipeline.Decision) *filing {
 	return &filing{
-		session: s, id: id, m: m, stored: stored, decisions: decisions,
+		session: s, id: p.ID(), m: m, stored: stored, decisions: decisions,
+		results: func() string {
+			if s.s.cfg.Results == nil {
+				return ""
+			}
+			return s.s.cfg.Results(p.SoFar())
+		},
 		deliveries: make([]pipeline.Delivery, len(decisions)), received: s.s.cfg.Now(),
 		moment: mailstore.AtOneMoment(s.ctx()),
 	}
@@ -322,7 +334,7 @@ func (f *filing) postpone(which pipeline.Disposition, err error) {
 	}
 	no := f.failed(err)
 	for i := range f.settled.Dispositions {
-		if f.settled.Dispositions[i] == which {
+		if f.settled.Dispositions[i] == which || which == pipeline.Delivered && f.noticed(i) {
 			f.settled.Dispositions[i], f.settled.Replies[i] = pipeline.Postponed, no
 			f.deliveries[i] = pipeline.Delivery{Note: err.Error()}
 		}
@@ -341,11 +353,6 @@ func (f *filing) failed(err error) pipeline.Reply {
 
 // filingTime bounds what the store may take. The client waits 10 minutes (RFC 5321, 4.5.3.2.6).
 const filingTime = 4 * time.Minute
-
-// unbroken is a context for what must not stop half-way because the connection has ended.
-func (f *filing) unbroken() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(f.moment), filingTime)
-}
 
 // hold puts the mail into quarantine for those it is held for. It returns once that would survive a power cut.
 func (f *filing) hold() error {
@@ -395,45 +402,6 @@ func reason(d pipeline.Decision) string {
 		s += ": " + d.Verdict.Reason
 	}
 	return s
-}
-
-// deliver files the mail for those who get it, one copy for each account: where several addresses lead to one, as the
-// first of them says. It returns once that would survive a power cut.
-func (f *filing) deliver() error {
-	var items []mailstore.Item
-	copies := map[string]int{} // the place in items, by account
-	for i, d := range f.decisions {
-		if f.settled.Dispositions[i] != pipeline.Delivered {
-			f.deliveries[i].Disposition = f.settled.Dispositions[i]
-			continue
-		}
-		if _, ok := copies[d.Recipient.Account]; ok {
-			continue
-		}
-		copies[d.Recipient.Account] = len(items)
-		items = append(items, mailstore.Item{
-			Account: d.Recipient.Account, Folder: d.Folder, Flags: d.Flags, ID: f.id, Date: f.received, Content: f.content(&d),
-		})
-	}
-	if len(items) == 0 {
-		return nil
-	}
-	ctx, cancel := f.unbroken()
-	defer cancel()
-	placed, err := f.s.cfg.Store.Deliver(ctx, items)
-	if err != nil {
-		return fmt.Errorf("deliver: %w", err)
-	}
-	for i, d := range f.decisions {
-		if f.settled.Dispositions[i] != pipeline.Delivered {
-			continue
-		}
-		f.deliveries[i].Disposition = pipeline.Delivered
-		if n := copies[d.Recipient.Account]; n < len(placed) {
-			f.deliveries[i].Folder, f.deliveries[i].File = placed[n].Folder, placed[n].File
-		}
-	}
-	return nil
 }
 
 // done hands the record over. What is answered comes after it.

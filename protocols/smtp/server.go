@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -101,6 +102,13 @@ type Config struct {
 	Directory  mailstore.Directory
 	Store      mailstore.Store
 	Quarantine mailstore.Quarantine
+	// Outbox takes what leaves because of a mail; nil: nothing can, and a mail for whom something is to is postponed.
+	Outbox mailstore.Outbox
+	// Results says for the seal of a mail that is handed on what a transaction has found out (see
+	// [mailstore.Outgoing.Results]); nil: nothing is known.
+	Results func(*pipeline.Record) string
+	// Run gives a program that an administrator lists a mail of an account's; nil: there are none.
+	Run func(ctx context.Context, account string, r pipeline.Run, mail io.Reader) error
 	// Recall finds the record of a transaction that another of our doors has decided; nil, or no record, is that it is
 	// gone.
 	Recall func(ctx context.Context, id string) (*pipeline.Record, error)

@@ -209,7 +209,7 @@ var comments = map[string]string{
 	"sluice/pipeline.Copy.Altered":                             "Altered says that it is not the mail as it came: what it looks like is in Message, or in Content where it is another mail altogether, such as a copy of the reply.",
 	"sluice/pipeline.Copy.By":                                  "who wants it: \"line 14 of work.sieve\"; \"\": nobody in particular",
 	"sluice/pipeline.Copy.Existing":                            "Existing: only if there is such a folder; into the inbox else. Otherwise a folder that is missing is made.",
-	"sluice/pipeline.Copy.File":                                "of the record: its unique name in the folder's Maildir",
+	"sluice/pipeline.Copy.File":                                "Of the record: the copy's unique name in the Maildir of Folder, and why that is not the folder that was wanted.",
 	"sluice/pipeline.Copy.Flags":                               "added to those that steps want",
 	"sluice/pipeline.Copy.Folder":                              "\"\" is the inbox",
 	"sluice/pipeline.Copy.Kept":                                "Kept says that it is the copy that there would be without any wishes: it goes where the steps before have said, into the inbox if none has.",
