@@ -14,6 +14,7 @@ import (
 	"sluice/cmd/sluice/program/config"
 	"sluice/protocols/imap"
 	"sluice/protocols/listen"
+	"sluice/protocols/managesieve"
 	"sluice/protocols/milter"
 	"sluice/protocols/pop3"
 	"sluice/protocols/smtp"
@@ -81,6 +82,7 @@ func (s *service) protocols(x *setup) map[string]protocol {
 		Store: store, Directory: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.POP3,
 		Locks: &s.inboxes,
 	})
+	sorters := s.sieveManager(c)
 	// Each protocol counts by itself: many readers do not keep mail from coming in.
 	options := func(name, busy, goodbye string, startTLS bool) listen.Options {
 		return listen.Options{
@@ -97,13 +99,14 @@ func (s *service) protocols(x *setup) map[string]protocol {
 			server:  mail(true, false, c.Limits.LMTP, s.believes),
 			options: options("deliver", smtp.Busy, smtp.Goodbye, false), tls: listen.NoTLS,
 		},
-		refusing: {server: mail(true, true, c.Limits.LMTP, nil), options: forLMTP},
-		"milter": {server: asking, options: options("milter", "", "", false), tls: listen.NoTLS},
-		"imap":   {server: readers, options: forIMAP},
-		"imaps":  {server: readers, options: forIMAP, tls: listen.Implicit},
-		"pop3":   {server: poppers, options: forPOP3},
-		"pop3s":  {server: poppers, options: forPOP3, tls: listen.Implicit},
-		"admin":  {server: s.watching, options: options("admin", "", "", false), tls: listen.NoTLS, last: true},
+		refusing:      {server: mail(true, true, c.Limits.LMTP, nil), options: forLMTP},
+		"milter":      {server: asking, options: options("milter", "", "", false), tls: listen.NoTLS},
+		"imap":        {server: readers, options: forIMAP},
+		"imaps":       {server: readers, options: forIMAP, tls: listen.Implicit},
+		"pop3":        {server: poppers, options: forPOP3},
+		"pop3s":       {server: poppers, options: forPOP3, tls: listen.Implicit},
+		"managesieve": {server: sorters, options: options("managesieve", managesieve.Busy, managesieve.Goodbye, true)},
+		"admin":       {server: s.watching, options: options("admin", "", "", false), tls: listen.NoTLS, last: true},
 	}
 }
 

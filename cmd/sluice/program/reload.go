@@ -207,6 +207,8 @@ func (s *service) needsRestart(c *config.Config, sockets config.Listen) (names [
 		{"deliver_group", s.started.DeliverGroup, c.DeliverGroup},
 		{"limits.disk_free", s.started.Limits.DiskFree, c.Limits.DiskFree},
 		{"limits.disk_inodes", s.started.Limits.DiskInodes, c.Limits.DiskInodes},
+		{"limits.scripts", s.started.Limits.Scripts, c.Limits.Scripts},
+		{"limits.script_log", s.started.Limits.ScriptLog, c.Limits.ScriptLog},
 		{"limits.accounts", s.started.Limits.Accounts, c.Limits.Accounts},
 		{"quarantine.keep", s.started.Quarantine.Store, c.Quarantine.Store},
 		{"journal", s.started.Journal, c.Journal},

@@ -17,6 +17,7 @@ import (
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
 	"sluice/mailstore/refile"
+	"sluice/mailstore/scripts"
 	"sluice/mailstore/space"
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
@@ -27,7 +28,7 @@ import (
 )
 
 type serveCommand struct {
-	Listen []string `placeholder:"DOOR=ADDRESS" sep:"none" help:"Open this door (smtp, lmtp, milter, imap, imaps, pop3, pop3s or admin) at HOST:PORT or unix:PATH; may be repeated. Only the doors named open."`
+	Listen []string `placeholder:"DOOR=ADDRESS" sep:"none" help:"Open this door (smtp, lmtp, milter, imap, imaps, pop3, pop3s, managesieve or admin) at HOST:PORT or unix:PATH; may be repeated. Only the doors named open."`
 }
 
 func (c *serveCommand) Run(p *program) error {
@@ -88,6 +89,9 @@ type house struct {
 	space   *space.Guard
 	records pipeline.Recorder // the journal, the log and the metrics
 	trials  *pipeline.Trials  // what is asked about mail that has been answered
+
+	scripts   *scripts.Store
+	scriptLog *scripts.Log
 }
 
 func (p *program) serve(command *serveCommand, c *config.Config, sockets config.Listen) (err error) {
@@ -104,7 +108,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	s.log = p.logger(c.Log, &s.level)
 	s.certificate = s.serverTLS()
 	s.logins = &listen.Logins{Log: s.log, Now: p.now}
-	s.counters = map[string]*listen.Counter{"smtp": {}, "lmtp": {}, "milter": {}, "imap": {}, "pop3": {}}
+	s.counters = map[string]*listen.Counter{"smtp": {}, "lmtp": {}, "milter": {}, "imap": {}, "pop3": {}, "managesieve": {}}
 	if s.house, err = p.open(c, s.log, s.standardQuota); err != nil {
 		return err
 	}
@@ -180,6 +184,9 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	h.runs, h.keepRuns = p.runs(c), keepRuns(c.Journal)
 	h.records = &admin.Recorder{Next: h.journal, Log: log, Metrics: h.metrics, Now: p.now}
 	if h.quarantine, err = openQuarantine(p.ctx, c, log, p.now); err != nil {
+		return nil, err
+	}
+	if h.scripts, h.scriptLog, err = openScripts(c, h.users.exists, log, p.now); err != nil {
 		return nil, err
 	}
 	h.store, err = openStore(c, h.users.exists, quota(h.users.quota, standardQuota), log, p.now)

@@ -242,4 +242,3 @@ func (o *signingOutbox) back(address string) (string, error) {
 	local, _, _ := cutLast(address, "@")
 	return o.senders.rewriter(c).Reverse(local, o.now())
 }
-

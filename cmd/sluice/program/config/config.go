@@ -23,12 +23,14 @@ import (
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
+	"sluice/mailstore/scripts"
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
 	"sluice/protocols/imap"
 	"sluice/protocols/listen"
+	"sluice/protocols/managesieve"
 	"sluice/protocols/milter"
 	"sluice/protocols/pop3"
 	"sluice/protocols/smtp"
@@ -48,8 +50,8 @@ type Config struct {
 	// that was scanned already, and are not asked about. Default: loopback.
 	Trusted []Network `yaml:"trusted"`
 	// Listen names the sockets of each door. With it only the doors named here open; without it the loopback doors
-	// smtp 2525, lmtp 2424, milter 8891, submission 1587, submissions 1465, imap 1143, imaps 1993, pop3 1110 and pop3s 1995
-	// do.
+	// smtp 2525, lmtp 2424, milter 8891, submission 1587, submissions 1465, imap 1143, imaps 1993, pop3 1110, pop3s 1995
+	// and managesieve 4190 do.
 	Listen Listen `yaml:"listen"`
 	// Folders are made and subscribed when somebody logs in for the first time. Those that their owner removes stay away.
 	Folders []string `yaml:"folders"`
@@ -122,13 +124,15 @@ type Listen struct {
 	POP3 []Socket `yaml:"pop3"`
 	// POP3S is short for pop3 with `tls: implicit`.
 	POP3S []Socket `yaml:"pop3s"`
+	// ManageSieve lets users manage their Sieve scripts (RFC 5804).
+	ManageSieve []Socket `yaml:"managesieve"`
 	// Admin answers whoever watches, over HTTP: /metrics, /healthz and /readyz. It asks for no password.
 	Admin []Socket `yaml:"admin"`
 }
 
 // Doors are the names of the doors, in the order in which they open.
 func Doors() []string {
-	return []string{"smtp", "lmtp", "milter", "imap", "imaps", "pop3", "pop3s", "admin"}
+	return []string{"smtp", "lmtp", "milter", "imap", "imaps", "pop3", "pop3s", "managesieve", "admin"}
 }
 
 // Door returns the sockets of a door by its name, nil for a name that is none.
@@ -152,6 +156,8 @@ func (l *Listen) Door(name string) *[]Socket {
 		return &l.POP3
 	case "pop3s":
 		return &l.POP3S
+	case "managesieve":
+		return &l.ManageSieve
 	case "admin":
 		return &l.Admin
 	}
@@ -374,6 +380,12 @@ type Limits struct {
 	IMAP imap.Limits `yaml:"imap"`
 	// POP3 bounds what a reader may ask for.
 	POP3 pop3.Limits `yaml:"pop3"`
+	// ManageSieve bounds what a client that manages scripts may ask for.
+	ManageSieve managesieve.Limits `yaml:"managesieve"`
+	// Scripts bounds the Sieve scripts that an account may keep.
+	Scripts scripts.Limits `yaml:"scripts"`
+	// ScriptLog bounds what is kept of what went wrong when an account's scripts ran: `sluice user log` shows it.
+	ScriptLog scripts.LogLimits `yaml:"script_log"`
 	// Accounts bounds what an account can hold besides its quota.
 	Accounts maildir.Limits `yaml:"accounts"`
 	// PhaseTimeout bounds the answer of all steps at one moment before the content of a mail is here.
@@ -512,6 +524,9 @@ func Default() *Config {
 			Milter:         milter.DefaultLimits(),
 			IMAP:           imap.DefaultLimits(),
 			POP3:           pop3.DefaultLimits(),
+			ManageSieve:    managesieve.DefaultLimits(),
+			Scripts:        scripts.DefaultLimits(),
+			ScriptLog:      scripts.DefaultLogLimits(),
 			Accounts:       maildir.DefaultLimits(),
 			PhaseTimeout:   20 * time.Second,
 			ContentTimeout: 4 * time.Minute,
@@ -547,7 +562,7 @@ func DefaultListen() Listen {
 	at := func(port string) []Socket { return []Socket{{Config: listen.Config{Address: "127.0.0.1:" + port}}} }
 	return Listen{
 		SMTP: at("2525"), LMTP: at("2424"), Milter: at("8891"),
-		IMAP: at("1143"), IMAPS: at("1993"), POP3: at("1110"), POP3S: at("1995"),
+		IMAP: at("1143"), IMAPS: at("1993"), POP3: at("1110"), POP3S: at("1995"), ManageSieve: at("4190"),
 	}
 }
 

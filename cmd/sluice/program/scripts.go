@@ -1,0 +1,169 @@
+package program
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"mime"
+	"mime/quotedprintable"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore"
+	"sluice/mailstore/scripts"
+	"sluice/protocols/managesieve"
+	"sluice/rules/sieve"
+)
+
+// openScripts opens the scripts of all accounts, and the log of what goes wrong when they run.
+func openScripts(c *config.Config, exists func(context.Context, string) (bool, error), log *slog.Logger, now func() time.Time,
+) (*scripts.Store, *scripts.Log, error) {
+	users := filepath.Join(c.Data, "users")
+	store, err := scripts.Open(scripts.Config{Users: users, Exists: exists, Limits: c.Limits.Scripts, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	kept, err := scripts.OpenLog(scripts.LogConfig{Users: users, Limits: c.Limits.ScriptLog, Now: now, Log: log})
+	return store, kept, err
+}
+
+// sieveOptions are what scripts of an account may use, with the scripts that they may include.
+func sieveOptions(ctx context.Context, kept mailstore.Scripts, account string) sieve.Options {
+	return sieve.Options{
+		Include: func(global bool, name string) ([]byte, error) {
+			if global {
+				return nil, fs.ErrNotExist
+			}
+			return kept.Script(ctx, account, name)
+		},
+	}
+}
+
+// A scriptChecker says what is wrong with scripts before they are kept.
+type scriptChecker struct{ kept mailstore.Scripts }
+
+// problems are what is wrong with a script, and what may be: errors keep it from being used.
+func (c scriptChecker) problems(ctx context.Context, account, name string, text []byte) (warnings, errs []sieve.Problem) {
+	o := sieveOptions(ctx, c.kept, account)
+	o.Unchecked = true // what it includes may be put after it
+	_, all := sieve.Compile(name, text, o)
+	for _, x := range all {
+		if x.Warning {
+			warnings = append(warnings, x)
+		} else {
+			errs = append(errs, x)
+		}
+	}
+	return warnings, errs
+}
+
+// check is problems for ManageSieve.
+func (c scriptChecker) check(ctx context.Context, account, name string, text []byte) (warnings, problems []string) {
+	w, p := c.problems(ctx, account, name, text)
+	return sievePlaces(name, w), sievePlaces(name, p)
+}
+
+// sievePlaces says problems to somebody who looks at the script: a line for each.
+func sievePlaces(script string, all []sieve.Problem) (lines []string) {
+	for _, x := range all {
+		line := x.Text
+		if x.Remedy != "" {
+			line += "; " + x.Remedy
+		}
+		if x.Line > 0 {
+			line = fmt.Sprintf("line %d, column %d: %s", x.Line, x.Column, line)
+		}
+		if x.Script != script {
+			line = fmt.Sprintf("in the included %s, %s", x.Script, line)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// sieveManager makes the server that users manage their scripts at.
+func (s *service) sieveManager(c *config.Config) server {
+	limits := c.Limits.ManageSieve
+	limits.ScriptSize = c.Limits.Scripts.Size
+	options := sieveOptions(s.ctx, s.house.scripts, "")
+	return managesieve.New(managesieve.Config{
+		Scripts: s.house.scripts, Directory: s.house.users, Logins: s.logins,
+		Check:          scriptChecker{s.house.scripts}.check,
+		Implementation: "Sluice " + version(), Sieve: sieve.Extensions(options), Notify: []string{"mailto"}, MaxRedirects: -1,
+		Hostname: c.Hostname, Log: s.log, Limits: limits,
+	})
+}
+
+// A scriptReporter keeps what goes wrong when a script runs, and tells its owner by mail.
+type scriptReporter struct {
+	log   mailstore.ScriptLog
+	store interface {
+		Deliver(ctx context.Context, items []mailstore.Item) ([]mailstore.Placed, error)
+	}
+	hostname string
+	now      func() time.Time
+	say      *slog.Logger
+}
+
+// report never fails its caller: the mail that the script ran for is more important, and the log says what went wrong.
+func (r scriptReporter) report(ctx context.Context, account string, p mailstore.ScriptProblem) {
+	if p.Time.IsZero() {
+		p.Time = r.now()
+	}
+	r.say.Warn("a script has failed", "account", account, "script", p.Script, "line", p.Line, "text", p.Text, "id", p.ID)
+	err := r.log.Note(ctx, account, p, func(ctx context.Context) error {
+		text, err := scriptNotice(account, r.hostname, p)
+		if err != nil {
+			return err
+		}
+		_, err = r.store.Deliver(ctx, []mailstore.Item{{
+			Account: account, ID: rand.Text()[:12], Date: p.Time, Content: bytes.NewReader(text),
+		}})
+		return err
+	})
+	if err != nil {
+		r.say.Error("the owner of a script may not learn that it has failed", "account", account, "err", err)
+	}
+}
+
+// scriptNotice is the mail that tells the owner of a script that it has failed.
+func scriptNotice(account, hostname string, p mailstore.ScriptProblem) ([]byte, error) {
+	script := config.Printable(p.Script)
+	where := ""
+	if p.Line > 0 {
+		where = fmt.Sprintf(" at line %d", p.Line)
+	}
+	domain := account[strings.LastIndexByte(account, '@')+1:]
+	var b bytes.Buffer
+	field := func(name, value string) { fmt.Fprintf(&b, "%s: %s\r\n", name, value) }
+	field("From", "Mail filter <postmaster@"+domain+">")
+	field("To", "<"+account+">")
+	field("Subject", mime.QEncoding.Encode("utf-8", fmt.Sprintf("Your script %q has a problem%s", script, where)))
+	field("Date", p.Time.Format(time.RFC1123Z))
+	field("Message-ID", "<"+rand.Text()+"@"+hostname+">")
+	field("Auto-Submitted", "auto-generated")
+	field("MIME-Version", "1.0")
+	field("Content-Type", "text/plain; charset=utf-8")
+	field("Content-Transfer-Encoding", "quoted-printable")
+	b.WriteString("\r\n")
+	var text strings.Builder
+	fmt.Fprintf(&text, "Your script %q could not finish its work on a mail. It stopped%s:\n\n    %s\n\n", script, where, config.Printable(p.Text))
+	text.WriteString("The mail is in your inbox, as if there were no script.")
+	if p.MessageID != "" {
+		fmt.Fprintf(&text, " It is %s.", config.Printable(p.MessageID))
+	}
+	text.WriteString(" You are told at most once a day of the same problem, and it\nlasts until the script is changed.")
+	if p.ID != "" {
+		fmt.Fprintf(&text, " Those who run this server find out more about it under %s.", config.Printable(p.ID))
+	}
+	text.WriteString("\n")
+	q := quotedprintable.NewWriter(&b)
+	_, err := q.Write([]byte(strings.ReplaceAll(text.String(), "\n", "\r\n")))
+	return b.Bytes(), errors.Join(err, q.Close())
+}
