@@ -244,7 +244,7 @@ func checkFieldNames(c *checker, n *call) {
 			if name := strings.TrimSuffix(p.fixed, ":"); isFieldName(name) {
 				remedy = sprintf("write %q", name)
 			}
-			c.report(p.at, sprintf("%q is no name of a header field", clip(p.fixed)), remedy)
+			c.warn(p.at, sprintf("%q is no name of a header field: there will be none", clip(p.fixed)), remedy)
 		}
 	}
 }
@@ -274,9 +274,13 @@ func headerTest(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
 		x.where = name
 		for _, h := range headers {
-			values := h.values(name)
+			values := indexed(n, h.values(name))
 			for i := range values {
-				if x.subject(&values[i]) {
+				if some, ok := r.pieces(n, values[i].text); ok {
+					if slices.ContainsFunc(some, x.value) {
+						return x.held()
+					}
+				} else if x.subject(&values[i]) {
 					return x.held()
 				}
 			}
@@ -284,9 +288,6 @@ func headerTest(r *run, n *call) bool {
 	}
 	return x.held()
 }
-
-// headers are the headers that a test is about: the message's own.
-func (r *run) headers(*call) []*header { return []*header{r.mail.header} }
 
 // withoutAddresses are fields that are known to hold no addresses.
 var withoutAddresses = [...]string{"subject", "date", "received", "message-id", "list-id", "content-type", "mime-version", "comments", "keywords"}
@@ -308,6 +309,12 @@ func (n *call) part(a address) (s string, ok bool) {
 			return a.local, a.ok
 		case "domain":
 			return a.domain, a.ok
+		case "user":
+			user, _, _ := userAndDetail(a.local)
+			return user, a.ok
+		case "detail":
+			_, detail, ok := userAndDetail(a.local)
+			return detail, a.ok && ok
 		}
 	}
 	if a.ok {
@@ -322,7 +329,7 @@ func addressTest(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
 		x.where = name
 		for _, h := range headers {
-			for _, list := range h.addresses(name) {
+			for _, list := range indexed(n, h.addresses(name)) {
 				for _, a := range list {
 					if s, ok := n.part(a); ok && x.value(s) {
 						return x.held()

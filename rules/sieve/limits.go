@@ -14,6 +14,7 @@ type Limits struct {
 	Variables    int // a script at once; 0 is 255
 	VariableSize int // octets of one variable; 0 is 64 KiB
 	Memory       int // octets of all variables together; 0 is 1 MiB
+	Body         int // octets of a body that a test looks at; 0 is 4 MiB
 	Actions      int // a run; 0 is 100
 	Redirects    int // a run; 0 is 5
 	Notifies     int // a run; 0 is 5
@@ -30,7 +31,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.ScriptSize, 1 << 20}, {&l.Nesting, 32}, {&l.Problems, 100}, {&l.StringSize, 256 << 10}, {&l.Strings, 10000},
 		{&l.Regex, 64 << 10}, {&l.Includes, 100}, {&l.IncludeDepth, 10}, {&l.Instructions, 1000000}, {&l.Variables, 255},
-		{&l.VariableSize, 64 << 10}, {&l.Memory, 1 << 20}, {&l.Actions, 100}, {&l.Redirects, 5}, {&l.Notifies, 5},
+		{&l.VariableSize, 64 << 10}, {&l.Memory, 1 << 20}, {&l.Body, 4 << 20}, {&l.Actions, 100}, {&l.Redirects, 5}, {&l.Notifies, 5},
 		{&l.EditedFields, 100}, {&l.EditedSize, 10 << 20}, {&l.Log, 100}, {&l.Trace, 10000},
 	} {
 		if *x.limit <= 0 {

@@ -59,7 +59,7 @@ func TestFlagWords(t *testing.T) {
 		`$frop \seen $frop \seen`:              `$frop \seen`,
 		`   \seen     $friep      $friep   `:   `\seen $friep`,
 		`\recent \frop $a(b $a{ "x" a\b ü $ok`: `$ok`,
-		"": "",
+		"":                                     "",
 	} {
 		if got := strings.Join(flagWords(in), " "); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)

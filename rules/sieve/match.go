@@ -84,7 +84,7 @@ func (c *checker) matching(n *call) {
 	if m.by == asciiNumeric && (m.how == contains || m.how == matches || m.how == regex) {
 		c.report(n.at, sprintf("i;ascii-numeric compares whole numbers, and cannot do %v", m.how), `use :is or, with require "relational", :value "eq"`)
 	}
-	m.captures = c.unit.has["variables"] && (m.how == matches || m.how == regex)
+	m.captures = !n.form.silent && c.unit.has["variables"] && (m.how == matches || m.how == regex)
 	m.fixed = true
 	for _, p := range n.args[len(n.args)-1].texts {
 		if !p.constant() {

@@ -9,9 +9,10 @@ import (
 // A message is the mail as the script sees it at one moment. What was read of it is kept: every rule asks for the same
 // few fields.
 type message struct {
-	src    *mime.Message
-	header *header
-	parts  map[*mime.Part]*header
+	src     *mime.Message
+	header  *header
+	headers [1]*header // the same, for the tests
+	parts   map[*mime.Part]*header
 	// edited is what the script has made of it; nil: nothing.
 	edited *Edited
 	bodies map[string][]subject // what body tests looked for, decoded
@@ -24,8 +25,12 @@ func newMail(m *mime.Message) *message {
 			m = &mime.Message{} // it cannot be: two octets have no header
 		}
 	}
-	return &message{src: m, header: newHeader(m.Header().Fields())}
+	x := &message{src: m}
+	x.setHeader(newHeader(m.Header().Fields()))
+	return x
 }
+
+func (m *message) setHeader(h *header) { m.header, m.headers[0] = h, h }
 
 // A header is the fields of a message or of a part.
 type header struct {

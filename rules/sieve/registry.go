@@ -34,6 +34,7 @@ type form struct {
 	block bool
 	// matches: it takes a comparator and a match type; the last of args has the keys.
 	matches bool
+	silent  bool // its matches leave no match values (RFC 5173, 6)
 	// anywhere: a command that may stand before and between requires.
 	anywhere bool
 
@@ -82,7 +83,8 @@ type tag struct {
 // extensions is the list of all extensions. Each is described in the file that has it.
 func extensions() []extension {
 	return slices.Concat(
-		baseExtensions(),
+		baseExtensions(), smallExtensions(), variablesExtension(), includeExtension(), dateExtension(), bodyExtension(),
+		partExtensions(),
 	)
 }
 
@@ -95,14 +97,16 @@ func available(o Options) map[string]*extension {
 			if o.Programs == nil {
 				continue
 			}
-		case "include":
-			if o.Include == nil {
-				continue
-			}
 		}
-		if e.name == "" || !slices.Contains(o.Off, e.name) {
-			all[e.name] = &e
+		if slices.Contains(o.Off, e.name) {
+			continue
 		}
+		if x := all[e.name]; x != nil { // it is described in several files
+			x.with = append(x.with, e.with...)
+			x.commands, x.tests, x.tags = append(x.commands, e.commands...), append(x.tests, e.tests...), append(x.tags, e.tags...)
+			continue
+		}
+		all[e.name] = &e
 	}
 	return all
 }

@@ -6,13 +6,14 @@ import (
 	"slices"
 )
 
-// Options say what a script may use. The zero Options allow every extension but those that run programs, and no includes.
+// Options say what a script may use. The zero Options allow every extension but those that run programs, and know no
+// other scripts.
 type Options struct {
 	Limits Limits
 	// Off names extensions that are not to be had.
 	Off []string
 	// Include returns the text of a script that another includes (RFC 6609): a personal one or, with global, one of the
-	// site's. An error is told to the script's owner; nil: there are none.
+	// site's. An error is told to the script's owner; nil: there is none to include.
 	Include func(global bool, name string) ([]byte, error)
 	// Programs are the programs that vnd.dovecot.pipe, filter and execute may name; nil: these extensions are off.
 	Programs *Programs

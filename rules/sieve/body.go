@@ -1,0 +1,170 @@
+package sieve
+
+import (
+	"bytes"
+	"io"
+	"strings"
+
+	"sluice/pipeline/mime"
+)
+
+// bodyExtension: RFC 5173.
+func bodyExtension() []extension {
+	return []extension{{
+		name: "body",
+		tests: []form{{
+			name: "body", matches: true, silent: true, holds: bodyTest,
+			tags: append(matchTags(), tag{name: "raw", group: "body"}, tag{name: "text", group: "body"},
+				tag{name: "content", takes: texts, group: "body"}),
+			args: []positional{{name: "keys", shape: texts}},
+		}},
+	}}
+}
+
+func bodyTest(r *run, n *call) bool {
+	x := r.matcher(n)
+	x.where = "body"
+	switch content := n.tag("content"); {
+	case n.has("raw"):
+		x.each(r.bodies("raw", func() []subject { return r.rawBody() }))
+	case content != nil:
+		types := r.texts(content)
+		for i, t := range types {
+			types[i] = lowerASCII(t)
+		}
+		x.each(r.bodies("content\x00"+strings.Join(types, "\x00"), func() []subject { return r.contents(types) }))
+	default:
+		x.each(r.bodies("text", func() []subject { return r.readable() }))
+	}
+	return x.held()
+}
+
+// each compares values until the test is decided.
+func (x *matcher) each(values []subject) {
+	for i := range values {
+		if x.subject(&values[i]) {
+			return
+		}
+	}
+}
+
+// bodies returns what was made of the body before, or makes it.
+func (r *run) bodies(what string, read func() []subject) []subject {
+	if all, ok := r.mail.bodies[what]; ok {
+		return all
+	}
+	all := read()
+	const most = 16 // different questions that are kept
+	if r.mail.bodies == nil || len(r.mail.bodies) == most {
+		r.mail.bodies = map[string][]subject{}
+	}
+	r.mail.bodies[what] = all
+	return all
+}
+
+func (r *run) rawBody() []subject {
+	b, _ := io.ReadAll(io.LimitReader(r.mail.src.RawBody(), int64(r.limits.Body)))
+	return []subject{{text: string(b)}}
+}
+
+// readable is the text of all text parts, as a reader sees it.
+func (r *run) readable() (all []subject) {
+	left := r.limits.Body
+	r.mail.src.Root().All(func(p *mime.Part) {
+		if len(p.Parts) == 0 && ofType("text", declared(p)) && left > 0 {
+			t := p.ReadableText(left)
+			left -= len(t)
+			all = append(all, subject{text: t})
+		}
+	})
+	return all
+}
+
+// contents are the decoded contents of the parts of some types (RFC 5173, 5.2): of a multipart what is around its parts,
+// of a message its header.
+func (r *run) contents(types []string) (all []subject) {
+	left := r.limits.Body
+	add := func(s string) {
+		left -= len(s)
+		all = append(all, subject{text: s})
+	}
+	r.mail.src.Root().All(func(p *mime.Part) {
+		wanted := false
+		for _, t := range types {
+			wanted = wanted || ofType(t, declared(p))
+		}
+		if !wanted || left <= 0 {
+			return
+		}
+		switch {
+		case strings.HasPrefix(p.Type, "multipart/"):
+			before, after := around(p, left)
+			add(before)
+			add(clipOctets(after, max(0, left)))
+		case p.Type == "message/rfc822" && len(p.Parts) == 1:
+			var b strings.Builder
+			for _, f := range p.Parts[0].Header.Fields() {
+				b.Write(f.Raw)
+				b.WriteString("\r\n")
+			}
+			add(clipOctets(b.String(), left))
+		case strings.HasPrefix(p.Type, "text/"):
+			add(p.Text(left))
+		default:
+			b, _ := io.ReadAll(io.LimitReader(p.Open(), int64(left)))
+			add(string(b))
+		}
+	})
+	return all
+}
+
+// declared is the type of a part as it says itself where nobody can make sense of that: "text/plain/odd" is no text.
+func declared(p *mime.Part) string {
+	if f, ok := p.Header.First("Content-Type"); ok {
+		if word, _ := mime.ParseValue(f.Value()); strings.Count(word, "/") > 1 {
+			return word
+		}
+	}
+	return p.Type
+}
+
+// ofType reports whether a part is of a type as RFC 5173, 5.2 means it: "" is all, "text" and "text/plain".
+func ofType(want, is string) bool {
+	if want == "" {
+		return true
+	}
+	main, sub, ok := strings.Cut(is, "/")
+	if !ok || sub == "" || strings.Contains(sub, "/") {
+		return false
+	}
+	return want == is || want == main
+}
+
+// around is what a multipart has before its first part and behind its last.
+func around(p *mime.Part, most int) (before, after string) {
+	raw, _ := io.ReadAll(io.LimitReader(p.Raw(), int64(most)))
+	boundary := []byte("--" + p.Params["boundary"])
+	at := delimiter(raw, boundary, 0)
+	if at < 0 {
+		return string(raw), ""
+	}
+	end := append(boundary[:len(boundary):len(boundary)], "--"...)
+	if last := delimiter(raw, end, at); last >= 0 {
+		after = string(raw[last+len(end):])
+	}
+	return string(raw[:at]), after
+}
+
+// delimiter returns where a line begins with a boundary, -1 if none does.
+func delimiter(raw, boundary []byte, from int) int {
+	for at := from; ; {
+		i := bytes.Index(raw[at:], boundary)
+		if i < 0 {
+			return -1
+		}
+		if at += i; at == 0 || raw[at-1] == '\n' {
+			return at
+		}
+		at++
+	}
+}
