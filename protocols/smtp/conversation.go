@@ -45,6 +45,8 @@ type conversation struct {
 	paths      []string // of the recipients taken, by their place for the wire
 	unknown    int
 	hangUp     bool
+	failures   int    // wrong passwords
+	login      string // the account that has logged in, at a submission door; mu is held where it changes
 	postponed  bool   // a recipient was answered 4xx at RCPT
 	unheard    func() // after the replies about a message could not be written; may be nil
 
@@ -106,10 +108,13 @@ func (c *conversation) client() pipeline.Client {
 	if c.stated != nil { // whether that client uses TLS is not known
 		x := c.stated.client
 		x.Name, x.NameUnknown = c.named.Name, c.named.NameUnknown
+		if c.s.cfg.Submission != nil { // who sends mail of ours has said a password of ours
+			x.Login = c.login
+		}
 		return x
 	}
 	return pipeline.Client{
-		Addr: c.conn.Peer(), Name: c.named.Name, NameUnknown: c.named.NameUnknown,
+		Addr: c.conn.Peer(), Name: c.named.Name, NameUnknown: c.named.NameUnknown, Login: c.login,
 		Trusted: c.conn.Trusted(), TLS: c.conn.TLSVersion(),
 	}
 }
@@ -120,21 +125,26 @@ func (c *conversation) hello(verb, greeting string) (no *pipeline.Reply) {
 	defer c.mu.Unlock()
 	c.reset("a new " + verb)
 	c.greeting, c.extended, c.told = greeting, verb != "HELO", nil
-	if c.s.cfg.LMTP {
+	if c.s.cfg.LMTP || c.s.cfg.Submission != nil && c.login == "" {
 		return nil
 	}
 	defer c.caught("greeting", func() { no = &notNow })
+	return c.meet(greeting)
+}
+
+// meet tells the pipeline who is there. A reply refuses the client. mu is held.
+func (c *conversation) meet(greeting string) *pipeline.Reply {
 	if !c.lookedUp {
 		c.lookedUp = true
 		c.named = nameOf(c.ctx(), c.s.cfg.Resolver, c.client())
 	}
 	if c.session == nil {
-		c.session = c.s.cfg.Plan().NewSession(pipeline.SMTP, c.client())
+		c.session = c.s.cfg.Plan().NewSession(c.s.door, c.client())
 	}
 	c.session.SetClient(c.client()) // another one after XCLIENT
 	if !c.connected {
 		c.connected = true
-		if no = c.session.Connect(c.ctx()); no != nil {
+		if no := c.session.Connect(c.ctx()); no != nil {
 			return no
 		}
 	}
@@ -146,7 +156,7 @@ func (c *conversation) secured() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reset("STARTTLS")
-	c.greeting, c.connected = "", false
+	c.greeting, c.connected, c.login = "", false, ""
 	if c.session != nil {
 		c.session.SetClient(c.client())
 	}
@@ -279,6 +289,11 @@ func (s session) Mail(string, *smtp.MailOptions) (err error) {
 	if space := s.s.cfg.Space; space != nil && space(s.parameters.size) != nil {
 		return replyError(fullDisk) // whoever says that there is none has told the operator
 	}
+	if s.s.cfg.Submission != nil {
+		if no := s.maySend(from); no != nil {
+			return replyError(*no)
+		}
+	}
 	t := &transaction{from: from, size: s.parameters.size, wants: s.parameters.asked}
 	if s.session != nil {
 		var no *pipeline.Reply
@@ -346,6 +361,9 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 	}
 	if !ascii(s.path) && !t.wants.UTF8 {
 		return reply(553, "5.6.7", "that address needs SMTPUTF8")
+	}
+	if s.s.cfg.Submission != nil {
+		return s.submitTo(r)
 	}
 	ctx := mailstore.AtOneMoment(s.ctx())
 	accounts, no, why := s.resolve(ctx, r.Address)
@@ -552,6 +570,8 @@ func (c *conversation) decide(s session, sp *spool.Spool, ends *lineEnds) (repli
 		return all(no)
 	case c.s.cfg.LMTP:
 		return s.lmtp(m)
+	case c.s.cfg.Submission != nil:
+		return all(s.submit(m))
 	}
 	return all(s.smtp(m))
 }

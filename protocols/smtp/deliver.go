@@ -111,6 +111,8 @@ func (c Config) door() pipeline.Door {
 		return pipeline.Deliver
 	case c.LMTP:
 		return pipeline.LMTP
+	case c.Submission != nil:
+		return pipeline.Submission
 	}
 	return pipeline.SMTP
 }

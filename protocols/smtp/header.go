@@ -205,7 +205,7 @@ func (f *filing) protocol() string {
 	if f.conn.TLSVersion() != "" {
 		s += "S"
 	}
-	if f.stated != nil && f.stated.client.Login != "" && s != "SMTP" {
+	if f.client().Login != "" && s != "SMTP" {
 		s += "A"
 	}
 	return s

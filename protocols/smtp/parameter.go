@@ -164,7 +164,10 @@ func (w *wire) rcptParameter(p *parameters, name, value string) *pipeline.Reply 
 // offersDSN reports whether the client may use the parameters of RFC 3461. We make no notifications, so an MTA of
 // strangers does better to tell its user itself that the mail went where there are none (RFC 3461, 5.2.2). An MTA of
 // ours says whom the mail was for before it expanded an alias, and what it asks for is kept for whoever hands it on.
-func (c *conversation) offersDSN() bool { return c.s.cfg.LMTP || c.trusted() }
+// At a submission door it goes into our own queue, which makes them.
+func (c *conversation) offersDSN() bool {
+	return c.s.cfg.LMTP || c.s.cfg.Submission != nil || c.trusted()
+}
 
 // utf8 reports whether MAIL had SMTPUTF8.
 func (c *conversation) utf8() bool {

@@ -45,6 +45,8 @@ type Limits struct {
 	CommandTimeout time.Duration `yaml:"command_timeout"`
 	// CommandErrors is how many commands may be wrong in one connection. The default is 20.
 	CommandErrors int `yaml:"command_errors"`
+	// FailedLogins is how many wrong passwords end a connection, at the submission doors. The default is 3.
+	FailedLogins int `yaml:"failed_logins"`
 	// BareNewlines says what becomes of a message in which a CR or LF stands alone: `refuse` it, `refuse_strangers`, or
 	// `mend` it, which makes LF a line end and CR a space. The default is refuse_strangers at smtp, and mend at lmtp, where
 	// a refusal would become a bounce.
@@ -61,6 +63,7 @@ func DefaultLimits() Limits {
 		CommandLine:       2048,
 		CommandTimeout:    5 * time.Minute,
 		CommandErrors:     20,
+		FailedLogins:      3,
 	}
 }
 
@@ -72,6 +75,7 @@ func (l Limits) withDefaults() Limits {
 	for _, x := range []struct{ limit, value *int }{
 		{&l.Recipients, &d.Recipients}, {&l.UnknownRecipients, &d.UnknownRecipients}, {&l.Hops, &d.Hops},
 		{&l.CommandLine, &d.CommandLine}, {&l.CommandErrors, &d.CommandErrors},
+		{&l.FailedLogins, &d.FailedLogins},
 	} {
 		if *x.limit <= 0 {
 			*x.limit = *x.value
@@ -89,6 +93,8 @@ type Config struct {
 	LMTP bool
 	// Refuse: the LMTP peer still holds its client, so that a refusal reaches the sender and does not become a bounce.
 	Refuse bool
+	// Submission makes an SMTP door one for our own users; nil: it is none.
+	Submission *Submission
 	// Believe makes an LMTP door that of `sluice deliver`, and reports whether the program at the other end may say who
 	// brought the mail to it. Others are asked no more than at LMTP.
 	Believe func(*listen.Conn) bool

@@ -167,6 +167,9 @@ func (w *wire) look(line string) []byte {
 	case "HELO", "EHLO", "LHLO":
 		return w.hello(line, verb, arg)
 	case "MAIL":
+		if w.c.s.cfg.Submission != nil && w.c.login == "" { // RFC 6409, 4.3
+			return w.wrong(loginFirst.Code, loginFirst.Enhanced, loginFirst.Text)
+		}
 		return w.path(verb, arg, "FROM:")
 	case "RCPT":
 		return w.path(verb, arg, "TO:")
@@ -190,6 +193,10 @@ func (w *wire) look(line string) []byte {
 			return nil
 		}
 	case "AUTH":
+		if w.c.s.cfg.Submission != nil {
+			w.auth(arg)
+			return nil
+		}
 		return w.wrong(502, "5.5.1", "AUTH is not available")
 	}
 	return w.wrong(500, "5.5.2", "no such command")
@@ -518,8 +525,11 @@ func (w *wire) words(p []byte, code int) []byte {
 		return []byte("250 2.1.5 recipient ok\r\n")
 	case code == 250 && (w.verb == "EHLO" || w.verb == "LHLO") && bytes.HasPrefix(p[4:], []byte("SIZE ")):
 		var more []byte
+		if w.c.s.cfg.Submission != nil && w.c.private() {
+			more = fmt.Appendf(more, "250-AUTH %s\r\n", mechanisms)
+		}
 		if w.c.mayState() {
-			more = fmt.Appendf(nil, "250-XCLIENT %s\r\n", xclientAttributes)
+			more = fmt.Appendf(more, "250-XCLIENT %s\r\n", xclientAttributes)
 		}
 		return fmt.Appendf(more, "%sSIZE %d\r\n", p[:4], w.c.s.cfg.Limits.MessageSize)
 	case code == 250 && w.verb == "EHLO" && string(p) == "250-DSN\r\n" && !w.c.offersDSN():

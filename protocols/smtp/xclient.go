@@ -65,7 +65,7 @@ func (c *conversation) state(x *stated) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reset("XCLIENT")
-	c.stated, c.greeting, c.connected = x, "", false
+	c.stated, c.greeting, c.connected, c.login = x, "", false, ""
 	c.named, c.lookedUp = x.client, x.named
 }
 
