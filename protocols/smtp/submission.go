@@ -14,11 +14,10 @@ import (
 	"sluice/protocols/listen"
 )
 
-// A Submission makes a door one for our own users, who log in to send mail (RFC 6409). What it takes goes into the
-// outbox, for recipients of ours, too. All fields but HideClient and SaveSent must be set.
+// A Submission makes a door one for our own users, who log in to send mail (RFC 6409). What it takes goes into
+// [Config.Outbox], for recipients of ours, too. All fields but HideClient and SaveSent must be set.
 type Submission struct {
 	Submitters mailstore.Submitters
-	Outbox     mailstore.Outbox
 	Logins     *listen.Logins // guards against guessing, best one for all doors
 	// HideClient keeps the client's name and address, and the account's, out of the mail.
 	HideClient bool
@@ -143,7 +142,7 @@ func (s session) submit(m *message) pipeline.Reply {
 		s.session.Reset("refused: " + no.Text)
 		return *no
 	}
-	o, err := s.outgoing(m)
+	o, err := s.complete(m)
 	if err != nil {
 		return s.broken(err)
 	}
@@ -156,12 +155,12 @@ func (s session) submit(m *message) pipeline.Reply {
 		s.session.Reset("broken off: the server is shutting down")
 		return pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"}
 	}
-	f := s.filing(s.session.ID(), m, o.scanned, decisions)
+	f := s.filing(s.session, m, o.scanned, decisions)
 	f.settled = pipeline.Submission.Settle(decisions, false)
 	no := f.settled.Reply
 	if no.Code < 400 {
 		no.Text = "accepted as " + f.id
-		if err := f.leave(o); err != nil {
+		if err := f.send(o); err != nil {
 			no = f.notLeft(err)
 			for i := range f.deliveries {
 				f.deliveries[i] = pipeline.Delivery{Disposition: pipeline.Postponed, Note: err.Error()}
@@ -217,9 +216,9 @@ func isReceipt(m *mime.Message) bool {
 		})
 }
 
-// leave puts the message into the outbox for those who are to get it, as their decisions want it. It returns once that
+// send puts the message into the outbox for those who are to get it, as their decisions want it. It returns once that
 // would survive a power cut; after an error nothing leaves.
-func (f *filing) leave(o *outgoing) (err error) {
+func (f *filing) send(o *handedIn) (err error) {
 	var named []string
 	for i, d := range f.decisions {
 		if f.settled.Dispositions[i] != pipeline.Dropped {
@@ -228,6 +227,9 @@ func (f *filing) leave(o *outgoing) (err error) {
 	}
 	if len(named) == 0 {
 		return nil
+	}
+	if f.s.cfg.Outbox == nil {
+		return errNoOutbox
 	}
 	ctx, cancel := f.unbroken()
 	defer cancel()
@@ -247,7 +249,7 @@ func (f *filing) leave(o *outgoing) (err error) {
 	if err != nil {
 		return err
 	}
-	staged, err := to.Outbox.Stage(ctx, list)
+	staged, err := f.s.cfg.Outbox.Stage(ctx, list)
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
@@ -275,10 +277,10 @@ func (f *filing) leave(o *outgoing) (err error) {
 
 // letters makes what leaves: one message for all recipients that get the same. places are the decisions that each is
 // for.
-func (f *filing) letters(o *outgoing, pace mailstore.Pace) (list []mailstore.Outgoing, places [][]int, err error) {
+func (f *filing) letters(o *handedIn, pace mailstore.Pace) (list []mailstore.Outgoing, places [][]int, err error) {
 	type like struct{ head, hold string }
 	var kinds []like
-	eightBit, err := o.eightBit(f.tx.wants)
+	eight, err := eightBit(o.body()) // whatever the client has said
 	if err != nil {
 		return nil, nil, err
 	}
@@ -299,7 +301,7 @@ func (f *filing) letters(o *outgoing, pace mailstore.Pace) (list []mailstore.Out
 			list = append(list, mailstore.Outgoing{
 				ID: f.id, Account: f.login, Why: "submission", Sender: f.tx.from.Raw,
 				EnvelopeID: decodedXtext(f.tx.wants.EnvelopeID), Return: strings.ToLower(f.tx.wants.Return),
-				UTF8: f.tx.wants.UTF8, EightBit: eightBit, NotBefore: pace.NotBefore, Hold: hold,
+				UTF8: f.tx.wants.UTF8, EightBit: eight, NotBefore: pace.NotBefore, Hold: hold,
 				Content: io.MultiReader(strings.NewReader(x.head), o.body()),
 			})
 		}
@@ -346,7 +348,7 @@ func (f *filing) notLeft(err error) pipeline.Reply {
 
 // saveSent files a copy in the account's folder for sent mail, if that is wanted. The mail has been taken: a copy that
 // cannot be filed is a line in the log.
-func (f *filing) saveSent(o *outgoing) {
+func (f *filing) saveSent(o *handedIn) {
 	if want := f.s.cfg.Submission.SaveSent; want == nil || !want(f.login) {
 		return
 	}

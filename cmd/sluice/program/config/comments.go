@@ -404,6 +404,7 @@ var comments = map[string]string{
 	"sluice/protocols/smtp.Limits.CommandErrors":               "CommandErrors is how many commands may be wrong in one connection. The default is 20.",
 	"sluice/protocols/smtp.Limits.CommandLine":                 "CommandLine is how many octets a command may have, its line end included. The default is 2048.",
 	"sluice/protocols/smtp.Limits.CommandTimeout":              "CommandTimeout is how long a client may take for one command. The default is 5 minutes (RFC 5321, 4.5.3.2.7).",
+	"sluice/protocols/smtp.Limits.FailedLogins":                "FailedLogins is how many wrong passwords end a connection, at the submission doors. The default is 3.",
 	"sluice/protocols/smtp.Limits.Hops":                        "Hops is how many Received fields make a message count as going in circles. The default is 50, as in Postfix.",
 	"sluice/protocols/smtp.Limits.MessageSize":                 "MessageSize is how many octets a message may have. The default is 50 MiB.",
 	"sluice/protocols/smtp.Limits.Recipients":                  "Recipients is how many recipients one message may have. The default is 100 (RFC 5321, 4.5.3.1.8).",

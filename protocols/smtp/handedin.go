@@ -13,8 +13,8 @@ import (
 	"sluice/pipeline/mime"
 )
 
-// An outgoing message is what a client has handed in, made complete: RFC 6409, 8.
-type outgoing struct {
+// A handedIn message is what a client has handed in, made complete: RFC 6409, 8.
+type handedIn struct {
 	m       *message
 	section []byte // the header section, without what only servers write and without Bcc, with what was missing
 	blind   []byte // the fields that name blind recipients
@@ -32,14 +32,14 @@ func isBlind(name string) bool {
 	return strings.EqualFold(name, "Bcc") || strings.EqualFold(name, "Resent-Bcc")
 }
 
-// outgoing makes a message complete. Fields that are missing go below those that are there, so that what was signed
+// complete makes a message complete. Fields that are missing go below those that are there, so that what was signed
 // stays signed.
-func (s session) outgoing(m *message) (*outgoing, error) {
+func (s session) complete(m *message) (*handedIn, error) {
 	section := make([]byte, m.parsed.Header().Len())
 	if _, err := io.ReadFull(m.parsed.Raw(), section); err != nil {
 		return nil, fmt.Errorf("read the header: %w", err)
 	}
-	o := &outgoing{m: m}
+	o := &handedIn{m: m}
 	o.blind = strip(section, func(name string, _ int) bool { return !isBlind(name) })
 	o.section = strip(section, func(name string, _ int) bool { return servers(name) || isBlind(name) })
 	if len(o.section) > 0 && o.section[len(o.section)-1] != '\n' {
@@ -66,34 +66,14 @@ func (s session) outgoing(m *message) (*outgoing, error) {
 func (c *conversation) hostname() string { return cmp.Or(c.conn.Hostname(), c.s.cfg.Hostname) }
 
 // body is the message from the end of its header section on.
-func (o *outgoing) body() io.Reader {
+func (o *handedIn) body() io.Reader {
 	old := int64(o.m.parsed.Header().Len())
 	return io.NewSectionReader(o.m.Spool, old, o.m.Size()-old)
 }
 
-// eightBit reports whether the body has octets over 127, whatever the client has said.
-func (o *outgoing) eightBit(a pipeline.Asked) (bool, error) {
-	if a.Body == "8BITMIME" {
-		return true, nil
-	}
-	buffer := make([]byte, 32<<10)
-	for r := o.body(); ; {
-		n, err := r.Read(buffer)
-		if slices.ContainsFunc(buffer[:n], func(b byte) bool { return b > 127 }) {
-			return true, nil
-		}
-		switch {
-		case err == io.EOF:
-			return false, nil
-		case err != nil:
-			return false, fmt.Errorf("read the message: %w", err)
-		}
-	}
-}
-
 // head is the header section that leaves: our trace, what steps add, and the message's own without what they delete. What
 // rules have found is nobody else's business: it is in the record.
-func (f *filing) head(o *outgoing, d *pipeline.Decision) []byte {
+func (f *filing) head(o *handedIn, d *pipeline.Decision) []byte {
 	var b bytes.Buffer
 	b.Write(f.submitted())
 	gone := map[string][]int{}
@@ -113,7 +93,7 @@ func (f *filing) head(o *outgoing, d *pipeline.Decision) []byte {
 }
 
 // kept is the copy that the sender keeps: as the message left, with its blind recipients.
-func (f *filing) kept(o *outgoing) io.Reader {
+func (f *filing) kept(o *handedIn) io.Reader {
 	return io.MultiReader(bytes.NewReader(f.submitted()), bytes.NewReader(o.section), bytes.NewReader(o.blind), o.body())
 }
 
