@@ -1,6 +1,6 @@
 package sieve
 
-import "time"
+import "sluice/pipeline/mime"
 
 // A Kind names what an [Action] does.
 type Kind string
@@ -34,41 +34,30 @@ type Action struct {
 	SpecialUse string   // RFC 8579: "\Junk": the folder with this use, if there is one, instead of Folder
 	Create     bool     // RFC 5490: make the folder if it is not there
 	Flags      []string // RFC 5232
-	// Message is the mail as it was at that moment; nil: as it came.
-	Message *Edited
+	// Content is what is filed where that is no copy of the mail but of what Reply sends (RFC 8580): the whole of it, line
+	// ends CRLF. Nothing of the mail itself is saved by it.
+	Content []byte
+
+	// Message is the mail as it was at that moment, for Keep, FileInto, Redirect and Pipe; nil: as it came.
+	Message *mime.Message
 
 	Address string // for Redirect: where to
-	// Redirect also carries what RFC 6009 lets it say, as an OutgoingRecipient has it.
-	DSNNotify []string
-	DSNReturn string
-	ByTime    time.Duration // RFC 6009 :bytime…; 0: not said
-	List      string        // RFC 6134: redirect :list — Address is a list's name then
+	// Fields are put above the header of a mail that is handed on, so that it is known when it comes back.
+	Fields [][2]string
 
-	Text string // for Reject and EReject: the reason, as the script wrote it
-
-	Reply  *Reply        // for Vacation and Notify: what is sent, and when it is not
-	Notice *Notification // for Notify
+	Text  string // for Reject and EReject: the reason, as the script wrote it; see [ReplyLines]
+	Reply *Reply // for Vacation and Notify: what is sent
 
 	Program   string   // for Pipe
 	Arguments []string // for Pipe
 	Try       bool     // for Pipe: its failure is none of the script's
 }
 
-// A Reply is a mail that answers or notifies: everything but the decision whether it was sent before.
+// A Reply is a mail that answers or notifies. That it is asked for says that it may be sent: what is sent once only has a
+// [Mark] in [Outcome.Marks].
 type Reply struct {
-	// Handle identifies the answer; with the sender it says what was sent already. Days or seconds: Every.
-	Handle  string
-	Every   time.Duration // not again to the same sender within; 0 is the site's default
-	To      string        // the envelope's recipient
-	Content []byte        // the whole message, line ends CRLF
-	Fcc     *Action       // RFC 8580: a FileInto of the same content
-}
-
-// A Notification is what notify asks for.
-type Notification struct {
-	Method     string // "mailto:me@example.org"
-	From       string
-	Importance string // "1", "2", "3"
-	Options    []string
-	Message    string
+	From    string   // the envelope's sender; "" is the null sender
+	To      []string // the envelope's recipients
+	Subject string   // for people who read a record
+	Content []byte   // the whole message, line ends CRLF
 }

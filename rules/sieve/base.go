@@ -126,7 +126,7 @@ func (n *call) fold(settles, rest answer) {
 
 func runKeep(r *run, n *call) flow {
 	r.say(n, "%s", n.source())
-	return r.add(n, Action{Kind: Keep, Flags: r.flags})
+	return r.add(n, Action{Kind: Keep})
 }
 
 func runDiscard(r *run, n *call) flow {
@@ -162,7 +162,7 @@ func runFileInto(r *run, n *call) flow {
 		return r.fail(n, "%s", wrong)
 	}
 	r.say(n, "fileinto %q", folder)
-	return r.add(n, Action{Kind: FileInto, Folder: folder, Flags: r.flags})
+	return r.add(n, Action{Kind: FileInto, Folder: folder})
 }
 
 func checkRedirect(c *checker, n *call) {
@@ -220,9 +220,6 @@ func size(r *run, n *call) bool {
 
 // size is how many octets the message has, as it is now.
 func (m *message) size() int64 {
-	if m.edited != nil {
-		return m.edited.Size()
-	}
 	return m.src.Size()
 }
 

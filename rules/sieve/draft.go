@@ -11,14 +11,23 @@ import (
 	"sluice/pipeline/mime"
 )
 
-// A chunk of an edited message: octets of our own, or a stretch of the message it was made from.
+// A draft is a message as a script has made it. It never changes itself: what is edited is another draft, which shares
+// with this one whatever was not edited.
+type draft struct {
+	message *mime.Message
+	from    *draft  // what it was made from; nil: it is the mail as it came
+	list    []chunk // of which stretches of from
+	flat    *chunks // the same, of stretches of the mail as it came
+}
+
+// A chunk is a piece of a draft: octets of our own, or a stretch of the draft it was made from.
 type chunk struct {
 	data []byte
 	off  int64 // where data is nil
 	size int64
 }
 
-// chunks read as one: an edited message shares with the one it was made from whatever was not edited.
+// chunks read as one.
 type chunks struct {
 	base io.ReaderAt
 	list []chunk
@@ -31,8 +40,7 @@ func (p *chunks) ReadAt(b []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read at %d", off)
 	}
-	i := sort.Search(len(p.ends), func(i int) bool { return p.ends[i] > off })
-	for ; i < len(p.list) && n < len(b); i++ {
+	for i := p.at(off); i < len(p.list) && n < len(b); i++ {
 		c := p.list[i]
 		in := off + int64(n) - (p.ends[i] - c.size)
 		want := b[n:min(int64(len(b)), int64(n)+c.size-in)]
@@ -54,23 +62,66 @@ func (p *chunks) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+// at returns which chunk the octet at off is in.
+func (p *chunks) at(off int64) int {
+	return sort.Search(len(p.ends), func(i int) bool { return p.ends[i] > off })
+}
+
+func (p *chunks) add(c chunk) {
+	if c.size > 0 {
+		end := c.size
+		if len(p.ends) > 0 {
+			end += p.ends[len(p.ends)-1]
+		}
+		p.list, p.ends = append(p.list, c), append(p.ends, end)
+	}
+}
+
+// cut adds to p a stretch of what others read as.
+func (p *chunks) cut(other *chunks, off, size int64) {
+	for i := other.at(off); size > 0 && i < len(other.list); i++ {
+		c := other.list[i]
+		in := off - (other.ends[i] - c.size)
+		n := min(size, c.size-in)
+		if c.data != nil {
+			p.add(chunk{data: c.data[in : in+n], size: n})
+		} else {
+			p.add(chunk{off: c.off + in, size: n})
+		}
+		off, size = off+n, size-n
+	}
+}
+
 // Hold keeps the message that this one was made from readable, see [mime.Message.Hold].
 func (p *chunks) Hold() (release func()) { return p.hold() }
 
-// assemble makes a message of chunks of another.
-func assemble(base *mime.Message, list ...chunk) (*mime.Message, error) {
-	p := &chunks{base: base.Raw(), hold: base.Hold}
+// assemble makes a draft of chunks of another. However many come one after the other, reading costs the same.
+func (d *draft) assemble(list ...chunk) (*draft, error) {
+	next := &draft{from: d, flat: &chunks{}}
+	if d.flat == nil {
+		next.flat.base, next.flat.hold = d.message.Raw(), d.message.Hold
+	} else {
+		next.flat.base, next.flat.hold = d.flat.base, d.flat.hold
+	}
 	var size int64
 	for _, c := range list {
 		if c.data != nil {
 			c.size = int64(len(c.data))
 		}
-		if c.size > 0 {
-			size += c.size
-			p.list, p.ends = append(p.list, c), append(p.ends, size)
+		if c.size <= 0 {
+			continue
+		}
+		size += c.size
+		next.list = append(next.list, c)
+		if c.data != nil || d.flat == nil {
+			next.flat.add(c)
+		} else {
+			next.flat.cut(d.flat, c.off, c.size)
 		}
 	}
-	return mime.Parse(p, size, mime.Limits{})
+	var err error
+	next.message, err = mime.Parse(next.flat, size, mime.Limits{})
+	return next, err
 }
 
 // lineEnd returns how the lines of a message end: one from a file may have it as LF.
@@ -83,15 +134,16 @@ func lineEnd(m *mime.Message) string {
 	return "\r\n"
 }
 
-// withField returns a message with a field more, above all others or below them. The value is one line of any text.
-func withField(m *mime.Message, name, value string, last bool) (*mime.Message, error) {
+// withField returns a draft with a field more, above all others or below them. The value is one line of any text.
+func (d *draft) withField(name, value string, last bool) (*draft, error) {
+	m := d.message
 	end := lineEnd(m)
 	field := []byte(name + ":" + end)
 	if value = encodeWords(oneLine(value)); value != "" {
 		field = bytes.ReplaceAll(foldField(name, value), []byte("\r\n"), []byte(end))
 	}
 	if !last {
-		return assemble(m, chunk{data: field}, chunk{size: m.Size()})
+		return d.assemble(chunk{data: field}, chunk{size: m.Size()})
 	}
 	at := int64(m.Header().Len())
 	if at == m.Size() && at > 0 { // a header and nothing else, perhaps without a line end
@@ -100,11 +152,12 @@ func withField(m *mime.Message, name, value string, last bool) (*mime.Message, e
 			field = append([]byte(end), field...)
 		}
 	}
-	return assemble(m, chunk{size: at}, chunk{data: field}, chunk{off: at, size: m.Size() - at})
+	return d.assemble(chunk{size: at}, chunk{data: field}, chunk{off: at, size: m.Size() - at})
 }
 
-// withoutFields returns a message without the fields that drop says, by their place in the header.
-func withoutFields(m *mime.Message, drop func(i int, f mime.Field) bool) (*mime.Message, error) {
+// withoutFields returns a draft without the fields that drop says, by their place in the header.
+func (d *draft) withoutFields(drop func(i int, f mime.Field) bool) (*draft, error) {
+	m := d.message
 	end := lineEnd(m)
 	var b bytes.Buffer
 	for i, f := range m.Header().Fields() {
@@ -115,7 +168,7 @@ func withoutFields(m *mime.Message, drop func(i int, f mime.Field) bool) (*mime.
 	}
 	b.WriteString(end)
 	body := m.RawBody()
-	return assemble(m, chunk{data: b.Bytes()}, chunk{off: m.Size() - body.Size(), size: body.Size()})
+	return d.assemble(chunk{data: b.Bytes()}, chunk{off: m.Size() - body.Size(), size: body.Size()})
 }
 
 // A stretch is where a part of a message stands in it, its header with it.
@@ -153,9 +206,29 @@ func stretchOf(m *mime.Message, p *mime.Part) (stretch, bool) {
 	return stretch{head, start + size}, true
 }
 
-// withPart returns a message in which another entity stands in place of a part (RFC 5703, 6): text/plain, or, where it
+// find returns where a part of this draft, or of one that it was made from, stands now; false where it is gone.
+func (d *draft) find(p *mime.Part) (stretch, bool) {
+	if s, ok := stretchOf(d.message, p); ok || d.from == nil {
+		return s, ok
+	}
+	s, ok := d.from.find(p)
+	if !ok {
+		return s, false
+	}
+	at := int64(0)
+	for _, c := range d.list {
+		if c.data == nil && c.off <= s.from && s.to <= c.off+c.size {
+			return stretch{at + s.from - c.off, at + s.to - c.off}, true
+		}
+		at += c.size
+	}
+	return stretch{}, false
+}
+
+// withPart returns a draft in which another entity stands in place of a part (RFC 5703, 6): text/plain, or, where it
 // is an entity with fields, as it is.
-func withPart(m *mime.Message, s stretch, text string, entity bool) (*mime.Message, error) {
+func (d *draft) withPart(s stretch, text string, entity bool) (*draft, error) {
+	m := d.message
 	var b bytes.Buffer
 	if entity {
 		writeEntity(&b, text)
@@ -166,7 +239,7 @@ func withPart(m *mime.Message, s stretch, text string, entity bool) (*mime.Messa
 	if lineEnd(m) == "\n" {
 		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	}
-	return assemble(m, chunk{size: s.from}, chunk{data: data}, chunk{off: s.to, size: m.Size() - s.to})
+	return d.assemble(chunk{size: s.from}, chunk{data: data}, chunk{off: s.to, size: m.Size() - s.to})
 }
 
 // A replacement is what stands in place of a whole message.
@@ -176,9 +249,10 @@ type replacement struct {
 	entity        bool
 }
 
-// replaced returns a message that says something else than m: its fields stay but for those that describe its content,
+// replaced returns a draft that says something else than m: its fields stay but for those that describe its content,
 // Subject and From; what they were stands in Original-Subject and Original-From (RFC 5703, 6.1).
-func replaced(m *mime.Message, r replacement) (*mime.Message, error) {
+func (d *draft) replaced(r replacement) (*draft, error) {
+	m := d.message
 	var b bytes.Buffer
 	for _, f := range m.Header().Fields() {
 		switch low := strings.ToLower(f.Name); {
@@ -204,12 +278,13 @@ func replaced(m *mime.Message, r replacement) (*mime.Message, error) {
 	} else {
 		writeText(&b, r.text)
 	}
-	return assemble(m, chunk{data: b.Bytes()})
+	return d.assemble(chunk{data: b.Bytes()})
 }
 
-// enclosed returns a message of a text and, attached, m itself (RFC 5703, 7): to, date and trace of m stand in its
+// enclosed returns a draft of a text and, attached, m itself (RFC 5703, 7): to, date and trace of m stand in its
 // header too; fields are those that the script adds, "Name: value" each.
-func enclosed(m *mime.Message, subject string, fields [][2]string, text string) (*mime.Message, error) {
+func (d *draft) enclosed(subject string, fields [][2]string, text string) (*draft, error) {
+	m := d.message
 	var b bytes.Buffer
 	if subject == "" {
 		subject = m.Subject()
@@ -241,7 +316,7 @@ func enclosed(m *mime.Message, subject string, fields [][2]string, text string) 
 		b.WriteString("Content-Transfer-Encoding: 8bit\r\n")
 	}
 	b.WriteString("\r\n")
-	return assemble(m, chunk{data: b.Bytes()}, chunk{size: m.Size()}, chunk{data: []byte("\r\n--" + boundary + "--\r\n")})
+	return d.assemble(chunk{data: b.Bytes()}, chunk{size: m.Size()}, chunk{data: []byte("\r\n--" + boundary + "--\r\n")})
 }
 
 // clashes reports whether a boundary stands in m.

@@ -1,6 +1,8 @@
 package sieve
 
 import (
+	"context"
+	"io"
 	"time"
 
 	"sluice/pipeline/mime"
@@ -52,19 +54,36 @@ type Mailboxes interface {
 // Seen tells what was seen and sent before. It is asked while the script runs and changes nothing: what is new is for
 // whoever carries the outcome out to keep, once the mail is ours.
 type Seen interface {
-	// Duplicate reports whether a mail with this handle and key was seen within the time (RFC 7352).
-	Duplicate(handle, key string, within time.Duration) bool
+	// Before reports whether a mark with this key was left for the account within the time.
+	Before(key string, within time.Duration) bool
 }
 
 // Lists tells who is on external lists (RFC 6134).
 type Lists interface {
+	// Known reports whether there is a list of this name, "tag:example.org,2026:family" or as the site names it.
 	Known(list string) bool
+	// Has reports whether an address or another value is on a list.
 	Has(list, value string) bool
+	// Members returns the addresses on a list, for redirect; ok is false where they cannot be told.
+	Members(list string) (addresses []string, ok bool)
 }
 
-// A Runner runs a program that the site lists, over a message, and returns what it writes.
+// A Runner runs programs that the site lists, for filter and execute. What a program may do, how long it may take and
+// how much it may write is its business.
 type Runner interface {
-	Run(kind, name string, arguments []string, input []byte) (output []byte, ok bool, err error)
+	// Run runs a program and returns what it writes. An error is for the trace and the log of the account: the program is
+	// not there, ended badly, took too long, wrote too much.
+	Run(ctx context.Context, p Program) (output []byte, err error)
+}
+
+// A Program is one call of a program.
+type Program struct {
+	Use       string // "pipe", "filter" or "execute"
+	Name      string // as the site lists it
+	Arguments []string
+	Input     io.Reader // nil: nothing
+	Envelope  Envelope
+	Account   string
 }
 
 // A Score is what a scanner made of a mail, as RFC 5235 wants it.

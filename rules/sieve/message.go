@@ -13,8 +13,8 @@ type message struct {
 	header  *header
 	headers [1]*header // the same, for the tests
 	parts   map[*mime.Part]*header
-	// edited is what the script has made of it; nil: nothing.
-	edited *Edited
+	// draft is what the script has made of it; nil: nothing, and src is the mail as it came.
+	draft  *draft
 	bodies map[string][]subject // what body tests looked for, decoded
 }
 

@@ -29,6 +29,7 @@ type run struct {
 	mail     *message
 	actions  []Action
 	marks    []Mark
+	notes    []Line
 	implicit bool     // the implicit keep stands
 	flags    []string // the internal variable of RFC 5232
 
@@ -172,8 +173,14 @@ func (r *run) add(n *call, a Action) flow {
 			}
 		}
 	}
-	if a.Message == nil {
-		a.Message = r.mail.edited
+	if a.Message = r.mail.now(); a.Content != nil {
+		a.Message = nil
+	}
+	if (a.Kind == Keep || a.Kind == FileInto && a.Content == nil) && a.Flags == nil {
+		a.Flags = r.flags // RFC 5232, 2: without :flags those of the internal variable
+	}
+	if wrong := r.conflict(a); wrong != "" {
+		return r.fail(n, "%s", wrong)
 	}
 	if !a.Copy && takesKeep(a.Kind) {
 		r.implicit = false
@@ -211,9 +218,9 @@ func (a Action) same(b Action) bool {
 	case Keep:
 		return true
 	case FileInto:
-		return a.Folder == b.Folder && a.MailboxID == b.MailboxID && a.SpecialUse == b.SpecialUse
+		return a.Content == nil && b.Content == nil && a.Folder == b.Folder && a.MailboxID == b.MailboxID && a.SpecialUse == b.SpecialUse
 	case Redirect:
-		return strings.EqualFold(a.Address, b.Address) && a.List == b.List
+		return strings.EqualFold(a.Address, b.Address)
 	}
 	return false
 }
@@ -229,15 +236,15 @@ func merge(a, b []string) []string {
 
 // outcome ends the run.
 func (r *run) outcome() Outcome {
-	o := Outcome{Failure: r.failure, Log: r.log, Trace: r.trace, Instructions: r.spent}
+	o := Outcome{Failure: r.failure, Log: r.log, Notes: r.notes, Trace: r.trace, Instructions: r.spent}
 	switch {
 	case r.failure != nil:
 		o.Actions = []Action{{Kind: Keep, Implicit: true}}
 	case r.implicit:
-		o.Actions = append(r.actions, Action{Kind: Keep, Implicit: true, Flags: r.flags, Message: r.mail.edited})
-		o.Duplicates = r.marks
+		o.Actions = append(r.actions, Action{Kind: Keep, Implicit: true, Flags: r.flags, Message: r.mail.now()})
+		o.Marks = r.marks
 	default:
-		o.Actions, o.Duplicates = r.actions, r.marks
+		o.Actions, o.Marks = r.actions, r.marks
 	}
 	return o
 }
