@@ -126,6 +126,7 @@ func secret(data string) ([]byte, error) {
 type disk interface {
 	CreateTemp(dir, pattern string) (file, error)
 	Rename(from, to string) error
+	Link(from, to string) error // fails where to is there
 	Remove(path string) error
 	SyncFolder(path string) error
 }
@@ -148,6 +149,7 @@ func (osDisk) CreateTemp(dir, pattern string) (file, error) {
 }
 
 func (osDisk) Rename(from, to string) error { return os.Rename(from, to) }
+func (osDisk) Link(from, to string) error   { return os.Link(from, to) }
 func (osDisk) Remove(path string) error     { return os.Remove(path) }
 func (osDisk) SyncFolder(path string) error { return syncFolder(path) }
 

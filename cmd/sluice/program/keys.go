@@ -80,6 +80,19 @@ func readKeys(c *config.Config) (signingKeys, error) {
 	return keys, errors.Join(errs...)
 }
 
+// keyProblems returns what is wrong with the keys that sign. Who may not look at the data folder, as most may not, is
+// told nothing of them.
+func keyProblems(c *config.Config) (problems config.Problems) {
+	_, err := readKeys(c)
+	if err == nil || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	for _, e := range leaves(err) {
+		problems = append(problems, config.Problem{File: c.File(), Text: e.Error()})
+	}
+	return problems
+}
+
 // keyDomains returns the domains that have a folder for keys.
 func keyDomains(data string) (domains []string, err error) {
 	entries, err := os.ReadDir(filepath.Join(data, "dkim"))

@@ -44,6 +44,7 @@ type commands struct {
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
+	DKIM       dkimCommands      `cmd:"" name:"dkim" help:"Make and look after the keys that sign what leaves."`
 	DMARC      dmarcCommands     `cmd:"" name:"dmarc" help:"Report to domains what became of mail in their name."`
 	Reference  referenceCommand  `cmd:"" help:"Print every setting with its default, a JSON Schema, or what rules can name."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`

@@ -66,13 +66,15 @@ func (c *Config) checkSigning() {
 	seen := map[name]bool{}
 	for i := range c.Signing.Keys {
 		k, path := &c.Signing.Keys[i], fmt.Sprintf("signing.keys[%d]", i)
-		var ok bool
-		if k.Domain, ok = orgdomain.Canonical(k.Domain); !ok || !strings.Contains(k.Domain, ".") {
+		domain, ok := orgdomain.Canonical(k.Domain)
+		if !ok || !strings.Contains(domain, ".") {
 			c.d.wrong(path+".domain", fmt.Sprintf("%q is no domain", k.Domain), "write for example domain: example.org")
 		}
-		if k.Selector, ok = orgdomain.Canonical(k.Selector); !ok {
+		selector, ok := orgdomain.Canonical(k.Selector)
+		if !ok {
 			c.d.wrong(path+".selector", fmt.Sprintf("%q is no selector", k.Selector), "write for example selector: s2026")
 		}
+		k.Domain, k.Selector = domain, selector
 		if k.File == "" {
 			c.d.wrong(path+".file", "the file of the key is missing", "write for example file: /etc/sluice/s2026.pem")
 		}
