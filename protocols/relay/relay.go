@@ -1,11 +1,15 @@
 package relay
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
+	"sync"
 	"time"
 
 	"sluice/mailstore"
@@ -38,6 +42,8 @@ type Options struct {
 	Log *slog.Logger
 	// Observe is told of every attempt, for metrics; nil is nobody.
 	Observe func(Report)
+	// Grace is how long mail that is being sent may take when Run is told to end; 0 is 5s.
+	Grace time.Duration
 }
 
 // A Transport takes mail some other way than over the network.
@@ -86,4 +92,52 @@ type Addresses struct {
 type TLSA struct {
 	Usage, Selector, Matching uint8
 	Data                      []byte
+}
+
+// A Relay takes mail from a queue and brings it to where it goes. Make it with [New].
+type Relay struct {
+	o      Options
+	ways   *ways
+	finder finder
+	opener opener
+
+	kick chan struct{} // something may be done that could not be before
+	ran  sync.WaitGroup
+
+	mu       sync.Mutex
+	places   map[string]*destination
+	ring     []*destination // those with jobs, the next to be served first
+	waiting  int            // jobs of all
+	busy     int            // workers
+	unproven int            // of them, at destinations that have taken no mail lately
+	live     int            // sessions of all
+	stopped  bool
+}
+
+// New returns a Relay, or all that is wrong with its settings.
+func New(o Options) (*Relay, error) {
+	o.Config = o.filled()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
+	}
+	o.Log, o.Grace = cmp.Or(o.Log, slog.Default()), cmp.Or(o.Grace, 5*time.Second)
+	r := &Relay{o: o, kick: make(chan struct{}, 1), places: map[string]*destination{}}
+	var err error
+	if r.ways, err = o.newWays(); err != nil {
+		return nil, err
+	}
+	r.finder.config, r.finder.resolver, r.finder.now = &r.o.Config, o.Resolver, o.Now
+	r.finder.ours = func(host string) bool {
+		return strings.EqualFold(host, o.Hostname) || o.Ours != nil && o.Ours(host)
+	}
+	if o.MTASTS {
+		transport := r.finder.webTransport(o.Dial)
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: r.ways.all.roots}
+		r.finder.policies = newPolicies(&r.finder, transport, o.State, o.Log)
+	}
+	r.opener = opener{config: &r.o.Config, hostname: o.Hostname, dial: o.Dial}
+	return r, nil
 }

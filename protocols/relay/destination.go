@@ -1,0 +1,260 @@
+package relay
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"sluice/mailstore"
+)
+
+// A destination is where mail goes that shares connections: a domain, or a server that the configuration names. Its fields
+// are guarded by Relay.mu.
+type destination struct {
+	key  string
+	way  *way
+	jobs []mailstore.Job // that wait
+	here bool            // it is in the ring
+	// starved says that more of it waits in the queue than there was room for.
+	starved bool
+
+	busy  int // workers
+	limit int // of them
+	live  int // sessions, in use or idle
+	idle  []*session
+	good  int // mails in a row that some server has answered
+
+	// After all servers have failed it is left alone.
+	failures int
+	until    time.Time
+	why      *failure
+}
+
+// proven reports whether it has taken mail lately.
+func (d *destination) proven() bool { return d.good > 0 && d.failures == 0 }
+
+// Limits on what is taken from the queue to wait here. Each destination has its share, so that one that hangs leaves room.
+const (
+	mostWaiting = 2000
+	shares      = 10 // mails that wait for each connection a destination may have
+	mostPlaces  = 10_000
+)
+
+// room reports whether a destination takes another job, of those promised to it already.
+func (r *Relay) room(d *destination, promised, all int) bool {
+	return len(d.jobs)+promised < shares*r.o.PerDestination && r.waiting+all < mostWaiting
+}
+
+// place returns the destination of a domain. mu is held.
+func (r *Relay) place(domain string) *destination {
+	w, key := r.ways.to(domain)
+	d := r.places[key]
+	if d == nil {
+		if len(r.places) >= mostPlaces {
+			r.forget()
+		}
+		d = &destination{key: key, way: w, limit: r.o.PerDestination}
+		r.places[key] = d
+	}
+	return d
+}
+
+// forget drops destinations that nothing is known of but what the next mail would find out again. mu is held.
+func (r *Relay) forget() {
+	now := r.o.Now()
+	for key, d := range r.places {
+		if d.busy == 0 && d.live == 0 && len(d.jobs) == 0 && !now.Before(d.until) {
+			delete(r.places, key)
+		}
+	}
+}
+
+// put gives a destination a job. mu is held.
+func (r *Relay) put(d *destination, job mailstore.Job, front bool) {
+	if front {
+		d.jobs = append([]mailstore.Job{job}, d.jobs...)
+	} else {
+		d.jobs = append(d.jobs, job)
+	}
+	r.waiting++
+	if !d.here {
+		d.here = true
+		r.ring = append(r.ring, d)
+	}
+}
+
+// A task is a job that somebody works on.
+type task struct {
+	d        *destination
+	job      mailstore.Job
+	unproven bool // it was begun as one that may hang
+}
+
+// pick returns the next job to work on, of each destination in turn, and counts it. mu is held.
+func (r *Relay) pick() (t task, ok bool) {
+	if r.stopped || r.busy >= r.o.Connections {
+		return task{}, false
+	}
+	for i, d := range r.ring {
+		limit := d.limit
+		if d.failures > 0 && !r.o.Now().Before(d.until) {
+			limit = 1 // to find out
+		}
+		t := task{d: d, unproven: !d.proven()}
+		// Those that may hang do not get all connections.
+		if d.busy >= limit || t.unproven && r.unproven >= max(1, r.o.Connections*3/4) {
+			continue
+		}
+		t.job, d.jobs = d.jobs[0], d.jobs[1:]
+		r.ring = slices.Delete(r.ring, i, i+1)
+		if d.here = len(d.jobs) > 0; d.here {
+			r.ring = append(r.ring, d)
+		}
+		r.waiting--
+		r.busy++
+		d.busy++
+		if t.unproven {
+			r.unproven++
+		}
+		return t, true
+	}
+	return task{}, false
+}
+
+// done counts a task that is over, and reports whether there is room for others that wait in the queue.
+func (r *Relay) done(t task) (wanted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy--
+	t.d.busy--
+	if t.unproven {
+		r.unproven--
+	}
+	if wanted = t.d.starved && len(t.d.jobs) <= shares*r.o.PerDestination/2 && r.waiting <= mostWaiting/2; wanted {
+		t.d.starved = false
+	}
+	return wanted
+}
+
+// keep takes a session back for the next mail, or ends it. It ends by itself after a time.
+func (r *Relay) keep(d *destination, s *session) {
+	r.mu.Lock()
+	if s.over || s.used >= r.o.PerConnection || r.stopped {
+		d.live--
+		r.live--
+		r.mu.Unlock()
+		if s.over {
+			s.close()
+			return
+		}
+		r.ran.Go(s.quit) // bounded by Timeouts.Quit
+		return
+	}
+	d.idle = append(d.idle, s)
+	s.expire = time.AfterFunc(r.o.Idle, func() {
+		if r.take(d, s) != nil {
+			r.drop(d)
+			s.quit()
+		}
+	})
+	r.mu.Unlock()
+}
+
+// take returns an idle session of a destination: want, or with nil the one used last; nil if there is none.
+func (r *Relay) take(d *destination, want *session) *session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(d.idle) - 1; i >= 0; i-- {
+		if s := d.idle[i]; want == nil || s == want {
+			d.idle = append(d.idle[:i], d.idle[i+1:]...)
+			s.expire.Stop()
+			return s
+		}
+	}
+	return nil
+}
+
+// drop counts a session that has ended.
+func (r *Relay) drop(d *destination) {
+	r.mu.Lock()
+	d.live--
+	r.live--
+	r.mu.Unlock()
+}
+
+// open makes a session and counts it. Where there are too many an idle one ends.
+func (r *Relay) open(ctx context.Context, d *destination, to *server) (*session, *failure) {
+	r.mu.Lock()
+	var old *session
+	if r.live >= r.o.Connections {
+		for _, other := range r.places {
+			if len(other.idle) > 0 {
+				old = other.idle[0]
+				other.idle = other.idle[1:]
+				old.expire.Stop()
+				other.live--
+				r.live--
+				break
+			}
+		}
+	}
+	d.live++
+	r.live++
+	r.mu.Unlock()
+	if old != nil {
+		r.ran.Go(old.quit) // bounded by Timeouts.Quit
+	}
+	s, no := r.opener.open(ctx, to)
+	if no != nil {
+		r.drop(d)
+	}
+	return s, no
+}
+
+// works takes note that a server of a destination has answered about a mail.
+func (r *Relay) works(d *destination) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d.failures > 0 {
+		d.failures, d.until, d.why = 0, time.Time{}, nil
+	}
+	// One that once had enough of our connections is asked for one more now and then.
+	if d.good++; d.good%50 == 0 && d.limit < r.o.PerDestination {
+		d.limit++
+	}
+}
+
+// fails takes note that no server of a destination could be talked to. It reports whether the job may wait for one of the
+// connections there are: then it is the number of them that is too much.
+func (r *Relay) fails(d *destination, no *failure) (wait bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if others := d.busy - 1; others > 0 && d.live > 0 && d.proven() {
+		d.limit = min(d.limit, others)
+		return true
+	}
+	d.good = 0
+	if now := r.o.Now(); !now.Before(d.until) {
+		back := r.o.BackOff
+		for range min(d.failures, 20) {
+			if back >= r.o.BackOffMost {
+				break
+			}
+			back *= 2
+		}
+		d.failures++
+		d.until = now.Add(min(back, r.o.BackOffMost))
+	}
+	d.why = no
+	return false
+}
+
+// left returns why a destination is left alone now, nil if it is not.
+func (r *Relay) left(d *destination) (*failure, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d.why == nil || !r.o.Now().Before(d.until) {
+		return nil, time.Time{}
+	}
+	return d.why, d.until
+}
