@@ -22,6 +22,10 @@ type userCommands struct {
 	Set    userSet    `cmd:"" help:"Change settings of an account: quota=1GiB, quota=none, quota=default, login=no."`
 	Show   userShow   `cmd:"" help:"Show the settings of an account."`
 	Del    userDel    `cmd:"" help:"Remove an account; its mail stays unless --purge is given."`
+
+	Sieve       userSieve       `cmd:"" help:"Look at the Sieve scripts of an account, and change them."`
+	Log         userLog         `cmd:"" help:"Say what went wrong when an account's scripts ran."`
+	ImportSieve userImportSieve `cmd:"" help:"Take over the Sieve scripts that Dovecot's Pigeonhole keeps for a user."`
 }
 
 // account is how the commands about one account take its name.
