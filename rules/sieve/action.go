@@ -9,7 +9,7 @@ type Kind string
 const (
 	Keep     Kind = "keep"     // into the inbox, or where a rule said: Folder is ""
 	FileInto Kind = "fileinto" // into Folder
-	Discard  Kind = "discard"  // it only takes the implicit keep away: nothing is to be done
+	Discard  Kind = "discard"  // takes the implicit keep away: nothing is to be done
 	Redirect Kind = "redirect" // on to Address
 	Reject   Kind = "reject"   // refuse, with Text (RFC 5429, 2.2)
 	EReject  Kind = "ereject"  // refuse, with Text, in the protocol alone (RFC 5429, 2.1)

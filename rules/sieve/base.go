@@ -70,10 +70,19 @@ func partTags() []tag {
 
 // told asks a test and writes the answer into the trace.
 func (r *run) told(n *call) bool {
+	r.why = ""
 	held := r.test(n)
-	if r.in.Trace && n.form.tests == 0 && r.failure == nil {
-		r.say(n, "%s → %s", n.source(), map[bool]string{true: "yes", false: "no"}[held])
+	if !r.in.Trace || n.form.tests != 0 || r.failure != nil {
+		return held
 	}
+	answer := "no"
+	if held {
+		answer = "yes"
+	}
+	if r.why != "" {
+		answer += ": " + r.why
+	}
+	r.say(n, "%s → %s", n.source(), answer)
 	return held
 }
 
@@ -211,7 +220,7 @@ func checkSize(c *checker, n *call) {
 
 func size(r *run, n *call) bool {
 	has, limit := r.mail.size(), n.args[0].number
-	r.say(n, "  the mail has %d octets", has)
+	r.note("the mail has %d octets", has)
 	if n.has("over") {
 		return has > limit
 	}
@@ -249,7 +258,7 @@ func checkFieldNames(c *checker, n *call) {
 func exists(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
 		if !slices.ContainsFunc(r.headers(n), func(h *header) bool { return len(h.values(name)) > 0 }) {
-			r.say(n, "  there is no field %s", name)
+			r.note("there is no field %s", name)
 			return false
 		}
 	}

@@ -48,7 +48,8 @@ type run struct {
 	failure   *Failure
 	log       []Line
 	trace     []Line
-	cut       bool // the trace is full
+	cut       bool   // the trace is full
+	why       string // what the test at hand found, for the trace
 }
 
 // A loop is a foreverypart that is running.
@@ -163,6 +164,13 @@ func (r *run) say(n *call, format string, args ...any) {
 	r.trace = append(r.trace, Line{n.unit.name, n.line, r.depth, clipTo(strings.ToValidUTF8(sprintf(format, args...), "\ufffd"), 500)})
 }
 
+// note keeps what the test at hand has found, for the trace.
+func (r *run) note(format string, args ...any) {
+	if r.in.Trace {
+		r.why = sprintf(format, args...)
+	}
+}
+
 // add asks for an action. Tags of the command that have a say in it have it.
 func (r *run) add(n *call, a Action) flow {
 	a.Script, a.Line = n.unit.name, n.line
@@ -184,9 +192,6 @@ func (r *run) add(n *call, a Action) flow {
 	}
 	if !a.Copy && takesKeep(a.Kind) {
 		r.implicit = false
-	}
-	if a.Kind == Discard {
-		return next
 	}
 	if i := slices.IndexFunc(r.actions, a.same); i >= 0 {
 		// RFC 5228, 2.10.3: the same thing twice is once; flags add up.
@@ -215,7 +220,7 @@ func (a Action) same(b Action) bool {
 		return false
 	}
 	switch a.Kind {
-	case Keep:
+	case Keep, Discard:
 		return true
 	case FileInto:
 		return a.Content == nil && b.Content == nil && a.Folder == b.Folder && a.MailboxID == b.MailboxID && a.SpecialUse == b.SpecialUse

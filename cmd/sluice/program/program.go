@@ -43,6 +43,7 @@ type commands struct {
 	Backtest   backtestCommand   `cmd:"" help:"Say what other rules would have done with mail that came, and what users made of that mail."`
 	User       userCommands      `cmd:"" help:"Manage accounts."`
 	Alias      aliasCommands     `cmd:"" help:"Say where aliases lead."`
+	Sieve      sieveCommands     `cmd:"" help:"Check Sieve scripts, and see what they would do with a mail."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
 	DKIM       dkimCommands      `cmd:"" name:"dkim" help:"Make and look after the keys that sign what leaves."`
 	DMARC      dmarcCommands     `cmd:"" name:"dmarc" help:"Report to domains what became of mail in their name."`
