@@ -220,7 +220,7 @@ func checkSize(c *checker, n *call) {
 
 func size(r *run, n *call) bool {
 	has, limit := r.mail.size(), n.args[0].number
-	r.note("the mail has %d octets", has)
+	r.because("the mail has %d octets", has)
 	if n.has("over") {
 		return has > limit
 	}
@@ -258,7 +258,7 @@ func checkFieldNames(c *checker, n *call) {
 func exists(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
 		if !slices.ContainsFunc(r.headers(n), func(h *header) bool { return len(h.values(name)) > 0 }) {
-			r.note("there is no field %s", name)
+			r.because("there is no field %s", name)
 			return false
 		}
 	}

@@ -246,7 +246,7 @@ func (x *matcher) hit(value string, k key) {
 		if x.where != "" {
 			where = x.where + ": "
 		}
-		x.r.note("%s%q %v %q", where, clipTo(value, 150), x.m.how, clipTo(k.text, 100))
+		x.r.because("%s%q %v %q", where, clipTo(value, 150), x.m.how, clipTo(k.text, 100))
 	}
 }
 
@@ -337,7 +337,7 @@ func (x *matcher) held() bool {
 	n := strconv.Itoa(x.seen)
 	for _, k := range x.keys {
 		if x.m.holds(x.m.by.compare(n, k.folded)) {
-			x.r.note("there are %s", n)
+			x.r.because("there are %s", n)
 			return true
 		}
 	}

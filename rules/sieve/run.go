@@ -164,8 +164,8 @@ func (r *run) say(n *call, format string, args ...any) {
 	r.trace = append(r.trace, Line{n.unit.name, n.line, r.depth, clipTo(strings.ToValidUTF8(sprintf(format, args...), "\ufffd"), 500)})
 }
 
-// note keeps what the test at hand has found, for the trace.
-func (r *run) note(format string, args ...any) {
+// because keeps what the test at hand has found, for the trace.
+func (r *run) because(format string, args ...any) {
 	if r.in.Trace {
 		r.why = sprintf(format, args...)
 	}

@@ -95,7 +95,7 @@ func (c *sieveCheckCommand) Run(p *program) error {
 	}
 	if !c.JSON {
 		for _, file := range c.Files {
-			fmt.Fprintf(p.stdout, "%s is right\n", config.Printable(file))
+			fmt.Fprintf(p.stdout, "%s is right\n", config.Printable(scriptName(file)))
 		}
 	}
 	return nil
@@ -110,11 +110,16 @@ func compileFile(p *program, file, includes string) (*sieve.Script, []sieve.Prob
 	if includes == "" && file != "-" {
 		includes = filepath.Dir(file)
 	}
-	if file == "-" {
-		file = "standard input"
-	}
-	script, problems := sieve.Compile(file, text, sieve.Options{Include: includeFrom(includes)})
+	script, problems := sieve.Compile(scriptName(file), text, sieve.Options{Include: includeFrom(includes)})
 	return script, problems, nil
+}
+
+// scriptName is what messages call a script.
+func scriptName(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
 }
 
 // includeFrom finds scripts in a folder, as they are named or with .sieve behind; those of the site in its folder global.
@@ -194,7 +199,8 @@ type sieveTestResult struct {
 	sieveResult
 	Actions []sieveAction  `json:"actions"` // in order
 	Failure *sieve.Failure `json:"failure,omitempty"`
-	Log     []sieve.Line   `json:"log,omitempty"` // of debug_log
+	Notes   []sieve.Line   `json:"notes,omitempty"` // what was asked for and is not done
+	Log     []sieve.Line   `json:"log,omitempty"`   // of debug_log
 	Trace   []sieve.Line   `json:"trace,omitempty"`
 }
 
@@ -220,7 +226,7 @@ func (c *sieveTestCommand) Run(p *program) error {
 		for _, a := range out.Actions {
 			result.Actions = append(result.Actions, newSieveAction(a))
 		}
-		result.Failure, result.Log, result.Trace = out.Failure, out.Log, out.Trace
+		result.Failure, result.Notes, result.Log, result.Trace = out.Failure, out.Notes, out.Log, out.Trace
 		result.OK = out.Failure == nil
 	}
 	if c.JSON {

@@ -17,7 +17,7 @@ type sieveAction struct {
 	Reject   string `json:"reject,omitempty"`   // the reason
 	EReject  string `json:"ereject,omitempty"`  // the reason
 	Vacation string `json:"vacation,omitempty"` // to whom
-	Notify   string `json:"notify,omitempty"`   // the method
+	Notify   string `json:"notify,omitempty"`   // to whom
 	Pipe     string `json:"pipe,omitempty"`     // the program
 
 	Script     string   `json:"script,omitempty"`
@@ -30,7 +30,7 @@ type sieveAction struct {
 	MailboxID  string   `json:"mailboxid,omitempty"`
 	Edited     bool     `json:"edited,omitempty"` // the script has changed the mail
 	Arguments  []string `json:"arguments,omitempty"`
-	Message    string   `json:"message,omitempty"` // what vacation and notify send
+	Message    string   `json:"message,omitempty"` // what vacation and notify send, and what is filed of it
 }
 
 func newSieveAction(a sieve.Action) sieveAction {
@@ -38,8 +38,12 @@ func newSieveAction(a sieve.Action) sieveAction {
 		Script: a.Script, Line: a.Line, Implicit: a.Implicit, Copy: a.Copy, Create: a.Create, Flags: a.Flags,
 		SpecialUse: a.SpecialUse, MailboxID: a.MailboxID, Edited: a.Message != nil, Arguments: a.Arguments,
 	}
+	to := ""
 	if a.Reply != nil {
-		x.Message = string(a.Reply.Content)
+		to, x.Message = strings.Join(a.Reply.To, ", "), string(a.Reply.Content)
+	}
+	if a.Content != nil {
+		x.Edited, x.Message = false, string(a.Content)
 	}
 	switch a.Kind {
 	case sieve.Keep:
@@ -55,14 +59,9 @@ func newSieveAction(a sieve.Action) sieveAction {
 	case sieve.EReject:
 		x.EReject = a.Text
 	case sieve.Vacation:
-		x.Vacation = "the sender"
-		if a.Reply != nil {
-			x.Vacation = a.Reply.To
-		}
+		x.Vacation = to
 	case sieve.Notify:
-		if a.Notice != nil {
-			x.Notify = a.Notice.Method
-		}
+		x.Notify = to
 	case sieve.Pipe:
 		x.Pipe = a.Program
 	}
@@ -86,9 +85,9 @@ func (a sieveAction) String() string {
 	case a.EReject != "":
 		what = "refused: " + a.EReject
 	case a.Vacation != "":
-		what = "answered to " + a.Vacation
+		what = "answered with a mail to " + a.Vacation
 	case a.Notify != "":
-		what = "notified: " + a.Notify
+		what = "announced with a mail to " + a.Notify
 	case a.Pipe != "":
 		what = "given to the program " + strings.Join(append([]string{a.Pipe}, a.Arguments...), " ")
 	default:
