@@ -59,6 +59,7 @@ const (
 	Redirect LeavingKind = "redirect" // the mail itself, handed on
 	Vacation LeavingKind = "vacation" // the reply of somebody who is away
 	Notify   LeavingKind = "notify"   // a note that there is mail
+	Return   LeavingKind = "return"   // a report about mail that was handed on, sent on to who sent that
 )
 
 // A Leaving is one mail that leaves on behalf of the recipient.

@@ -71,9 +71,10 @@ type transaction struct {
 	wants  pipeline.Asked
 	rcpts  []recipient // those that go-smtp has, in order
 	taken  []pipeline.Recipient
-	named  []string // by RCPT commands, whatever they were answered
-	before []string // at deliver: the transactions that have served those taken earlier, "" for the others; see repeated
-	asked  bool     // the pipeline knows that all recipients are named
+	named  []string       // by RCPT commands, whatever they were answered
+	before []string       // at deliver: the transactions that have served those taken earlier, "" for the others; see repeated
+	back   map[int]string // of those taken, who gets what comes for a sender that we have rewritten; see takeBack
+	asked  bool           // the pipeline knows that all recipients are named
 	events []func(context.Context, *pipeline.Session)
 }
 
@@ -366,6 +367,9 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 		return s.submitTo(r)
 	}
 	ctx := mailstore.AtOneMoment(s.ctx())
+	if done, err := s.takeBack(ctx, r); done {
+		return err
+	}
 	accounts, no, why := s.resolve(ctx, r.Address)
 	if no.Code != 0 {
 		s.refuse(r, no, why)

@@ -88,6 +88,7 @@ func (s session) smtp(m *message) pipeline.Reply {
 		s.session.Reset("broken off: the server is shutting down")
 		return pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"}
 	}
+	t.sendBack(decisions)
 	f := s.filing(s.session, m, scanned, decisions)
 	f.settled = t.settle(decisions)
 	no := f.settled.Reply
@@ -177,6 +178,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		p.Reset("broken off: the server is shutting down")
 		return all(pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"})
 	}
+	t.sendBack(decisions)
 	f := s.filing(p, m, scanned, decisions)
 	f.settled = f.s.door.Settle(decisions, s.s.cfg.Refuse)
 	f.agree(t.rcpts)
@@ -317,7 +319,7 @@ func (f *filing) answer(r recipient) pipeline.Reply {
 // makeRoom postpones the mail of those whose mailbox is full, so that the others get theirs.
 func (f *filing) makeRoom() {
 	for i, d := range f.decisions {
-		if f.settled.Dispositions[i] != pipeline.Delivered {
+		if f.settled.Dispositions[i] != pipeline.Delivered || d.Recipient.Account == "" {
 			continue
 		}
 		if err := f.s.cfg.Store.Room(f.moment, d.Recipient.Account, f.m.Size()); err != nil {

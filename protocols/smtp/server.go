@@ -115,6 +115,8 @@ type Config struct {
 	Results func(*pipeline.Record) string
 	// Run gives a program that an administrator lists a mail of an account's; nil: there are none.
 	Run func(ctx context.Context, account string, r pipeline.Run, mail io.Reader) error
+	// Back finds out whose mail a report is about that comes to a sender which we have rewritten; nil: none was.
+	Back Back
 	// Recall finds the record of a transaction that another of our doors has decided; nil, or no record, is that it is
 	// gone.
 	Recall func(ctx context.Context, id string) (*pipeline.Record, error)
