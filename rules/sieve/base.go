@@ -202,14 +202,14 @@ func redirectAddress(s string) (address, wrong string) {
 
 func runRedirect(r *run, n *call) flow {
 	to := r.text(&n.args[0])
-	if !n.has("list") {
-		var wrong string
-		if to, wrong = redirectAddress(to); wrong != "" {
-			return r.fail(n, "%s", wrong)
-		}
+	if n.has("list") {
+		return r.redirectList(n, to)
 	}
-	r.say(n, "redirect %q", to)
-	return r.add(n, Action{Kind: Redirect, Address: to})
+	to, wrong := redirectAddress(to)
+	if wrong != "" {
+		return r.fail(n, "%s", wrong)
+	}
+	return r.redirect(n, to)
 }
 
 func checkSize(c *checker, n *call) {

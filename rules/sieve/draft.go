@@ -347,3 +347,13 @@ func scan(m *mime.Message, found func([]byte) bool, overlap int) bool {
 	}
 	return false
 }
+
+// isWhole reports whether a part is this draft, or one that it was made from, as a whole.
+func (d *draft) isWhole(p *mime.Part) bool {
+	for ; d != nil; d = d.from {
+		if d.message.Root() == p {
+			return true
+		}
+	}
+	return false
+}

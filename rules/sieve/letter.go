@@ -184,7 +184,7 @@ func encodeWords(s string) string {
 func addressField(list []string) string {
 	var all []string
 	for _, s := range list {
-		if a, err := mail.ParseAddress(oneLine(s)); err == nil {
+		if a, err := parseFrom(s); err == nil {
 			a.Name = oneLine(a.Name)
 			if s = a.String(); a.Name == "" {
 				s = strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">")
@@ -194,6 +194,9 @@ func addressField(list []string) string {
 	}
 	return strings.Join(all, ", ")
 }
+
+// parseFrom reads an address with or without a name.
+func parseFrom(s string) (*mail.Address, error) { return mail.ParseAddress(oneLine(s)) }
 
 // cleanID returns a message id without its angle brackets, "" for what is none: no spaces, nothing but ASCII.
 func cleanID(id string) string {

@@ -1,5 +1,7 @@
 package sieve
 
+import "time"
+
 // Limits bound what a script may cost. The zero value of each is its default.
 type Limits struct {
 	ScriptSize   int // octets of one script; 0 is 1 MiB
@@ -18,10 +20,18 @@ type Limits struct {
 	Actions      int // a run; 0 is 100
 	Redirects    int // a run; 0 is 5
 	Notifies     int // a run; 0 is 5
-	EditedFields int // header fields that a run adds; 0 is 100
-	EditedSize   int // octets of a message that a run replaces; 0 is 10 MiB
-	Log          int // lines of a run's debug_log; 0 is 100
-	Trace        int // lines of a run's trace; 0 is 10000
+	EditedFields int // changes that a run makes to the mail; 0 is 100
+	EditedSize   int // octets that one of them adds to it; 0 is 10 MiB
+	Programs     int // that a run of a script asks for an answer, as filter and execute do; 0 is 5
+	Hops         int // Received fields of a mail that is still redirected; 0 is 50
+
+	VacationTime  time.Duration // how long a sender gets no second reply where the script says nothing; 0 is 7 days
+	VacationLeast time.Duration // the least that a script may say (RFC 6131, 2); 0 is 1 minute
+	DuplicateTime time.Duration // how long a mail is known where the script says nothing (RFC 7352, 3); 0 is 7 days
+	RememberMost  time.Duration // the most that a script may say, for both; 0 is 365 days
+
+	Log   int // lines of a run's debug_log; 0 is 100
+	Trace int // lines of a run's trace; 0 is 10000
 }
 
 func (l Limits) withDefaults() Limits {
@@ -32,7 +42,18 @@ func (l Limits) withDefaults() Limits {
 		{&l.ScriptSize, 1 << 20}, {&l.Nesting, 32}, {&l.Problems, 100}, {&l.StringSize, 256 << 10}, {&l.Strings, 10000},
 		{&l.Regex, 64 << 10}, {&l.Includes, 100}, {&l.IncludeDepth, 10}, {&l.Instructions, 1000000}, {&l.Variables, 255},
 		{&l.VariableSize, 64 << 10}, {&l.Memory, 1 << 20}, {&l.Body, 4 << 20}, {&l.Actions, 100}, {&l.Redirects, 5}, {&l.Notifies, 5},
-		{&l.EditedFields, 100}, {&l.EditedSize, 10 << 20}, {&l.Log, 100}, {&l.Trace, 10000},
+		{&l.EditedFields, 100}, {&l.EditedSize, 10 << 20}, {&l.Programs, 5}, {&l.Hops, 50}, {&l.Log, 100}, {&l.Trace, 10000},
+	} {
+		if *x.limit <= 0 {
+			*x.limit = x.value
+		}
+	}
+	for _, x := range []struct {
+		limit *time.Duration
+		value time.Duration
+	}{
+		{&l.VacationTime, 7 * 24 * time.Hour}, {&l.VacationLeast, time.Minute}, {&l.DuplicateTime, 7 * 24 * time.Hour},
+		{&l.RememberMost, 365 * 24 * time.Hour},
 	} {
 		if *x.limit <= 0 {
 			*x.limit = x.value

@@ -84,7 +84,8 @@ type tag struct {
 func extensions() []extension {
 	return slices.Concat(
 		baseExtensions(), smallExtensions(), variablesExtension(), includeExtension(), dateExtension(), bodyExtension(),
-		partExtensions(),
+		partExtensions(), flagExtensions(), folderExtensions(), forwardExtensions(), refuseExtensions(), vacationExtensions(),
+		notifyExtension(), duplicateExtension(), editExtensions(), programExtensions(),
 	)
 }
 

@@ -27,6 +27,9 @@ type run struct {
 	limits Limits
 
 	mail     *message
+	came     *mime.Message // the mail as it came, whatever is made of it
+	edits    int           // changes of the mail
+	asked    int           // programs run
 	actions  []Action
 	marks    []Mark
 	notes    []Line
@@ -70,10 +73,12 @@ func newRun(ctx context.Context, s *Script, in Input) *run {
 	if in.Now.IsZero() {
 		in.Now = time.Unix(0, 0).UTC()
 	}
-	return &run{
+	r := &run{
 		ctx: ctx, in: in, limits: s.limits, mail: newMail(in.Message), implicit: true, flags: in.Flags,
 		globals: map[string]string{}, included: map[Included]bool{},
 	}
+	r.came = r.mail.src
+	return r
 }
 
 // script runs a script in a frame of its own.
