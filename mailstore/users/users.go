@@ -34,6 +34,9 @@ type Config struct {
 	// Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own.
 	// Empty: the account that was made first.
 	Postmaster string `yaml:"postmaster" example:"me@example.org"`
+	// Senders are addresses that accounts may send under besides those whose mail they get. A key "@example.org" is all
+	// accounts there; an address "@example.org" is every one there.
+	Senders map[string][]string `yaml:"-"`
 	// Hash says how passwords are stored.
 	Hash HashConfig `yaml:"passwords"`
 	// Remember is how long a login that was right is right again without hashing; 0 is 10 minutes, less than 0, such as

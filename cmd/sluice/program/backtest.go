@@ -84,7 +84,7 @@ func (c *backtestCommand) Run(p *program) error {
 	}
 	var result *backtestResult
 	err = p.withPlans(settings, func(all *plans) error {
-		b := &backtest{plans: all, was: was, is: is, times: times, mailboxes: mailboxes, tally: replay.NewTally(is, c.Limit)}
+		b := &backtest{plans: all, outgoing: isOutgoing(settings, c.Step), was: was, is: is, times: times, mailboxes: mailboxes, tally: replay.NewTally(is, c.Limit)}
 		result, err = b.run(p)
 		return err
 	})
@@ -108,7 +108,11 @@ func (c *backtestCommand) sides(p *program, settings *config.Config) (was, is re
 	var wrong [2]error
 	is.Plan, wrong[0] = planWith(p, settings, c.Step, c.Rules)
 	if slices.Equal(c.Against, []string{"current"}) {
-		was.Plan, _, wrong[1] = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil))
+		var out *pipeline.Plan
+		was.Plan, out, _, wrong[1] = plansOf(settings, offlineEnv(settings.Hostname, p.now, nil))
+		if isOutgoing(settings, c.Step) {
+			was.Plan = out
+		}
 	} else {
 		was.Plan, wrong[1] = planWith(p, settings, c.Step, c.Against)
 	}
@@ -149,6 +153,7 @@ func parseMailboxes(names []string) (all []mailboxName, _ error) {
 // A backtest goes through recorded mail once.
 type backtest struct {
 	plans     *plans
+	outgoing  bool // it is about mail that leaves
 	was, is   replay.Side
 	times     span
 	mailboxes []mailboxName
@@ -303,6 +308,9 @@ func (b *backtest) produce(ctx context.Context, yield func(*replay.Case, []strin
 			continue
 		case err != nil:
 			return err
+		}
+		if (r.Door == pipeline.Submission) != b.outgoing {
+			continue // other steps decide about it
 		}
 		c, paths := b.recorded(ctx, r)
 		if ctx.Err() != nil {

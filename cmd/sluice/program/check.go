@@ -20,12 +20,13 @@ import (
 )
 
 type checkCommand struct {
-	JSON   bool     `help:"Print JSON."`
-	Mail   string   `arg:"" optional:"" help:"A mail to decide about; - reads it from standard input."`
-	From   *string  `placeholder:"ADDRESS" help:"The sender. Default: the mail's own From."`
-	To     []string `placeholder:"ADDRESS" sep:"none" help:"A recipient; may be repeated. Default: the mail's own To and Cc."`
-	Client string   `placeholder:"IP" help:"The client's address. Default: unknown."`
-	Helo   string   `placeholder:"NAME" help:"What the client greets with."`
+	JSON     bool     `help:"Print JSON."`
+	Mail     string   `arg:"" optional:"" help:"A mail to decide about; - reads it from standard input."`
+	From     *string  `placeholder:"ADDRESS" help:"The sender. Default: the mail's own From."`
+	To       []string `placeholder:"ADDRESS" sep:"none" help:"A recipient; may be repeated. Default: the mail's own To and Cc."`
+	Client   string   `placeholder:"IP" help:"The client's address. Default: unknown."`
+	Helo     string   `placeholder:"NAME" help:"What the client greets with."`
+	Outgoing string   `placeholder:"ACCOUNT" help:"Decide as about mail that this account sends: by the steps of outgoing:."`
 	// Effective is asked for a recipient who need not exist: overrides may be written first.
 	Effective string `placeholder:"ADDRESS" help:"Print what the rules are for a recipient, with all overrides, and where each line comes from."`
 
@@ -37,13 +38,15 @@ type checkCommand struct {
 const checkVersion = 2
 
 type checkResult struct {
-	Version  int              `json:"version"`
-	File     string           `json:"file,omitempty"`
-	OK       bool             `json:"ok"`
-	Errors   config.Problems  `json:"errors"`
-	Warnings config.Problems  `json:"warnings"`
-	Plan     string           `json:"plan,omitempty"`
-	Record   *pipeline.Record `json:"record,omitempty"`
+	Version  int             `json:"version"`
+	File     string          `json:"file,omitempty"`
+	OK       bool            `json:"ok"`
+	Errors   config.Problems `json:"errors"`
+	Warnings config.Problems `json:"warnings"`
+	Plan     string          `json:"plan,omitempty"`
+	// OutgoingPlan is the version of the plan for mail of our own users, where there are steps for it.
+	OutgoingPlan string           `json:"outgoing_plan,omitempty"`
+	Record       *pipeline.Record `json:"record,omitempty"`
 	// Effective are the steps with rules, as they are for one recipient.
 	Effective []effectiveStep `json:"effective,omitempty"`
 	Mutants   *mutantsResult  `json:"mutants,omitempty"`
@@ -55,8 +58,12 @@ func (c *checkCommand) Run(p *program) error {
 	if err == nil {
 		var made *pipeline.Plan
 		var warnings config.Problems
-		if made, warnings, err = plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
+		var outgoing *pipeline.Plan
+		if made, outgoing, warnings, err = plansOf(settings, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
 			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings...)
+			if len(settings.Outgoing) > 0 {
+				result.OutgoingPlan = outgoing.Version()
+			}
 			if c.Effective != "" {
 				if result.Effective, err = effectiveSteps(settings, made, c.Effective); err != nil {
 					return err
@@ -121,8 +128,11 @@ func (c *checkCommand) print(p *program, settings *config.Config, r checkResult)
 		return t.err
 	}
 	if r.Record == nil {
-		t.line(0, "%s is right: %d %s", cmp.Or(p.configFile, "the built-in configuration"),
-			len(settings.Pipeline), plural(len(settings.Pipeline), "step", "steps"))
+		steps := fmt.Sprintf("%d %s", len(settings.Pipeline), plural(len(settings.Pipeline), "step", "steps"))
+		if n := len(settings.Outgoing); n > 0 {
+			steps += fmt.Sprintf(", %d for outgoing mail", n)
+		}
+		t.line(0, "%s is right: %s", cmp.Or(p.configFile, "the built-in configuration"), steps)
 		return t.err
 	}
 	t.line(0, "what would be decided")
@@ -141,13 +151,16 @@ func plural(n int, one, more string) string {
 // put to the network has no answer here, and what on_error says about that is about bad days, not about this mail: so
 // all steps skip.
 func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Record, error) {
-	steps := slices.Clone(settings.Pipeline)
+	steps, door, making := slices.Clone(settings.Pipeline), pipeline.SMTP, plan
+	if c.Outgoing != "" {
+		steps, door, making = slices.Clone(settings.Outgoing), pipeline.Submission, listPlan
+	}
 	skip := pipeline.Skip
 	for i := range steps {
 		steps[i].OnError = &skip
 	}
 	var last lastRecord
-	plan, _, err := plan(settings, steps, offlineEnv(settings.Hostname, p.now, &last))
+	plan, _, err := making(settings, steps, offlineEnv(settings.Hostname, p.now, &last))
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +176,8 @@ func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Re
 	if err != nil {
 		return nil, err
 	}
-	session := plan.NewSession(pipeline.SMTP, client)
+	client.Login = normalAddress(c.Outgoing)
+	session := plan.NewSession(door, client)
 	defer session.Close()
 	refuse := func(r *pipeline.Reply) bool {
 		if r != nil {
@@ -179,7 +193,11 @@ func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Re
 	}
 	taken := 0
 	for _, a := range to {
-		if session.Rcpt(p.ctx, pipeline.Recipient{Address: a, Account: a.Local + "@" + a.Domain}) == nil {
+		to := pipeline.Recipient{Address: a}
+		if c.Outgoing == "" {
+			to.Account = a.Local + "@" + a.Domain
+		}
+		if session.Rcpt(p.ctx, to) == nil {
 			taken++
 		}
 	}
@@ -190,7 +208,7 @@ func (c *checkCommand) decide(p *program, settings *config.Config) (*pipeline.Re
 	if refuse(session.Data(p.ctx)) {
 		return last.record, nil
 	}
-	settled := pipeline.SMTP.Settle(session.Content(p.ctx, mail), false)
+	settled := door.Settle(session.Content(p.ctx, mail), false)
 	deliveries := make([]pipeline.Delivery, len(settled.Dispositions))
 	for i, d := range settled.Dispositions {
 		deliveries[i] = pipeline.Delivery{Disposition: d, Reply: settled.Replies[i]}

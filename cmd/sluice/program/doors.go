@@ -71,6 +71,11 @@ func (s *service) protocols(x *setup) map[string]protocol {
 			MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log,
 		})
 	}
+	senders := smtp.New(smtp.Config{
+		Submission: s.submission(c), Hostname: c.Hostname, Plan: s.outgoing, Directory: h.users, Store: store,
+		Quarantine: h.quarantine, Outbox: s.outbox(), Space: h.space.Room, Resolver: x.resolver, Trusted: s.trusted,
+		Limits: c.Limits.Submission, SpoolDir: s.spool, MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log,
+	})
 	asking := milter.New(milter.Config{
 		Plan: s.plan, Quarantine: h.quarantine, Recall: h.recall, Handover: s.handover, Hostname: c.Hostname, Trusted: s.trusted,
 		Log: s.log, Now: s.program.now, Limits: c.Limits.Milter, SpoolDir: s.spool, Space: h.space.Room,
@@ -91,6 +96,7 @@ func (s *service) protocols(x *setup) map[string]protocol {
 		}
 	}
 	forLMTP := options("lmtp", smtp.Busy, smtp.Goodbye, true)
+	forSenders := options("submission", smtp.Busy, smtp.Goodbye, true)
 	forIMAP, forPOP3 := options("imap", imap.Busy, imap.Goodbye, true), options("pop3", pop3.Busy, pop3.Goodbye, true)
 	return map[string]protocol{
 		"smtp": {server: mail(false, false, c.Limits.SMTP, nil), options: options("smtp", smtp.Busy, smtp.Goodbye, true)},
@@ -101,6 +107,8 @@ func (s *service) protocols(x *setup) map[string]protocol {
 		},
 		refusing:      {server: mail(true, true, c.Limits.LMTP, nil), options: forLMTP},
 		"milter":      {server: asking, options: options("milter", "", "", false), tls: listen.NoTLS},
+		"submission":  {server: senders, options: forSenders},
+		"submissions": {server: senders, options: forSenders, tls: listen.Implicit},
 		"imap":        {server: readers, options: forIMAP},
 		"imaps":       {server: readers, options: forIMAP, tls: listen.Implicit},
 		"pop3":        {server: poppers, options: forPOP3},

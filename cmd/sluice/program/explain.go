@@ -200,8 +200,8 @@ func (p *program) explained(settings *config.Config, records []*pipeline.Record,
 	return withRecords(p.ctx, settings, func(j *journal.Journal) error {
 		all := &plans{program: p, settings: settings, journal: j}
 		// Where the configuration is broken just now, or has become another, the plan of then is made from what was kept.
-		if current, _, err := plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
-			all.current = current
+		if current, outgoing, _, err := plansOf(settings, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
+			all.current, all.outgoing = current, outgoing
 		}
 		refiled := sortedByRuns(settings)
 		for _, r := range records {

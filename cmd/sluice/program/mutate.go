@@ -29,18 +29,20 @@ func (c *checkCommand) mutate(p *program, settings *config.Config) (*mutantsResu
 	}
 	var found []ruled
 	// What a step's rules see is known where the plan is made.
-	steps := slices.Clone(settings.Pipeline)
-	for i := range steps {
-		made := steps[i].Kind.New
-		steps[i].Kind.New = func(own any, env pipeline.Env) ([]pipeline.Stage, error) {
-			if c, ok := own.(*rules.Config); ok {
-				found = append(found, ruled{steps[i].Pos, c, env})
+	for _, list := range [][]pipeline.Step{settings.Pipeline, settings.Outgoing} {
+		steps := slices.Clone(list)
+		for i := range steps {
+			made := steps[i].Kind.New
+			steps[i].Kind.New = func(own any, env pipeline.Env) ([]pipeline.Stage, error) {
+				if c, ok := own.(*rules.Config); ok {
+					found = append(found, ruled{steps[i].Pos, c, env})
+				}
+				return made(own, env)
 			}
-			return made(own, env)
 		}
-	}
-	if _, _, err := plan(settings, steps, offlineEnv(settings.Hostname, p.now, nil)); err != nil {
-		return nil, err
+		if _, _, err := listPlan(settings, steps, offlineEnv(settings.Hostname, p.now, nil)); err != nil {
+			return nil, err
+		}
 	}
 	result := &mutantsResult{Unnoticed: config.Problems{}}
 	for _, x := range found {

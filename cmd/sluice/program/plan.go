@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,21 @@ func (p *program) logger(c config.Log, level slog.Leveler) *slog.Logger {
 // plan makes the plan of a configuration. Its error is config.Problems: what the steps object to gets the line of the
 // configuration that it is about. The warnings are what an administrator should know of a configuration that is right.
 func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings config.Problems, _ error) {
+	made, warnings, err := listPlan(c, steps, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range beyond(c, made) {
+		warnings = append(warnings, problemsAt(c, w.Pos, w.Err)...)
+	}
+	for _, text := range exposed(c.Listen.Admin) {
+		warnings = append(warnings, config.Problem{Text: text})
+	}
+	return made, warnings, nil
+}
+
+// listPlan makes the plan of one of the configuration's lists of steps.
+func listPlan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings config.Problems, _ error) {
 	secrets := secrets{config: c}
 	env.Files, env.Secret = files(c), secrets.read
 	made, err := pipeline.NewPlan(steps, env, planOptions(c))
@@ -37,13 +53,44 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 	case err != nil:
 		return nil, nil, placed(c, steps, err)
 	}
-	for _, w := range slices.Concat(made.Warnings(), beyond(c, made)) {
+	for _, w := range made.Warnings() {
 		warnings = append(warnings, problemsAt(c, w.Pos, w.Err)...)
 	}
-	for _, text := range slices.Concat(exposed(c.Listen.Admin), secrets.warnings) {
+	for _, text := range secrets.warnings {
 		warnings = append(warnings, config.Problem{Text: text})
 	}
 	return made, warnings, nil
+}
+
+// outgoingPlan makes the plan for mail of our own users. Steps that sort somebody's mail have no place in it.
+func outgoingPlan(c *config.Config, env pipeline.Env) (*pipeline.Plan, config.Problems, error) {
+	var wrong config.Problems
+	for _, s := range c.Outgoing {
+		if s.Kind.AtDelivery {
+			x := c.At(s.Pos, s.Kind.Name+" sorts the mail that somebody gets, and this is mail that leaves")
+			x.Remedy = "move it to pipeline:"
+			wrong = append(wrong, x)
+		}
+	}
+	made, warnings, err := listPlan(c, c.Outgoing, env)
+	if len(wrong) > 0 {
+		return nil, nil, append(wrong, config.AsProblems(c.File(), err)...)
+	}
+	return made, warnings, err
+}
+
+// plansOf makes both plans, of mail that comes and of mail that leaves, and finds all that is wrong with either.
+func plansOf(c *config.Config, env pipeline.Env) (in, out *pipeline.Plan, warnings config.Problems, _ error) {
+	in, warnings, err := plan(c, c.Pipeline, env)
+	out, more, e := outgoingPlan(c, env)
+	if err != nil && e != nil {
+		all := append(config.AsProblems(c.File(), err), config.AsProblems(c.File(), e)...)
+		return nil, nil, nil, all.Sorted()
+	}
+	if err = cmp.Or(err, e); err != nil {
+		return nil, nil, nil, err
+	}
+	return in, out, append(warnings, more...), nil
 }
 
 func planOptions(c *config.Config) pipeline.Options {

@@ -159,10 +159,10 @@ func (p *program) settings() (*config.Config, error) {
 // nobody has to mend one mistake to be told of the next.
 func (p *program) everythingWrong(c *config.Config, err error) error {
 	var all config.Problems
-	if c == nil || !errors.As(err, &all) || len(c.Pipeline) == 0 {
+	if c == nil || !errors.As(err, &all) || len(c.Pipeline)+len(c.Outgoing) == 0 {
 		return err
 	}
-	_, _, e := plan(c, c.Pipeline, offlineEnv(c.Hostname, p.now, nil))
+	_, _, _, e := plansOf(c, offlineEnv(c.Hostname, p.now, nil))
 	for _, e := range []error{e, c.ReadAliases()} {
 		all = append(all, config.AsProblems(c.File(), e)...)
 	}

@@ -144,7 +144,7 @@ func shell(dir string, env []string, command string) (string, error) {
 // ports.
 func serveReadme(t *testing.T, dir, outFile string, args []string) (*running, *strings.Replacer) {
 	t.Helper()
-	ports := map[string]string{"smtp": "2525", "lmtp": "2424", "milter": "8891", "imap": "1143", "imaps": "1993", "pop3": "1110", "pop3s": "1995", "managesieve": "4190"}
+	ports := map[string]string{"smtp": "2525", "lmtp": "2424", "milter": "8891", "submission": "1587", "submissions": "1465", "imap": "1143", "imaps": "1993", "pop3": "1110", "pop3s": "1995", "managesieve": "4190"}
 	args = append([]string{"serve"}, args...)
 	for door := range ports {
 		args = append(args, "--listen", door+"=127.0.0.1:0")

@@ -54,12 +54,16 @@ type setup struct {
 	users        *users.Users    // nil in the first: the house has opened them
 	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
-	keys         signingKeys // of our domains
+	outgoing     *pipeline.Plan // of mail of our own users
+	keys         signingKeys    // of our domains
 	warnings     config.Problems
 }
 
 // plan returns what new connections and messages are decided by.
 func (s *service) plan() *pipeline.Plan { return s.now.Load().plan }
+
+// outgoing returns what mail of our own users is decided by.
+func (s *service) outgoing() *pipeline.Plan { return s.now.Load().outgoing }
 
 func (s *service) trusted(a netip.Addr) bool { return s.now.Load().config.Trusts(a) }
 
@@ -117,15 +121,16 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	var planErr, believeErr, keysErr error
 	made.keys, keysErr = readKeys(c)
 	made.believed, believeErr = deliverUsers(c)
-	made.plan, made.warnings, planErr = plan(c, c.Pipeline, pipeline.Env{
+	env := pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
-	})
+	}
+	made.plan, made.outgoing, made.warnings, planErr = plansOf(c, env)
 	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr); err != nil {
 		return nil, err
 	}
-	if err := s.house.journal.KeepPlan(s.ctx, keptPlan(c, made.plan)); err != nil {
-		return nil, fmt.Errorf("keep the plan: %w", err)
+	if err := s.keepPlans(c, made); err != nil {
+		return nil, err
 	}
 	if aliasErr != nil {
 		for _, e := range leaves(aliasErr) {
@@ -133,6 +138,18 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 		}
 	}
 	return made, nil
+}
+
+// keepPlans keeps both plans in the journal. Where they are the same, the one of the pipeline is kept.
+func (s *service) keepPlans(c *config.Config, made *setup) error {
+	err := s.house.journal.KeepPlan(s.ctx, keptOutgoing(c, made.outgoing))
+	if err == nil {
+		err = s.house.journal.KeepPlan(s.ctx, keptPlan(c, made.plan))
+	}
+	if err != nil {
+		return fmt.Errorf("keep the plan: %w", err)
+	}
+	return nil
 }
 
 // use makes a setup the one of now.

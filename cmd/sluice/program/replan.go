@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,16 @@ import (
 // keptPlan is what the journal keeps of a plan, so that replan can make it again.
 func keptPlan(c *config.Config, p *pipeline.Plan) journal.Plan {
 	path, text := c.PipelineSource()
+	return keptPlanOf(p, path, text)
+}
+
+// keptOutgoing is keptPlan for the plan of mail that leaves.
+func keptOutgoing(c *config.Config, p *pipeline.Plan) journal.Plan {
+	path, text := c.OutgoingSource()
+	return keptPlanOf(p, path, text)
+}
+
+func keptPlanOf(p *pipeline.Plan, path, text string) journal.Plan {
 	kept := journal.Plan{Version: p.Version(), Text: p.Text(), Files: []journal.PlanFile{{Path: path, Text: text}}}
 	for _, f := range p.Files() {
 		if !slices.ContainsFunc(kept.Files[1:], func(x journal.PlanFile) bool { return x.Path == f.Path }) {
@@ -31,6 +42,7 @@ type plans struct {
 	program  *program
 	settings *config.Config
 	current  *pipeline.Plan
+	outgoing *pipeline.Plan // of now
 	journal  *journal.Journal
 	made     map[string]then
 }
@@ -43,8 +55,10 @@ type then struct {
 
 // of returns the plan of a version. Its error is for people: the record can only be looked at by the plan of today.
 func (p *plans) of(ctx context.Context, version string) (*pipeline.Plan, error) {
-	if p.current != nil && version == p.current.Version() {
-		return p.current, nil
+	for _, now := range []*pipeline.Plan{p.current, p.outgoing} {
+		if now != nil && version == now.Version() {
+			return now, nil
+		}
 	}
 	x, ok := p.made[version]
 	if !ok {
@@ -88,7 +102,11 @@ func (p *plans) remake(ctx context.Context, version string, change func([]pipeli
 	env := offlineEnv(p.settings.Hostname, p.program.now, nil)
 	env.Files = keptFiles(c, kept.Files[1:])
 	env.Secret = func(string) (string, error) { return "not kept", nil }
-	made, err := pipeline.NewPlan(change(c.Pipeline), env, planOptions(p.settings))
+	steps := c.Pipeline
+	if out, err := pipeline.NewPlan(c.Outgoing, env, planOptions(p.settings)); err == nil && out.Version() == version {
+		steps = c.Outgoing // it was the plan of mail that leaves
+	}
+	made, err := pipeline.NewPlan(change(slices.Clone(steps)), env, planOptions(p.settings))
 	if err != nil {
 		return nil, fmt.Errorf("make plan %s again: %w", version, err)
 	}
@@ -114,10 +132,26 @@ func keptFiles(c *config.Config, kept []journal.PlanFile) func(pattern string) (
 	}
 }
 
+// isOutgoing reports whether a rules step is one of those for outgoing mail: because the others have none of this name,
+// or for "" because they have none at all.
+func isOutgoing(c *config.Config, step string) bool {
+	has := func(steps []pipeline.Step) bool {
+		return slices.ContainsFunc(steps, func(s pipeline.Step) bool {
+			return s.Kind.Name == rules.Kind().Name && (step == "" || step == cmp.Or(s.Name, s.Kind.StepName()))
+		})
+	}
+	return !has(c.Pipeline) && has(c.Outgoing)
+}
+
 // planWith makes the plan of the configuration with other rule files: those of one rules step are replaced, and rules that
-// the configuration writes there itself are left out. step names it; "" is the only one, or an error.
+// the configuration writes there itself are left out. step names it, among those for outgoing mail if [isOutgoing] says so;
+// "" is the only one, or an error.
 func planWith(p *program, c *config.Config, step string, files []string) (*pipeline.Plan, error) {
 	steps := slices.Clone(c.Pipeline)
+	outgoing := isOutgoing(c, step)
+	if outgoing {
+		steps = slices.Clone(c.Outgoing)
+	}
 	at, names := -1, []string(nil)
 	for i, s := range steps {
 		if s.Kind.Name != rules.Kind().Name {
@@ -157,6 +191,10 @@ func planWith(p *program, c *config.Config, step string, files []string) (*pipel
 		other.Files = append(other.Files, whole)
 	}
 	steps[at].Config = &other
+	if outgoing {
+		made, _, err := listPlan(c, steps, offlineEnv(c.Hostname, p.now, nil))
+		return made, err
+	}
 	made, _, err := plan(c, steps, offlineEnv(c.Hostname, p.now, nil))
 	return made, err
 }

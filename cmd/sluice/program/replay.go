@@ -82,7 +82,7 @@ func (c *replayCommand) Run(p *program) error {
 
 // withPlans opens the journal for reading, with the configured plan.
 func (p *program) withPlans(settings *config.Config, f func(*plans) error) (err error) {
-	current, _, err := plan(settings, settings.Pipeline, offlineEnv(settings.Hostname, p.now, nil))
+	current, outgoing, _, err := plansOf(settings, offlineEnv(settings.Hostname, p.now, nil))
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (p *program) withPlans(settings *config.Config, f func(*plans) error) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	return f(&plans{program: p, settings: settings, current: current, journal: j})
+	return f(&plans{program: p, settings: settings, current: current, outgoing: outgoing, journal: j})
 }
 
 // replay decides one record again.
@@ -121,6 +121,9 @@ func (c *replayCommand) replay(p *program, all *plans, other *pipeline.Plan, r *
 		}
 	}
 	deciding := then
+	if other != nil && isOutgoing(all.settings, c.Step) != (r.Door == pipeline.Submission) {
+		return x, fmt.Errorf("--rules: %s is a record of the door %s, whose steps are others: name one of them with --step", r.ID, r.Door)
+	}
 	if other != nil {
 		deciding = other
 	}

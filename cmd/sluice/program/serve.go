@@ -18,6 +18,7 @@ import (
 	"sluice/mailstore/quarantine"
 	"sluice/mailstore/refile"
 	"sluice/mailstore/scripts"
+	"sluice/mailstore/sending"
 	"sluice/mailstore/space"
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
@@ -28,7 +29,7 @@ import (
 )
 
 type serveCommand struct {
-	Listen []string `placeholder:"DOOR=ADDRESS" sep:"none" help:"Open this door (smtp, lmtp, milter, imap, imaps, pop3, pop3s, managesieve or admin) at HOST:PORT or unix:PATH; may be repeated. Only the doors named open."`
+	Listen []string `placeholder:"DOOR=ADDRESS" sep:"none" help:"Open this door (smtp, lmtp, milter, submission, submissions, imap, imaps, pop3, pop3s, managesieve or admin) at HOST:PORT or unix:PATH; may be repeated. Only the doors named open."`
 }
 
 func (c *serveCommand) Run(p *program) error {
@@ -82,6 +83,7 @@ type house struct {
 	quarantine *quarantine.Quarantine
 	journal    *journal.Journal
 	state      *state.State
+	sending    *sending.Sending // opened by the service, whose limits it asks
 	runs       refile.Dir
 	keepRuns   time.Duration // less than 0: for ever
 
@@ -108,11 +110,14 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	s.log = p.logger(c.Log, &s.level)
 	s.certificate = s.serverTLS()
 	s.logins = &listen.Logins{Log: s.log, Now: p.now}
-	s.counters = map[string]*listen.Counter{"smtp": {}, "lmtp": {}, "milter": {}, "imap": {}, "pop3": {}, "managesieve": {}}
+	s.counters = map[string]*listen.Counter{"smtp": {}, "lmtp": {}, "milter": {}, "submission": {}, "imap": {}, "pop3": {}, "managesieve": {}}
 	if s.house, err = p.open(c, s.log, s.standardQuota); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.house.close()) }() // once more: it does nothing then
+	if s.house.sending, err = openSending(p.ctx, c, s.sendingLimits, s.tellPostmaster, s.log, p.now); err != nil {
+		return err
+	}
 	key, err := secret(c.Data)
 	if err != nil {
 		return err
@@ -240,6 +245,9 @@ func (h *house) close() error {
 	}
 	if h.quarantine != nil {
 		errs = append(errs, h.quarantine.Close())
+	}
+	if h.sending != nil {
+		errs = append(errs, h.sending.Close())
 	}
 	if h.state != nil {
 		errs = append(errs, h.state.Close())

@@ -256,6 +256,13 @@ func usersConfig(c *config.Config) users.Config {
 	for _, d := range c.Users.Domains {
 		out.Domains = append(out.Domains, normalDomain(d))
 	}
+	out.Senders = map[string][]string{}
+	for account, all := range c.Submission.Senders {
+		account = normalAddress(account)
+		for _, x := range all {
+			out.Senders[account] = append(out.Senders[account], normalAddress(x))
+		}
+	}
 	out.Aliases = map[string][]string{}
 	for from, to := range c.Users.Aliases {
 		from = normalAddress(from)

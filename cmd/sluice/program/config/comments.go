@@ -9,6 +9,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program.backtestResult.Unreadable":      "Unreadable are records that cannot be read, and mail that cannot be looked at.",
 	"sluice/cmd/sluice/program.boxAnswer.Is":                   "which error of the contract it is",
 	"sluice/cmd/sluice/program.checkResult.Effective":          "Effective are the steps with rules, as they are for one recipient.",
+	"sluice/cmd/sluice/program.checkResult.OutgoingPlan":       "OutgoingPlan is the version of the plan for mail of our own users, where there are steps for it.",
 	"sluice/cmd/sluice/program.counterfactual.Decider":         "\"rules/zen\", \"clamav\"",
 	"sluice/cmd/sluice/program.counterfactual.Gaps":            "what the record does not know, and might have mattered",
 	"sluice/cmd/sluice/program.counterfactual.Verdict":         "\"pass\", \"reject by rules/forged\"",

@@ -100,6 +100,7 @@ type Config struct {
 	file   string
 	dir    string
 	source [2]string // of Pipeline: path and text
+	own    [2]string // of the file that was read, and of Outgoing
 	d      *decoder
 }
 
@@ -132,7 +133,7 @@ type Listen struct {
 
 // Doors are the names of the doors, in the order in which they open.
 func Doors() []string {
-	return []string{"smtp", "lmtp", "milter", "imap", "imaps", "pop3", "pop3s", "managesieve", "admin"}
+	return []string{"smtp", "lmtp", "milter", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "managesieve", "admin"}
 }
 
 // Door returns the sockets of a door by its name, nil for a name that is none.
@@ -561,7 +562,7 @@ func Default() *Config {
 func DefaultListen() Listen {
 	at := func(port string) []Socket { return []Socket{{Config: listen.Config{Address: "127.0.0.1:" + port}}} }
 	return Listen{
-		SMTP: at("2525"), LMTP: at("2424"), Milter: at("8891"),
+		SMTP: at("2525"), LMTP: at("2424"), Milter: at("8891"), Submission: at("1587"), Submissions: at("1465"),
 		IMAP: at("1143"), IMAPS: at("1993"), POP3: at("1110"), POP3S: at("1995"), ManageSieve: at("4190"),
 	}
 }
@@ -590,7 +591,7 @@ func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	d := &decoder{file: path, places: map[string]place{}, stepPaths: map[string]string{}, anchors: map[string]ast.Node{}}
 	c := Default()
 	c.file, c.dir, c.d = path, filepath.Dir(path), d
-	c.source = [2]string{path, text}
+	c.source, c.own = [2]string{path, text}, [2]string{path, text}
 	root := d.parse(text)
 	if root == nil {
 		return c.checked()
@@ -627,6 +628,9 @@ func (c *Config) TakePipeline(other *Config) { c.Pipeline, c.source = other.Pipe
 
 // PipelineSource returns the name and the text of the configuration that the steps come from.
 func (c *Config) PipelineSource() (path, text string) { return c.source[0], c.source[1] }
+
+// OutgoingSource returns the name and the text of the configuration that the steps for outgoing mail come from.
+func (c *Config) OutgoingSource() (path, text string) { return c.own[0], c.own[1] }
 
 // File returns the name of the file that was read, "" for a configuration without one.
 func (c *Config) File() string { return c.file }

@@ -1,0 +1,133 @@
+package program
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore"
+	"sluice/mailstore/sending"
+	"sluice/mailstore/users"
+	"sluice/protocols/smtp"
+)
+
+// submitters are the accounts as the submission doors ask about them.
+type submitters struct {
+	*accounts
+	*sending.Sending
+}
+
+var _ mailstore.Submitters = submitters{}
+
+// Owns implements mailstore.Submitters.
+func (s submitters) Owns(ctx context.Context, account, local, domain string) (bool, error) {
+	return askAccounts(s.accounts, func(u *users.Users) (bool, error) { return u.Owns(ctx, account, local, domain) })
+}
+
+// Addresses implements mailstore.Submitters.
+func (s submitters) Addresses(ctx context.Context, account string) ([]string, error) {
+	return askAccounts(s.accounts, func(u *users.Users) ([]string, error) { return u.Addresses(ctx, account) })
+}
+
+// openSending opens what accounts have sent. tell may be nil.
+func openSending(ctx context.Context, c *config.Config, limits func() sending.Limits, tell func(context.Context, sending.Standing) error,
+	log *slog.Logger, now func() time.Time,
+) (*sending.Sending, error) {
+	return sending.Open(ctx, sending.Config{
+		Path: filepath.Join(c.Data, "sending.db"), Limits: limits, Tell: tell, Log: log, Now: now,
+	})
+}
+
+// sendingLimits are the limits of now.
+func (s *service) sendingLimits() sending.Limits {
+	if x := s.now.Load(); x != nil {
+		return x.config.Submission.Limits
+	}
+	return s.started.Submission.Limits
+}
+
+// submission is what makes a door of smtp one for our own users.
+func (s *service) submission(c *config.Config) *smtp.Submission {
+	return &smtp.Submission{
+		Submitters: submitters{s.house.users, s.house.sending}, Logins: s.logins,
+		HideClient: c.Submission.HideClient, SaveSent: savesSent(c),
+	}
+}
+
+// savesSent reports for whom copies of sent mail are filed; nil: for nobody.
+func savesSent(c *config.Config) func(account string) bool {
+	if !c.Submission.SaveSent {
+		return nil
+	}
+	var only []string
+	for _, x := range c.Submission.SaveSentFor {
+		only = append(only, normalAddress(x))
+	}
+	return func(account string) bool {
+		_, domain, _ := strings.Cut(account, "@")
+		return len(only) == 0 || slices.Contains(only, account) || slices.Contains(only, "@"+domain)
+	}
+}
+
+// tellPostmaster files a mail about an account whose mail is held with whoever gets the postmaster's mail.
+func (s *service) tellPostmaster(ctx context.Context, x sending.Standing) error {
+	h := s.house
+	to, err := h.users.Resolve(ctx, "postmaster", "")
+	if err != nil {
+		return fmt.Errorf("find the postmaster: %w", err)
+	}
+	now := s.program.now()
+	text := heldMail(x, s.started.Hostname, to[0], now)
+	var items []mailstore.Item
+	for _, account := range to {
+		items = append(items, mailstore.Item{Account: account, ID: newID(now), Date: now, Content: bytes.NewReader(text)})
+	}
+	_, err = h.store.Deliver(ctx, items)
+	return err
+}
+
+// heldMail is what the postmaster reads of an account whose mail is held.
+func heldMail(x sending.Standing, hostname, to string, now time.Time) []byte {
+	var b bytes.Buffer
+	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\r\n", a...) }
+	line("From: Sluice <postmaster@%s>", hostname)
+	line("To: <%s>", to)
+	line("Subject: mail of %s is held", config.Printable(x.Account))
+	line("Date: %s", now.Format(time.RFC1123Z))
+	line("Message-ID: <held.%s@%s>", newID(now), hostname)
+	line("Auto-Submitted: auto-generated")
+	line("MIME-Version: 1.0")
+	line("Content-Type: text/plain; charset=utf-8")
+	line("Content-Transfer-Encoding: 8bit")
+	line("")
+	line("The account %s sends like one whose password was stolen:", config.Printable(x.Account))
+	line("%s.", x.Why)
+	line("")
+	line("What it hands in is held since %s, and nothing of it leaves.", x.Since.UTC().Format(time.RFC1123))
+	line("What it has sent before that, the newest first:")
+	line("")
+	for _, id := range x.Records {
+		line("    sluice explain %s", id)
+	}
+	line("")
+	line("If that was its owner, let it all leave:")
+	line("")
+	line("    sluice user release %s", x.Account)
+	line("")
+	line("If it was not, change the password, and remove what is held:")
+	line("")
+	line("    sluice user block %s", x.Account)
+	line("    sluice user passwd %s", x.Account)
+	line("    sluice queue delete --account %s --state held", x.Account)
+	line("    sluice user release %s", x.Account)
+	return b.Bytes()
+}
+
+// outbox takes what our own users send.
+func (s *service) outbox() mailstore.Outbox { return nil }
