@@ -275,6 +275,8 @@ func (s *session) stream(content io.Reader) (no *failure, open bool) {
 			if r, silent := s.hear("sending the message", s.config.Timeouts.Quit); silent == nil && r.class() >= 4 {
 				no = said("sending the message", r) // it has said why, and closed
 				no.mail = r.code != 421
+			} else if done { // the server may have got it all
+				no = ended(reply{}, no, false).no
 			}
 			return no, !no.mail && !done
 		}

@@ -228,7 +228,7 @@ func (s *session) secure(ctx context.Context, hostname string) *failure {
 		return &failure{at: atTLS, err: fmt.Errorf("refused: %s", r), status: "4.7.10"}
 	}
 	if s.r.Buffered() > 0 { // it would count as said within TLS
-		return unasked(atTLS, "4.7.10", errors.New("the server says something before TLS begins that would count within it"))
+		return unasked(atTLS, "4.7.5", errors.New("the server says something before TLS begins that would count within it"))
 	}
 	if no := s.handshake(ctx); no != nil {
 		return no
@@ -246,7 +246,7 @@ func (s *session) handshake(ctx context.Context) *failure {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		s.over = true
 		err = plainly(err, s.config.Timeouts.TLS)
-		return unasked(atTLS, "4.7.10", fmt.Errorf("no TLS with the server: %w", err))
+		return unasked(atTLS, "4.7.5", fmt.Errorf("no TLS with the server: %w", err))
 	}
 	state := conn.ConnectionState()
 	s.tls, s.conn = &state, conn
