@@ -37,6 +37,8 @@ type Metrics struct {
 	deliverSeconds                                prometheus.Histogram
 	lookupSeconds                                 *prometheus.HistogramVec
 	lookups                                       *prometheus.CounterVec
+	sent                                          *prometheus.CounterVec
+	sentSeconds                                   *prometheus.HistogramVec
 
 	rules, steps, fields names
 }
@@ -83,6 +85,9 @@ func NewMetrics(version string) *Metrics {
 	}))
 	m.lookups = counters("dns_lookups_total", "Questions to the resolver, its cache included: found, not found, error.", "type", "result")
 	m.lookupSeconds = seconds("dns_lookup_seconds", "Time of questions to the resolver, its cache included.", "type")
+	m.sent = counters("relay_attempts_total", "Attempts to bring mail to a recipient elsewhere, by the way it goes, what came of it, and what vouched for the server: none, tls, certificate, mta-sts, dane.",
+		"way", "outcome", "proof")
+	m.sentSeconds = seconds("relay_seconds", "Time of attempts to bring mail elsewhere, until what came of them would survive a power cut.", "way")
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -326,6 +331,14 @@ type Answers struct {
 type Journal struct {
 	Pending, PendingBytes    int    // records in memory
 	Written, Dropped, Failed uint64 // records on disk; records lost; attempts to write that failed
+}
+
+// Sent counts an attempt to bring mail elsewhere. proof is what vouched for the server.
+func (m *Metrics) Sent(way, proof string, outcomes []string, took time.Duration) {
+	for _, o := range outcomes {
+		m.sent.WithLabelValues(way, o, proof).Inc()
+	}
+	m.sentSeconds.WithLabelValues(way).Observe(took.Seconds())
 }
 
 // Watch adds sources. It is called once.

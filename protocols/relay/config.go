@@ -208,9 +208,10 @@ func (c Config) Problems() (all []*Problem) {
 	}{
 		{"connections", c.Connections}, {"per_destination", c.PerDestination}, {"per_connection", c.PerConnection},
 		{"recipients", c.Recipients}, {"hosts", c.Hosts}, {"reply_line", c.ReplyLine}, {"reply_lines", c.ReplyLines},
+		{"idle", int(c.Idle)}, {"back_off", int(c.BackOff)}, {"back_off_most", int(c.BackOffMost)},
 	} {
 		if x.n < 0 {
-			wrong(x.name, fmt.Sprintf("%d is less than nothing", x.n), "write a number above 0")
+			wrong(x.name, x.name+" is below zero", "leave the key out for its default")
 		}
 	}
 	return all

@@ -53,10 +53,15 @@ const again = 5 * time.Second
 func (r *Relay) fill(ctx context.Context) (next time.Time) {
 	for {
 		promised, all := map[*destination]int{}, 0
+		places := map[string]*destination{} // whose domain it is may take a while to find out
 		jobs, next, err := r.o.Queue.Take(ctx, mostWaiting/4, func(domain string) bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			d := r.place(domain)
+			d := places[domain]
+			if d == nil {
+				d = r.place(domain)
+				places[domain] = d
+			}
 			if !r.room(d, promised[d], all) {
 				d.starved = true // it is asked for again when there is room
 				return false
@@ -73,7 +78,7 @@ func (r *Relay) fill(ctx context.Context) (next time.Time) {
 		}
 		r.mu.Lock()
 		for _, job := range jobs {
-			r.put(r.place(job.Domain), job, false)
+			r.put(places[job.Domain], job, false)
 		}
 		r.mu.Unlock()
 		if len(jobs) < mostWaiting/4 {

@@ -69,7 +69,9 @@ func said(at string, r reply) *failure {
 }
 
 // unasked makes a failure of what kept us from asking.
-func unasked(at, status string, err error) *failure { return &failure{at: at, status: status, err: err} }
+func unasked(at, status string, err error) *failure {
+	return &failure{at: at, status: status, err: err}
+}
 
 // plainly returns an error of the network in few words, without addresses: they stand beside it.
 func plainly(err error, within time.Duration) error {

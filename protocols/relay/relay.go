@@ -61,6 +61,17 @@ type Report struct {
 	Verified    string // "dane", "mta-sts", "certificate", "" is nothing
 }
 
+// Proof says in a word what vouched for the server: what verified it, "tls" for TLS alone, "none".
+func (r Report) Proof() string {
+	switch {
+	case r.Verified != "":
+		return r.Verified
+	case r.TLS != "":
+		return "tls"
+	}
+	return "none"
+}
+
 // State keeps small values for a time. pipeline.State is one.
 type State interface {
 	Load(ctx context.Context, key string) (value []byte, ok bool, err error)

@@ -70,7 +70,7 @@ func (c *checkCommand) Run(p *program) error {
 				}
 			}
 		}
-		if wrong := append(aliasProblems(p.ctx, settings), keyProblems(settings)...); len(wrong) > 0 {
+		if wrong := slices.Concat(aliasProblems(p.ctx, settings), keyProblems(settings), relayProblems(settings)); len(wrong) > 0 {
 			var more config.Problems
 			if err != nil {
 				more = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)

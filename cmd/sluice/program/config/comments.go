@@ -88,6 +88,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program/config.Config.Outgoing":         "Outgoing is the list of steps that mail of our own users passes on its way out, from the doors submission and submissions: of the same kinds, but for those that sort somebody's mail. What they refuse is refused for logged-in clients, too. Default: none.",
 	"sluice/cmd/sluice/program/config.Config.Pipeline":         "Pipeline is the list of steps that a mail passes, in the order of decision: `- KIND: {its settings}`. Default: a few header rules that refuse nothing.",
 	"sluice/cmd/sluice/program/config.Config.Quarantine":       "Quarantine is the store of held mail.",
+	"sluice/cmd/sluice/program/config.Config.Relay":            "Relay says how mail leaves. Without it none does: it waits.",
 	"sluice/cmd/sluice/program/config.Config.Resolver":         "Resolver asks the DNS.",
 	"sluice/cmd/sluice/program/config.Config.Signing":          "Signing says how mail of ours is signed when it leaves.",
 	"sluice/cmd/sluice/program/config.Config.Speak":            "Speak says when a refusal that is decided early is spoken: at `rcpt`, so that the record has the recipients, or `earliest`. Default: rcpt.",

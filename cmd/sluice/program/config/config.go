@@ -33,6 +33,7 @@ import (
 	"sluice/protocols/managesieve"
 	"sluice/protocols/milter"
 	"sluice/protocols/pop3"
+	"sluice/protocols/relay"
 	"sluice/protocols/smtp"
 	"sluice/rules"
 	"sluice/scanners/resolve"
@@ -69,6 +70,8 @@ type Config struct {
 	Quarantine Quarantine `yaml:"quarantine"`
 	// Journal keeps the records of decisions.
 	Journal journal.Config `yaml:"journal"`
+	// Relay says how mail leaves. Without it none does: it waits.
+	Relay relay.Config `yaml:"relay"`
 	// Resolver asks the DNS.
 	Resolver resolve.Config `yaml:"resolver"`
 	// State keeps counters and small values with an expiry.
@@ -541,6 +544,7 @@ func Default() *Config {
 		Submission:   DefaultSubmission(),
 		Quarantine:   Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
 		Journal:      journal.DefaultConfig(),
+		Relay:        relay.DefaultConfig(),
 		Resolver:     resolve.DefaultConfig(),
 		State:        state.DefaultConfig(),
 		Forwarding:   Forwarding{Lifetime: 21 * 24 * time.Hour},
@@ -739,6 +743,7 @@ func (c *Config) checked() (*Config, error) {
 			d.wrong("quarantine.release_to", fmt.Sprintf("%q is no server", to), "write smtp:HOST:PORT")
 		}
 	}
+	c.checkRelay()
 	for i, x := range c.Resolver.Servers {
 		_, bare := netip.ParseAddr(x)
 		if _, withPort := netip.ParseAddrPort(x); bare != nil && withPort != nil {
@@ -833,6 +838,7 @@ func (c *Config) checkNegative() {
 	walk("limits", reflectOf(&c.Limits))
 	walk("resolver", reflectOf(&c.Resolver))
 	walk("state", reflectOf(&c.State))
+	walk("relay.timeouts", reflectOf(&c.Relay.Timeouts))
 	walk("journal", reflectOf(&c.Journal))
 }
 
