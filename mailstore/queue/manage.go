@@ -252,3 +252,6 @@ func (q *Queue) Prune(ctx context.Context) (n int, err error) {
 	}
 	return n, nil
 }
+
+// Now returns the time by the queue's clock.
+func (q *Queue) Now() time.Time { return q.c.Now() }

@@ -319,6 +319,17 @@ type Sources struct {
 	Space       func() (octets, inodes int64, low, known bool)
 	Resolver    func() Answers
 	Trials      func() pipeline.TrialStats
+	Queue       func() Queue
+}
+
+// Queue is how mail that is to leave does.
+type Queue struct {
+	Messages, Held int
+	Octets         int64
+	Age            time.Duration     // of the oldest
+	Queued         uint64            // messages
+	Results        map[string]uint64 // recipients, by what became of them
+	Reports        uint64            // about mail of ours, filed
 }
 
 // Answers is how the resolver does: since it was made, which a reload may have done.
@@ -400,6 +411,18 @@ func (w *watch) Collect(out chan<- prometheus.Metric) {
 		emit(counter, total, help, float64(t.Finished), "became", "finished")
 		emit(counter, total, help, float64(t.Unfinished), "became", "unfinished")
 		emit(counter, total, help, float64(t.NotRun), "became", "not run")
+	}
+	if w.s.Queue != nil {
+		q := w.s.Queue()
+		emit(gauge, "queue_messages", "Mails that are to leave.", float64(q.Messages))
+		emit(gauge, "queue_held", "Those of them that are held.", float64(q.Held))
+		emit(gauge, "queue_bytes", "Octets that they take.", float64(q.Octets))
+		emit(gauge, "queue_oldest_seconds", "How long the oldest of them has waited.", q.Age.Seconds())
+		emit(counter, "queue_queued_total", "Mails that were queued.", float64(q.Queued))
+		for result, n := range q.Results {
+			emit(counter, "queue_results_total", "Recipients, by what became of the mail; postponed are attempts.", float64(n), "result", result)
+		}
+		emit(counter, "queue_reports_total", "Reports to senders of ours that were filed.", float64(q.Reports))
 	}
 	if w.s.Held != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)

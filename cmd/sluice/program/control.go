@@ -85,6 +85,12 @@ func (s *service) control(ctx context.Context, c net.Conn, asked chan<- chan<- r
 		}
 		return
 	}
+	if order, ok := strings.CutPrefix(order, queueOrderName+" "); ok {
+		if err := json.NewEncoder(c).Encode(answerQueue(s.ctx, s.house.queue, order)); err != nil {
+			s.log.Debug("nobody waits for the answer to an order", "err", err)
+		}
+		return
+	}
 	result := reloaded{Version: reloadVersion, Errors: config.Problems{{File: "sluice", Text: "there is no order " + strconv.Quote(order)}}}
 	if order == "reload\n" {
 		answer := make(chan reloaded, 1) // nobody waits for one that nobody takes

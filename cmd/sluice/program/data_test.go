@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,7 +130,11 @@ func TestExpiryIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{quarantine: held, journal: j}
+	waiting, err := openQueue(ctx, &config.Config{Data: dir}, nil, slog.New(slog.DiscardHandler), clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{quarantine: held, journal: j, queue: waiting}
 	t.Cleanup(func() { _ = h.close() })
 	address, err := mime.ParseAddress("me@example.org")
 	if err != nil {

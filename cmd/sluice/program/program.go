@@ -46,6 +46,7 @@ type commands struct {
 	Sieve      sieveCommands     `cmd:"" help:"Check Sieve scripts, and see what they would do with a mail."`
 	Quarantine quarantineCommand `cmd:"" help:"Look at held mail, release or delete it."`
 	DKIM       dkimCommands      `cmd:"" name:"dkim" help:"Make and look after the keys that sign what leaves."`
+	Queue      queueCommands     `cmd:"" help:"Look at mail that is to leave: try it again, hold, release or delete it."`
 	DMARC      dmarcCommands     `cmd:"" name:"dmarc" help:"Report to domains what became of mail in their name."`
 	Reference  referenceCommand  `cmd:"" help:"Print every setting with its default, a JSON Schema, or what rules can name."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`

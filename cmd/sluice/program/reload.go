@@ -229,6 +229,7 @@ func (s *service) needsRestart(c *config.Config, sockets config.Listen) (names [
 		{"limits.accounts", s.started.Limits.Accounts, c.Limits.Accounts},
 		{"quarantine.keep", s.started.Quarantine.Store, c.Quarantine.Store},
 		{"journal", s.started.Journal, c.Journal},
+		{"queue", s.started.Queue, c.Queue},
 		{"state", s.started.State, c.State},
 		{"log.format", s.started.Log.Format, c.Log.Format},
 	} {

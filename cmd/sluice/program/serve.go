@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore"
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
+	"sluice/mailstore/queue"
 	"sluice/mailstore/refile"
 	"sluice/mailstore/scripts"
 	"sluice/mailstore/sending"
@@ -84,6 +86,8 @@ type house struct {
 	journal    *journal.Journal
 	state      *state.State
 	sending    *sending.Sending // opened by the service, whose limits it asks
+	queue      *queue.Queue
+	outbox     mailstore.Outbox // the queue, for whoever sends
 	runs       refile.Dir
 	keepRuns   time.Duration // less than 0: for ever
 
@@ -128,6 +132,9 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	})
 	s.handover = pipeline.Handover{Key: key}
 	if s.spool, err = spoolFolder(c.Data); err != nil {
+		return err
+	}
+	if s.house.outbox, err = s.signs(s.house.queue); err != nil {
 		return err
 	}
 	first, err := s.prepare(c, sockets)
@@ -194,6 +201,10 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	if h.scripts, h.scriptLog, err = openScripts(c, h.users.exists, log, p.now); err != nil {
 		return nil, err
 	}
+	if h.queue, err = openQueue(p.ctx, c, isOurs(h.users), log, p.now); err != nil {
+		return nil, err
+	}
+	h.outbox = h.queue
 	h.store, err = openStore(c, h.users.exists, quota(h.users.quota, standardQuota), log, p.now)
 	return h, err
 }
@@ -242,6 +253,9 @@ func (h *house) close() error {
 	var errs []error
 	if h.store != nil {
 		errs = append(errs, h.store.Close())
+	}
+	if h.queue != nil {
+		errs = append(errs, h.queue.Close())
 	}
 	if h.quarantine != nil {
 		errs = append(errs, h.quarantine.Close())
@@ -360,6 +374,7 @@ func (h *house) tidy(ctx context.Context, log *slog.Logger, now func() time.Time
 	if err != nil && ctx.Err() == nil {
 		log.Error("old records were not removed", "err", err)
 	}
+	h.tidyQueue(ctx, log)
 	h.tidyRuns(ctx, log, now)
 }
 

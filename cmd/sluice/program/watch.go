@@ -20,7 +20,7 @@ import (
 // spaceGuard watches the file systems that mail is written to: parts of the data folder may be mounted.
 func spaceGuard(c *config.Config, log *slog.Logger, now func() time.Time) *space.Guard {
 	folders := []string{c.Data}
-	for _, part := range []string{"mail", "users", "quarantine", "spool"} {
+	for _, part := range []string{"mail", "users", "quarantine", "queue", "spool"} {
 		folders = append(folders, filepath.Join(c.Data, part))
 	}
 	return space.New(space.Config{
@@ -41,6 +41,7 @@ func (h *house) watch(connections map[string]*listen.Counter, logins *listen.Log
 			}
 		},
 		Held:     held.Count,
+		Queue:    h.countQueue(),
 		Trials:   trials.Stats,
 		Resolver: func() admin.Answers { return admin.Answers(resolver()) },
 		Space: func() (octets, inodes int64, low, known bool) {

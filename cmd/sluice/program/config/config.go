@@ -23,6 +23,7 @@ import (
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
 	"sluice/mailstore/quarantine"
+	"sluice/mailstore/queue"
 	"sluice/mailstore/scripts"
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
@@ -72,6 +73,8 @@ type Config struct {
 	Journal journal.Config `yaml:"journal"`
 	// Relay says how mail leaves. Without it none does: it waits.
 	Relay relay.Config `yaml:"relay"`
+	// Queue keeps mail that is to leave, until it has.
+	Queue queue.Config `yaml:"queue"`
 	// Resolver asks the DNS.
 	Resolver resolve.Config `yaml:"resolver"`
 	// State keeps counters and small values with an expiry.
@@ -545,6 +548,7 @@ func Default() *Config {
 		Quarantine:   Quarantine{Store: quarantine.Config{Keep: 30 * 24 * time.Hour}},
 		Journal:      journal.DefaultConfig(),
 		Relay:        relay.DefaultConfig(),
+		Queue:        queue.DefaultConfig(),
 		Resolver:     resolve.DefaultConfig(),
 		State:        state.DefaultConfig(),
 		Forwarding:   Forwarding{Lifetime: 21 * 24 * time.Hour},
@@ -731,6 +735,7 @@ func (c *Config) checked() (*Config, error) {
 	if c.Journal.Keep == 0 {
 		d.wrong("journal.keep", "records would be kept for no time at all", "write for example 90d")
 	}
+	c.checkQueue()
 	for i, x := range c.Journal.PrivateRules {
 		if step, rule, ok := strings.Cut(x, "/"); !ok || step == "" || rule == "" {
 			d.wrong(fmt.Sprintf("journal.private_rules[%d]", i), fmt.Sprintf("%q names no rule of a step", x),
@@ -840,6 +845,7 @@ func (c *Config) checkNegative() {
 	walk("state", reflectOf(&c.State))
 	walk("relay.timeouts", reflectOf(&c.Relay.Timeouts))
 	walk("journal", reflectOf(&c.Journal))
+	walk("queue", reflectOf(&c.Queue))
 }
 
 var hostname = regexp.MustCompile(`^[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?(\.[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?)*$`)
