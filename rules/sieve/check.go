@@ -1,6 +1,8 @@
 package sieve
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +49,9 @@ func (c *checker) script(list []*node) []*call {
 }
 
 func (c *checker) require(n *node) {
+	if n.broken && len(n.args) != 1 {
+		return
+	}
 	if len(n.args) != 1 || n.args[0].kind != tokenString || len(n.tests) > 0 || n.open != (span{}) {
 		c.report(n.whole(), "require takes names of extensions and nothing else", `write require ["fileinto", "envelope"];`)
 		return
@@ -83,12 +88,8 @@ func (c *checker) enable(name string) {
 
 // missing reports that a thing needs a require.
 func (c *checker) missing(at span, what string, names []string) {
-	name := names[0]
-	if len(names) > 1 {
-		// Any of several brings it: what is there already in part, or the plainest.
-		slices.SortStableFunc(names, func(a, b string) int { return len(a) - len(b) })
-		name = names[0]
-	}
+	// Where any of several brings it, the plainest.
+	name := slices.MinFunc(names, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
 	if c.told[name] {
 		return
 	}
@@ -142,59 +143,42 @@ func (c *checker) commands(list []*node) []*call {
 }
 
 // find returns the form of a command or test in force, and reports where there is none.
-func (c *checker) find(n *node, test bool) (*form, string) {
-	var lacking, names []string
-	other := false
-	for _, e := range c.b.extensions {
-		mine, others := e.commands, e.tests
-		if test {
-			mine, others = others, mine
-		}
-		for i := range mine {
-			if mine[i].name == n.name {
-				if c.inForce(e) {
-					return &mine[i], e.name
-				}
-				lacking = append(lacking, e.name)
-			}
-			if c.inForce(e) {
-				names = append(names, mine[i].name)
-			}
-		}
-		other = other || slices.ContainsFunc(others, func(f form) bool { return f.name == n.name })
-	}
-	what := "command"
+func (c *checker) find(n *node, test bool) *form {
+	mine, others, what := c.b.commands, c.b.tests, "command"
 	if test {
-		what = "test"
+		mine, others, what = others, mine, "test"
+	}
+	var lacking []string
+	for _, o := range mine[n.name] {
+		if c.inForce(o.by) {
+			return o.form
+		}
+		lacking = append(lacking, o.by.name)
 	}
 	switch {
 	case len(lacking) > 0:
-		slices.Sort(lacking)
 		c.missing(n.at, n.name, lacking)
-	case other && test:
+	case len(others[n.name]) > 0 && test:
 		c.report(n.at, sprintf("%s is a command, and a test should be here", n.name), "")
-	case other:
+	case len(others[n.name]) > 0:
 		c.report(n.at, sprintf("%s is a test, and a command should be here", n.name), sprintf("write if %s … { … }", n.name))
+	case n.name == "elseif" || n.name == "elif":
+		c.report(n.at, sprintf("there is no %s %q", what, n.name), "did you mean elsif?")
 	default:
-		if n.name == "elseif" || n.name == "elif" {
-			c.report(n.at, sprintf("there is no %s %q", what, n.name), "did you mean elsif?")
-			break
-		}
-		slices.Sort(names)
-		remedy := nearest(n.name, names)
+		remedy := nearest(n.name, slices.Sorted(maps.Keys(mine)))
 		if remedy != "" {
 			remedy = sprintf("did you mean %s?", remedy)
 		}
 		c.report(n.at, sprintf("there is no %s %q", what, clip(n.name)), remedy)
 	}
-	return nil, ""
+	return nil
 }
 
 func (c *checker) inForce(e *extension) bool { return e.name == "" || c.unit.has[e.name] }
 
 // command checks a command with its block; nil: it cannot be understood.
 func (c *checker) command(n *node) *call {
-	f, _ := c.find(n, false)
+	f := c.find(n, false)
 	if f == nil {
 		// What is inside may have errors of its own.
 		for _, t := range n.tests {
@@ -213,6 +197,7 @@ func (c *checker) command(n *node) *call {
 		defer func() { c.loops = c.loops[:len(c.loops)-1] }()
 	}
 	switch {
+	case f.block && n.open == span{} && n.broken:
 	case f.block && n.open == span{}:
 		c.report(span{x.at.to, x.at.to}, sprintf("%s has no block", n.name), "write { … } behind it")
 	case !f.block && n.open != span{}:
@@ -228,7 +213,7 @@ func (c *checker) command(n *node) *call {
 
 // test checks a test; nil: it cannot be understood.
 func (c *checker) test(n *node) *call {
-	f, _ := c.find(n, true)
+	f := c.find(n, true)
 	if f == nil {
 		for _, t := range n.tests {
 			c.test(t)
@@ -241,6 +226,14 @@ func (c *checker) test(n *node) *call {
 // call checks tags, arguments and tests.
 func (c *checker) call(n *node, f *form) *call {
 	x := &call{form: f, unit: c.unit, line: c.line(n.at.from), at: n.whole(), args: make([]value, len(f.args))}
+	if n.broken {
+		for _, t := range n.tests {
+			if n.many || t.broken {
+				c.test(t)
+			}
+		}
+		return x
+	}
 	ok := c.arguments(n, f, x)
 	switch {
 	case f.tests == 0 && len(n.tests) > 0:
@@ -350,7 +343,7 @@ func (c *checker) positionals(n *node, f *form, x *call, rest []argument) bool {
 			spare--
 		}
 		if at == len(rest) {
-			c.report(x.at, sprintf("%s lacks its %s", n.name, p.name), sprintf("%s, the %s, comes last", p.shape, p.name))
+			c.report(x.at, sprintf("%s lacks its %s: %s", n.name, p.name, p.shape), "")
 			return false
 		}
 		v, fine := c.value(rest[at], p.shape, sprintf("the %s of %s", p.name, n.name), p.constant)
@@ -374,33 +367,33 @@ func (c *checker) positionals(n *node, f *form, x *call, rest []argument) bool {
 
 // findTag returns a tag that is in force, and reports where there is none.
 func (c *checker) findTag(n *node, f *form, a argument) *tag {
-	var lacking, names []string
 	for i := range f.tags {
 		if f.tags[i].name == a.tag {
 			return &f.tags[i]
 		}
-		names = append(names, ":"+f.tags[i].name)
 	}
-	for _, e := range c.b.extensions {
-		for i := range e.tags {
-			t := &e.tags[i]
-			if !slices.Contains(t.on, f.name) && !(f.matches && slices.Contains(t.on, "*")) {
-				continue
-			}
-			if c.inForce(e) {
-				if t.name == a.tag {
-					return &t.tag
-				}
-				names = append(names, ":"+t.name)
-			} else if t.name == a.tag {
-				lacking = append(lacking, e.name)
-			}
+	var lacking []string
+	for _, o := range c.b.tags[a.tag] {
+		switch {
+		case !f.takes(o.tagOn):
+		case c.inForce(o.by):
+			return &o.tag
+		default:
+			lacking = append(lacking, o.by.name)
 		}
 	}
 	if len(lacking) > 0 {
-		slices.Sort(lacking)
 		c.missing(a.at, ":"+a.tag, lacking)
 		return nil
+	}
+	var names []string
+	for _, t := range f.tags {
+		names = append(names, ":"+t.name)
+	}
+	for name, list := range c.b.tags {
+		if slices.ContainsFunc(list, func(o offeredTag) bool { return f.takes(o.tagOn) && c.inForce(o.by) }) {
+			names = append(names, ":"+name)
+		}
 	}
 	slices.Sort(names)
 	c.report(a.at, sprintf("%s has no tag :%s", n.name, clip(a.tag)), didYouMean(":"+a.tag, names))

@@ -1,6 +1,9 @@
 package sieve
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 var errNoScript = errors.New("there is no such script")
 
@@ -134,6 +137,9 @@ func checkGlobal(c *checker, n *call) {
 		v.texts = v.texts[i : i+1]
 		v.at = v.texts[0].at
 		name := c.variableName(&v)
+		if space, _, dotted := strings.Cut(name, "."); dotted && space == "global" {
+			c.report(v.at, "a name that begins with global. is a global variable by itself", "leave it out here")
+		}
 		names = append(names, name)
 	}
 	n.extra = names

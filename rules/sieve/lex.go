@@ -61,13 +61,14 @@ type lexer struct {
 	*reporter
 	at     int
 	limits Limits
+	dead   bool // the rest of the script cannot be read, which has been reported
 }
 
 func (l *lexer) next() token {
 	l.blank()
 	from := l.at
 	if from >= len(l.text) {
-		return token{kind: tokenEnd, at: span{len(l.text), len(l.text)}}
+		return l.end()
 	}
 	switch c := l.text[from]; {
 	case strings.IndexByte("[](){},;", c) >= 0:
@@ -95,6 +96,14 @@ func (l *lexer) next() token {
 	return l.strange()
 }
 
+func (l *lexer) end() token { return token{kind: tokenEnd, at: span{len(l.text), len(l.text)}} }
+
+// ends gives the rest of the script up.
+func (l *lexer) ends() token {
+	l.dead, l.at = true, len(l.text)
+	return l.end()
+}
+
 func (l *lexer) word() {
 	for l.at < len(l.text) && (isLetter(l.text[l.at]) || isDigit(l.text[l.at])) {
 		l.at++
@@ -112,6 +121,11 @@ func (l *lexer) strange() token {
 	at := span{from, l.at}
 	switch s := l.text[from:l.at]; {
 	case strings.HasPrefix(s, "'") || strings.HasPrefix(s, "“") || strings.HasPrefix(s, "„") || strings.HasPrefix(s, "‘"):
+		line := l.text[at.to:l.lineEnd(at.to)]
+		if i := strings.IndexAny(line, "'“”‘’\""); i >= 0 && s != "'" || i > 0 {
+			_, n := utf8.DecodeRuneInString(line[i:])
+			l.at, at.to = at.to+i+n, at.to+i+n
+		}
 		l.report(at, sprintf("%q is no quote that Sieve knows", clip(s)), `strings stand in "double quotes"`)
 	case strings.HasPrefix(s, "//"):
 		l.report(at, "// begins no comment", "write # to the end of the line, or /* … */")
@@ -135,7 +149,7 @@ func (l *lexer) blank() {
 			end := strings.Index(l.text[l.at+2:], "*/")
 			if end < 0 {
 				l.report(span{l.at, l.at + 2}, "the comment that begins here does not end", "close it with */")
-				l.at = len(l.text)
+				l.ends()
 				return
 			}
 			l.at += 2 + end + 2
@@ -219,7 +233,7 @@ func (l *lexer) quoted() token {
 		}
 	}
 	l.report(span{from, l.lineEnd(from)}, "the string that begins here does not end", `close it with "`)
-	return token{kind: tokenEnd, at: span{len(l.text), len(l.text)}}
+	return l.ends()
 }
 
 // multiline reads text: up to a line with nothing but a dot (RFC 5228, 2.4.2); a dot that begins another line is doubled.
@@ -249,12 +263,12 @@ func (l *lexer) multiline(from int) token {
 		}
 	}
 	l.report(span{from, l.lineEnd(from)}, "the text that begins here does not end", "close it with a line that has nothing but a dot")
-	return token{kind: tokenEnd, at: span{len(l.text), len(l.text)}}
+	return l.ends()
 }
 
 // string checks the value of a string.
 func (l *lexer) string(value string, at span) token {
-	bad := token{kind: tokenString, at: at}
+	bad := token{kind: tokenBad, at: at}
 	if most := l.limits.StringSize; len(value) > most {
 		l.report(at, sprintf("the string has %d octets; %d are allowed", len(value), most), "")
 		return bad

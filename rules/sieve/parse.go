@@ -11,6 +11,8 @@ type node struct {
 	tests []*node
 	many  bool // the tests stand in parentheses
 	block []*node
+	// broken: something in it could not be read, which has been reported.
+	broken bool
 	// open is where its block begins; zero: it has none.
 	open span
 }
@@ -50,7 +52,6 @@ func (a argument) describe() string {
 type parser struct {
 	lexer
 	token token
-	deep  bool // the limit on nesting was reported
 }
 
 func parse(r *reporter, l Limits) []*node {
@@ -119,45 +120,40 @@ func (p *parser) skip(depth int) {
 	}
 }
 
-// tooDeep reports once that blocks or tests stand too deep in each other, and gives the script up.
+// tooDeep reports that blocks or tests stand too deep in each other, and gives the script up.
 func (p *parser) tooDeep(depth int, what string) bool {
 	if depth < p.limits.Nesting {
 		return false
 	}
-	if !p.deep {
-		p.report(p.token.at, sprintf("%s stand deeper in each other than %d", what, p.limits.Nesting), "")
-	}
-	p.deep = true
-	p.at = len(p.text)
-	p.advance()
+	p.report(p.token.at, sprintf("%s stand deeper in each other than %d", what, p.limits.Nesting), "")
+	p.token = p.ends()
 	return true
 }
 
 func (p *parser) command(depth int) *node {
 	n := p.head(depth)
+	n.broken = n.broken || p.dead
 	switch {
 	case p.take(";"):
 	case p.sign("{"):
 		p.blockOf(n, depth)
-	case p.deep:
-	default:
-		at := span{n.end, n.end}
-		switch p.token.kind {
-		case tokenName, tokenEnd:
-			// What follows is a command by itself, most likely.
-			p.report(at, sprintf("a ; is missing behind %s", clip(n.name)), "")
-		case tokenSign:
-			if p.sign("}") {
-				p.report(at, sprintf("a ; is missing behind %s", clip(n.name)), "")
-				break
-			}
-			fallthrough
-		default:
-			p.unexpected("a ; or a block")
-			p.skip(depth)
+	case p.dead:
+	case n.broken:
+		p.skip(depth)
+	case p.token.kind == tokenName || p.token.kind == tokenEnd || p.sign("}"):
+		// What follows is a command by itself, most likely. Whether a block is missing is known later.
+		if !takesBlock(n.name) {
+			p.report(span{n.end, n.end}, sprintf("a ; is missing behind %s", clip(n.name)), "")
 		}
+	default:
+		p.unexpected("a ; or a block")
+		p.skip(depth)
 	}
 	return n
+}
+
+func takesBlock(name string) bool {
+	return name == "if" || name == "elsif" || name == "else" || name == "foreverypart"
 }
 
 func (p *parser) blockOf(n *node, depth int) {
@@ -167,7 +163,7 @@ func (p *parser) blockOf(n *node, depth int) {
 	}
 	p.advance()
 	n.block = p.commands(depth + 1)
-	if !p.take("}") && !p.deep {
+	if !p.take("}") && !p.dead {
 		p.report(n.open, "the block that begins here does not end", "close it with }")
 	}
 }
@@ -176,8 +172,11 @@ func (p *parser) blockOf(n *node, depth int) {
 func (p *parser) head(depth int) *node {
 	n := &node{name: strings.ToLower(p.token.text), at: p.token.at, end: p.token.at.to}
 	p.advance()
+	defer func() { n.broken = n.broken || p.dead }()
 	for {
 		switch {
+		case p.token.kind == tokenBad:
+			n.broken = true
 		case p.token.kind == tokenTag:
 			n.args = append(n.args, argument{kind: tokenTag, at: p.token.at, tag: strings.ToLower(p.token.text)})
 		case p.token.kind == tokenNumber:
@@ -185,19 +184,19 @@ func (p *parser) head(depth int) *node {
 		case p.token.kind == tokenString:
 			n.args = append(n.args, argument{kind: tokenString, at: p.token.at, texts: []literal{{p.token.text, p.token.at}}})
 		case p.sign("["):
-			a := p.list()
+			a, ok := p.list()
 			n.args = append(n.args, a)
-			n.end = a.at.to
+			n.end, n.broken = a.at.to, n.broken || !ok
 			continue
 		case p.token.kind == tokenName:
-			if p.startsCommand() {
+			if p.startsCommand(n.name) {
 				return n
 			}
 			if p.tooDeep(depth, "tests") {
 				return n
 			}
 			t := p.head(depth + 1)
-			n.tests, n.end = append(n.tests, t), t.end
+			n.tests, n.end, n.broken = append(n.tests, t), t.end, n.broken || t.broken
 			return n
 		case p.sign("("):
 			p.testList(n, depth)
@@ -210,8 +209,13 @@ func (p *parser) head(depth int) *node {
 	}
 }
 
-// startsCommand reports whether the name that comes next is that of a command, and no test: a semicolon was forgotten.
-func (p *parser) startsCommand() bool {
+// startsCommand reports whether the name that comes next is that of a command, and no test of what stands before it: a
+// semicolon was forgotten.
+func (p *parser) startsCommand(before string) bool {
+	switch before {
+	case "if", "elsif", "not":
+		return false
+	}
 	switch strings.ToLower(p.token.text) {
 	case "if", "elsif", "else", "keep", "discard", "stop", "fileinto", "redirect", "require", "set", "addflag", "setflag",
 		"removeflag", "include", "return", "reject", "ereject", "vacation", "notify", "foreverypart", "break":
@@ -230,31 +234,29 @@ func (p *parser) testList(n *node, depth int) {
 	n.many = true
 	for {
 		if p.token.kind != tokenName {
-			if !p.sign(")") || len(n.tests) > 0 {
-				p.unexpected("a test")
-			}
-			p.behind(")")
+			p.unexpected("a test")
 			break
 		}
 		t := p.head(depth + 1)
-		n.tests = append(n.tests, t)
+		n.tests, n.end, n.broken = append(n.tests, t), t.end, n.broken || t.broken
 		if p.take(",") {
 			continue
 		}
-		if !p.sign(")") && !p.deep {
-			if p.token.kind == tokenEnd {
-				p.report(open, "the list of tests that begins here does not end", "close it with )")
-			} else {
-				p.unexpected("a , or a )")
-			}
-			p.behind(")")
-			break
+		if p.sign(")") {
+			n.end = p.token.at.to
+			p.advance()
+			return
 		}
-		n.end = p.token.at.to
-		p.advance()
-		return
+		if p.token.kind == tokenEnd && !p.dead {
+			p.report(open, "the list of tests that begins here does not end", "close it with )")
+		} else if !p.dead && !n.broken {
+			p.unexpected("a , or a )")
+		}
+		break
 	}
+	n.broken = true
 	n.end = max(n.end, open.to)
+	p.behind(")")
 }
 
 // behind skips to behind a closing sign, if it comes before the command ends.
@@ -268,20 +270,22 @@ func (p *parser) behind(sign string) {
 }
 
 // list reads [ "string", "string" … ].
-func (p *parser) list() argument {
-	a := argument{kind: tokenString, at: p.token.at, bracket: true}
+func (p *parser) list() (a argument, ok bool) {
+	a = argument{kind: tokenString, at: p.token.at, bracket: true}
 	open := p.token.at
 	p.advance()
 	for {
 		if p.token.kind != tokenString {
-			p.unexpected("a string")
-			p.behind("]")
-			return a
+			if p.token.kind != tokenEnd {
+				p.unexpected("a string")
+			} else if !p.dead {
+				p.report(open, "the list that begins here does not end", "close it with ]")
+			}
+			break
 		}
 		if len(a.texts) == p.limits.Strings {
 			p.report(p.token.at, sprintf("the list has more than %d strings", p.limits.Strings), "")
-			p.behind("]")
-			return a
+			break
 		}
 		a.texts = append(a.texts, literal{p.token.text, p.token.at})
 		a.at.to = p.token.at.to
@@ -292,14 +296,15 @@ func (p *parser) list() argument {
 		if p.sign("]") {
 			a.at.to = p.token.at.to
 			p.advance()
-			return a
+			return a, true
 		}
-		if p.token.kind == tokenEnd {
+		if p.token.kind == tokenEnd && !p.dead {
 			p.report(open, "the list that begins here does not end", "close it with ]")
-			return a
+		} else if !p.dead {
+			p.unexpected("a , or a ]")
 		}
-		p.unexpected("a , or a ]")
-		p.behind("]")
-		return a
+		break
 	}
+	p.behind("]")
+	return a, false
 }

@@ -103,11 +103,49 @@ func available(o Options) map[string]*extension {
 			continue
 		}
 		if x := all[e.name]; x != nil { // it is described in several files
-			x.with = append(x.with, e.with...)
-			x.commands, x.tests, x.tags = append(x.commands, e.commands...), append(x.tests, e.tests...), append(x.tags, e.tags...)
+			x.with = slices.Concat(x.with, e.with)
+			x.commands, x.tests = slices.Concat(x.commands, e.commands), slices.Concat(x.tests, e.tests)
+			x.tags = slices.Concat(x.tags, e.tags)
 			continue
 		}
 		all[e.name] = &e
 	}
 	return all
+}
+
+// An index finds forms and tags by their names.
+type index struct {
+	commands, tests map[string][]offered
+	tags            map[string][]offeredTag
+}
+
+type offered struct {
+	by *extension
+	*form
+}
+
+type offeredTag struct {
+	by *extension
+	*tagOn
+}
+
+func newIndex(all map[string]*extension) index {
+	x := index{map[string][]offered{}, map[string][]offered{}, map[string][]offeredTag{}}
+	for _, e := range all {
+		for i := range e.commands {
+			x.commands[e.commands[i].name] = append(x.commands[e.commands[i].name], offered{e, &e.commands[i]})
+		}
+		for i := range e.tests {
+			x.tests[e.tests[i].name] = append(x.tests[e.tests[i].name], offered{e, &e.tests[i]})
+		}
+		for i := range e.tags {
+			x.tags[e.tags[i].name] = append(x.tags[e.tags[i].name], offeredTag{e, &e.tags[i]})
+		}
+	}
+	return x
+}
+
+// takes reports whether a tag of an extension is one of the form's.
+func (f *form) takes(t *tagOn) bool {
+	return slices.Contains(t.on, f.name) || f.matches && slices.Contains(t.on, "*")
 }

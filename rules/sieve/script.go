@@ -60,6 +60,7 @@ type unit struct {
 func Compile(name string, text []byte, o Options) (*Script, []Problem) {
 	o.Limits = o.Limits.withDefaults()
 	b := &build{options: o, extensions: available(o), units: map[Included]*unit{}}
+	b.index = newIndex(b.extensions)
 	u := b.compile(name, string(text))
 	problems := b.sorted()
 	if slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning }) {
@@ -82,7 +83,8 @@ func Extensions(o Options) []string {
 
 // A build is the compilation of one script with all that it includes.
 type build struct {
-	options    Options
+	options Options
+	index
 	extensions map[string]*extension
 	files      []string // names of the scripts, in the order they were met
 	problems   []Problem
