@@ -188,8 +188,8 @@ func (l *Log) rewrite(dir string, entries []entry) error {
 	return replace(l.disk, dir, logFile, text)
 }
 
-// read returns the entries that are young enough, the oldest first, and how large the file is. A line that is none, as a
-// power cut may leave, is passed over.
+// read returns the entries that are young enough, the oldest first, and how large the file is, or that it has to be made
+// anew: a size over the limit. A line that is none, as a power cut may leave, is passed over.
 func (l *Log) read(dir string) (entries []entry, size int64, err error) {
 	f, err := openPlain(filepath.Join(dir, logFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -203,16 +203,21 @@ func (l *Log) read(dir string) (entries []entry, size int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	size = int64(len(text))
+	anew := size > 0 && text[size-1] != '\n' // the next entry must not continue a torn line
 	oldest := l.cfg.Now().Add(-l.cfg.Limits.Keep)
 	for line := range bytes.Lines(text) {
 		var e entry
-		if json.Unmarshal(line, &e) == nil && e.Time.After(oldest) {
+		switch {
+		case json.Unmarshal(line, &e) != nil:
+		case !e.Time.After(oldest):
+			anew = true // what is too old goes
+		default:
 			entries = append(entries, e)
 		}
 	}
-	size = int64(len(text))
-	if size > 0 && text[size-1] != '\n' {
-		size = max(size, l.cfg.Limits.Size) // the next entry makes the file anew: it must not continue a torn line
+	if anew {
+		size = max(size, l.cfg.Limits.Size)
 	}
 	return entries, size, nil
 }

@@ -2,6 +2,7 @@ package managesieve
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -221,7 +222,11 @@ func (r *reader) counted() (argument, error) {
 	if !ok {
 		return argument{}, syntaxError("this is no literal")
 	}
-	return r.octets(size)
+	a, err := r.octets(size)
+	if err == nil && bytes.LastIndexByte(head, '{') > 0 { // the end of the line is one
+		return argument{}, r.skip(' ', "this is no literal")
+	}
+	return a, err
 }
 
 // literalSize returns the size that a line announces at its end.
