@@ -44,6 +44,21 @@ func isOurs(users mailstore.Directory) func(ctx context.Context, address string)
 	}
 }
 
+// prepareRelay makes what brings mail from the queue to where it goes, by the settings of a setup.
+func (s *service) prepareRelay(x *setup) error {
+	local := localTransport{settings: func() *config.Config { return s.now.Load().config }}
+	made, warnings, err := s.newRelay(x, s.house.queue, local)
+	if err != nil {
+		if wrong := relayProblems(x.config); len(wrong) > 0 {
+			return wrong
+		}
+		return err
+	}
+	x.relay = made
+	x.warnings = append(x.warnings, warnings...)
+	return nil
+}
+
 // tidyQueue forgets mail that has left long ago.
 func (h *house) tidyQueue(ctx context.Context, log *slog.Logger) {
 	n, err := h.queue.Prune(ctx)

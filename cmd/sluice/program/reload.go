@@ -18,6 +18,7 @@ import (
 	"sluice/protocols/admin"
 	"sluice/protocols/listen"
 	"sluice/protocols/pop3"
+	"sluice/protocols/relay"
 	"sluice/scanners/resolve"
 )
 
@@ -33,6 +34,7 @@ type service struct {
 	handover pipeline.Handover
 	spool    string
 	doors    doors
+	leaving  sender // brings mail from the queue to where it goes
 
 	// What all protocols of one kind share, whatever their setup.
 	certificate *tls.Config
@@ -56,6 +58,7 @@ type setup struct {
 	plan         *pipeline.Plan
 	outgoing     *pipeline.Plan // of mail of our own users
 	keys         signingKeys    // of our domains
+	relay        *relay.Relay   // it begins when the doors are open, or a reload has succeeded
 	warnings     config.Problems
 }
 
@@ -126,7 +129,8 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
 	}
 	made.plan, made.outgoing, made.warnings, planErr = plansOf(c, env)
-	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr); err != nil {
+	relayErr := s.prepareRelay(made)
+	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr, relayErr); err != nil {
 		return nil, err
 	}
 	if err := s.keepPlans(c, made); err != nil {
@@ -210,6 +214,7 @@ func (s *service) renew() (*setup, error) {
 	}
 	s.use(made)
 	turn()
+	s.leaving.use(made.relay)
 	return made, nil
 }
 

@@ -166,6 +166,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	}
 	welcome.print(p.stdout, &s.doors)
 	s.doors.ready.Store(true)
+	s.leaving.use(first.relay) // not before: mail for accounts here leaves by one of our own doors
 	s.log.Info("ready", append([]any{"version", version(), "data", c.Data}, s.doors.addresses()...)...)
 	return s.attend(hangups, orders)
 }
@@ -307,6 +308,7 @@ func (s *service) attend(hangups <-chan os.Signal, orders *listen.Listener) erro
 	defer last.Stop()
 	grace, done := context.WithTimeout(context.Background(), s.now.Load().config.Limits.Shutdown)
 	defer done()
+	chores.Go(s.leaving.shutdown) // bounded by the relay's grace; mail for accounts here ends with its door
 	if e := s.doors.shutdown(grace); e != nil {
 		s.log.Warn("mail on its way in was broken off; its senders keep it", "err", e)
 	}

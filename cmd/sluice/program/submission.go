@@ -130,4 +130,4 @@ func heldMail(x sending.Standing, hostname, to string, now time.Time) []byte {
 }
 
 // outbox takes what our own users send.
-func (s *service) outbox() mailstore.Outbox { return nil }
+func (s *service) outbox() mailstore.Outbox { return s.house.outbox }
