@@ -189,6 +189,8 @@ func sender(r *pipeline.Record) spfResult {
 type Report struct {
 	Domain string // whose policy it is
 	Count  int    // mails
+	// To are the addresses that the policy names for reports (rua=).
+	To []dmarc.Destination
 	name   string
 	feedback
 }
@@ -203,7 +205,7 @@ func (c *Collector) Reports() []Report {
 	for k, p := range c.policies {
 		sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d", k, c.period.Receiver, c.period.Begin.Unix(), c.period.End.Unix()))
 		id := hex.EncodeToString(sum[:8]) // made again it is the same report
-		r := Report{Domain: k.domain, Count: p.count, name: c.period.name(k.domain, id, of[k.domain] > 1)}
+		r := Report{Domain: k.domain, Count: p.count, To: dmarc.Destinations(k.text), name: c.period.name(k.domain, id, of[k.domain] > 1)}
 		r.feedback = feedback{
 			Version: "1.0",
 			Metadata: metadata{

@@ -91,28 +91,35 @@ type spfResult struct {
 // Write writes the report into a folder, with gzip if compressed, and returns the name of the file. A file of this name
 // is replaced once the new one is whole.
 func (r Report) Write(dir string, compressed bool) (name string, err error) {
-	text, err := xml.MarshalIndent(r.feedback, "", "  ")
+	text, name, err := r.text(compressed)
 	if err != nil {
-		return "", fmt.Errorf("report about %s: %w", r.Domain, err)
-	}
-	text = append([]byte(xml.Header), append(text, '\n')...)
-	name = r.name
-	if compressed {
-		name += ".gz"
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		if _, err := z.Write(text); err != nil {
-			return "", fmt.Errorf("report about %s: %w", r.Domain, err)
-		}
-		if err := z.Close(); err != nil {
-			return "", fmt.Errorf("report about %s: %w", r.Domain, err)
-		}
-		text = b.Bytes()
+		return "", err
 	}
 	if err := replace(filepath.Join(dir, name), text); err != nil {
 		return "", fmt.Errorf("report about %s: %w", r.Domain, err)
 	}
 	return name, nil
+}
+
+// text is the report, with gzip if compressed, and what its file is called.
+func (r Report) text(compressed bool) (text []byte, name string, err error) {
+	text, err = xml.MarshalIndent(r.feedback, "", "  ")
+	if err != nil {
+		return nil, "", fmt.Errorf("report about %s: %w", r.Domain, err)
+	}
+	text = append([]byte(xml.Header), append(text, '\n')...)
+	if !compressed {
+		return text, r.name, nil
+	}
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(text); err != nil {
+		return nil, "", fmt.Errorf("report about %s: %w", r.Domain, err)
+	}
+	if err := z.Close(); err != nil {
+		return nil, "", fmt.Errorf("report about %s: %w", r.Domain, err)
+	}
+	return b.Bytes(), r.name + ".gz", nil
 }
 
 func replace(path string, text []byte) (err error) {
