@@ -70,7 +70,8 @@ func (p *Plan) finals(ok func(planStage, Final) bool) []actor {
 	var found []key
 	for _, s := range p.stages {
 		for _, f := range s.reads.Can {
-			if !s.shadow && ok(s, f) {
+			// What recipients refuse themselves no administrator has asked for.
+			if !s.shadow && !p.steps[s.step].Kind.AtDelivery && ok(s, f) {
 				found = append(found, key{s.step, f.At})
 			}
 		}

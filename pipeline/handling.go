@@ -18,6 +18,8 @@ type Handling struct {
 	At int `json:"at"`
 	// Copies are filed, in this order. None: the mail is in none of the owner's folders, because they want it so.
 	Copies []Copy `json:"copies,omitempty"`
+	// Dropped says who wants no copy, "line 9 of work.sieve", where nothing else is done with the mail.
+	Dropped string `json:"dropped,omitempty"`
 	// Leaving is what goes out: the mail itself, handed on, and replies to it.
 	Leaving []Leaving `json:"leaving,omitempty"`
 	// Runs are programs that get the mail.

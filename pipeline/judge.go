@@ -139,7 +139,7 @@ func (p *Plan) decision(r Recipient, l ledger, j judgement) Decision {
 		}
 		if h := a.result.Handling; h != nil && !h.Shadow && j.verdict.Action <= Keep {
 			if k := (key{s.step, h.At}); !k.less(handled) {
-				handled, d.Handling = k, h
+				handled, d.Handling, d.wisher = k, h, p.steps[s.step].Name
 			}
 		}
 		for _, e := range a.result.Effects {

@@ -68,7 +68,9 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		case n < len(t.decisions):
 			d := t.decisions[n]
 			rr.Verdict, rr.Step, rr.Folder, rr.FolderBy, rr.Flags, rr.Score = d.Verdict, d.Step, d.Folder, d.folderBy, d.Flags, d.Score
-			rr.Handling = d.Handling
+			if rr.Handling = d.Handling; d.Handling != nil {
+				rr.Folder, rr.FolderBy = d.firstCopy()
+			}
 		}
 		if x.early != nil {
 			rr.Until = &x.at

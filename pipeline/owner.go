@@ -10,15 +10,15 @@ import (
 type Owners interface {
 	// Script returns the script that an account has made the active one; the zero OwnScript where it has none. It is cheap.
 	Script(ctx context.Context, account string) (OwnScript, error)
-	// Include returns the text of another script: of the account, or with global of the site. ok is false where there is
+	// Include returns the text of another script of an account. ok is false where there is
 	// none.
-	Include(ctx context.Context, account, name string, global bool) (text []byte, ok bool, err error)
+	Include(ctx context.Context, account, name string) (text []byte, ok bool, err error)
 	// Folders returns the folders of an account.
 	Folders(ctx context.Context, account string) ([]OwnFolder, error)
 	// Addresses returns all addresses that lead to an account, the account's own first.
 	Addresses(ctx context.Context, account string) ([]string, error)
-	// Failed tells an account that a script of its own, or of the site for it, has failed.
-	Failed(ctx context.Context, f ScriptFailure) error
+	// Failed tells an account and the operator that a script of the account, or of the site for it, has failed.
+	Failed(ctx context.Context, f ScriptFailure)
 }
 
 // An OwnScript is a script of an account.

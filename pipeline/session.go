@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -444,7 +445,7 @@ func (s *Session) recall(r *rcpt) Decision {
 	}
 	d.Flags = append(d.Flags, now.Flags...)
 	d.Edits = append(r.recalled.edits(), now.Edits...)
-	d.Handling = now.Handling
+	d.Handling, d.wisher = now.Handling, now.wisher
 	d.resolve(s.plan)
 	return d
 }
@@ -467,6 +468,19 @@ type Decision struct {
 	Handling *Handling
 
 	folderBy string
+	wisher   string // the step whose Handling it is
+}
+
+// firstCopy returns where the first copy goes, and who says so.
+func (d *Decision) firstCopy() (folder, by string) {
+	if len(d.Handling.Copies) == 0 {
+		return "", ""
+	}
+	c := d.Handling.Copies[0]
+	if c.Kept {
+		return c.Folder, d.folderBy
+	}
+	return c.Folder, d.wisher + "/" + c.By
 }
 
 // A Delivery is what the door did for one recipient.
@@ -579,7 +593,7 @@ func (s *Session) end() {
 			if k := indexOf(t.live, t.seen[n]); k >= 0 && k < len(t.decisions) {
 				o.Verdict, o.Taken = t.decisions[k].Verdict, k < len(t.taken) && t.taken[k]
 				if o.Taken {
-					o.Handling = t.handled[k]
+					o.Handling = cmp.Or(t.handled[k], t.decisions[k].Handling)
 				}
 			}
 			s.settle(a.result, o)

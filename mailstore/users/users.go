@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/mailstore"
@@ -67,6 +68,8 @@ type Users struct {
 	ours   map[string]bool // domains listed and domains of aliases
 
 	known known // asked several times for each mail
+
+	leading func() map[string][]string // see Names
 }
 
 // Open opens the accounts and checks the configuration against them. Its error names every alias that leads nowhere or
@@ -88,6 +91,8 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	if err := u.checkConfig(); err != nil {
 		return nil, err
 	}
+	aliases := u.c.Aliases
+	u.leading = sync.OnceValue(func() map[string][]string { return leadingAlone(aliases) })
 	db, err := database.Open(ctx, database.Config{Path: c.Path, Name: "accounts", Migrations: migrations, ReadOnly: c.ReadOnly, Wrap: wrap})
 	if err != nil {
 		return nil, err

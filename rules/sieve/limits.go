@@ -4,35 +4,38 @@ import "time"
 
 // Limits bound what a script may cost. The zero value of each is its default.
 type Limits struct {
-	ScriptSize   int // octets of one script; 0 is 1 MiB
-	Nesting      int // blocks in blocks, and tests in tests; 0 is 32
-	Problems     int // reported at once; 0 is 100
-	StringSize   int // octets of a string as it stands in the script; 0 is 256 KiB
-	Strings      int // in one list; 0 is 10000
-	Regex        int // octets of the regular expressions of a script and what it includes, together; 0 is 64 KiB
-	Includes     int // scripts that a script includes, directly and not; 0 is 100
-	IncludeDepth int // 0 is 10
-	Instructions int // a run: commands, tests, and what they compare (one per 256 octets or so); 0 is 1000000
-	Variables    int // a script at once; 0 is 255
-	VariableSize int // octets of one variable; 0 is 64 KiB
-	Memory       int // octets of all variables together; 0 is 1 MiB
-	Body         int // octets of a body that a test looks at; 0 is 4 MiB
-	Actions      int // a run; 0 is 100
-	Redirects    int // a run; 0 is 5
-	Notifies     int // a run; 0 is 5
-	EditedFields int // changes that a run makes to the mail; 0 is 100
-	EditedSize   int // octets that one of them adds to it; 0 is 10 MiB
-	Programs     int // that a run of a script asks for an answer, as filter and execute do; 0 is 5
-	Hops         int // Received fields of a mail that is still redirected; 0 is 50
+	ScriptSize   int `yaml:"script_size"`   // octets of one script; 0 is 1 MiB
+	Nesting      int `yaml:"nesting"`       // blocks in blocks, and tests in tests; 0 is 32
+	Problems     int `yaml:"problems"`      // reported at once; 0 is 100
+	StringSize   int `yaml:"string_size"`   // octets of a string as it stands in the script; 0 is 256 KiB
+	Strings      int `yaml:"strings"`       // in one list; 0 is 10000
+	Regex        int `yaml:"regex"`         // octets of the regular expressions of a script and what it includes, together; 0 is 64 KiB
+	Includes     int `yaml:"includes"`      // scripts that a script includes, directly and not; 0 is 100
+	IncludeDepth int `yaml:"include_depth"` // how deep includes may stand in each other; 0 is 10
+	Instructions int `yaml:"instructions"`  // a run: commands, tests, and what they compare (one per 256 octets or so); 0 is 1000000
+	Variables    int `yaml:"variables"`     // a script at once; 0 is 255
+	VariableSize int `yaml:"variable_size"` // octets of one variable; 0 is 64 KiB
+	Memory       int `yaml:"memory"`        // octets of all variables together; 0 is 1 MiB
+	Body         int `yaml:"body"`          // octets of a body that a test looks at; 0 is 4 MiB
+	Actions      int `yaml:"actions"`       // a run; 0 is 100
+	Redirects    int `yaml:"redirects"`     // a run; 0 is 5
+	Notifies     int `yaml:"notifies"`      // a run; 0 is 5
+	EditedFields int `yaml:"edited_fields"` // changes that a run makes to the mail; 0 is 100
+	EditedSize   int `yaml:"edited_size"`   // octets that one of them adds to it; 0 is 10 MiB
+	Programs     int `yaml:"programs"`      // that a run of a script asks for an answer, as filter and execute do; 0 is 5
+	Hops         int `yaml:"hops"`          // Received fields of a mail that is still redirected; 0 is 50
 
-	VacationTime  time.Duration // how long a sender gets no second reply where the script says nothing; 0 is 7 days
-	VacationLeast time.Duration // the least that a script may say (RFC 6131, 2); 0 is 1 minute
-	DuplicateTime time.Duration // how long a mail is known where the script says nothing (RFC 7352, 3); 0 is 7 days
-	RememberMost  time.Duration // the most that a script may say, for both; 0 is 365 days
+	VacationTime  time.Duration `yaml:"vacation_time"`  // how long a sender gets no second reply where the script says nothing; 0 is 7 days
+	VacationLeast time.Duration `yaml:"vacation_least"` // the least that a script may say (RFC 6131, 2); 0 is 1 minute
+	DuplicateTime time.Duration `yaml:"duplicate_time"` // how long a mail is known where the script says nothing (RFC 7352, 3); 0 is 7 days
+	RememberMost  time.Duration `yaml:"remember_most"`  // the most that a script may say, for both; 0 is 365 days
 
-	Log   int // lines of a run's debug_log; 0 is 100
-	Trace int // lines of a run's trace; 0 is 10000
+	Log   int `yaml:"log"`   // lines of a run's debug_log; 0 is 100
+	Trace int `yaml:"trace"` // lines of a run's trace; 0 is 10000
 }
+
+// DefaultLimits returns the defaults.
+func DefaultLimits() Limits { return Limits{}.withDefaults() }
 
 func (l Limits) withDefaults() Limits {
 	for _, x := range []struct {

@@ -41,6 +41,7 @@ func ownerView(r *pipeline.Record, account string, private []string) *pipeline.R
 		if step, rule, _ := strings.Cut(x.FolderBy, "/"); isPrivate(step, rule, private) {
 			x.FolderBy = step + "/" + privateRule
 		}
+		x.Handling = ownersHandling(x.Handling)
 		x.Steps = ownersSteps(x.Steps, private)
 		v.Recipients = append(v.Recipients, x)
 	}

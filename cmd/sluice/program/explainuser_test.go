@@ -135,6 +135,9 @@ func TestOwnersSeeNoFieldThatNobodyDecidedAbout(t *testing.T) {
 			"reply.enhanced", "reply.text", "score", "step", "until", "verdict.action", "verdict.at", "verdict.by", "verdict.reply.code",
 			"verdict.reply.enhanced", "verdict.reply.text",
 		}},
+		{"recipients.handling.", []string{"at", "dropped", "failed", "notes", "runs.by", "runs.program", "shadow"}},
+		{"recipients.handling.copies.", []string{"altered", "by", "existing", "file", "flags", "folder", "kept", "note"}},
+		{"recipients.handling.leaving.", []string{"altered", "by", "kind", "notify", "queued", "ret", "sender", "subject", "to"}},
 	} {
 		for _, f := range x.fields {
 			want = append(want, x.below+f)

@@ -15,6 +15,7 @@ import (
 	"sluice/cmd/sluice/program/config"
 	"sluice/pipeline"
 	"sluice/rules"
+	"sluice/rules/sieve"
 )
 
 // logger returns what serve says while it runs.
@@ -124,7 +125,12 @@ func placed(c *config.Config, steps []pipeline.Step, err error) config.Problems 
 func problemsAt(c *config.Config, pos string, err error) (all config.Problems) {
 	for _, x := range leaves(err) {
 		var r *rules.Problem
+		var script sieve.Problem
 		switch {
+		case errors.As(x, &script):
+			all = append(all, config.Problem{
+				File: script.Script, Line: script.Line, Column: script.Column, Text: script.Text, Remedy: script.Remedy, Source: script.Source,
+			})
 		case errors.As(x, &r) && r.File != "":
 			all = append(all, config.Problem{
 				File: r.File, Line: r.Line, Column: r.Column, Text: r.Text, Remedy: r.Remedy, Source: r.Source,

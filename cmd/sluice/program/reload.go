@@ -127,6 +127,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	env := pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
+		Owners: s.house.owners(c.Hostname, s.program.now, s.log),
 	}
 	made.plan, made.outgoing, made.warnings, planErr = plansOf(c, env)
 	relayErr := s.prepareRelay(made)

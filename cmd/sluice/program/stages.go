@@ -3,6 +3,7 @@ package program
 import (
 	"sluice/pipeline"
 	"sluice/rules"
+	"sluice/rules/sieve"
 	"sluice/scanners/arc"
 	"sluice/scanners/authres"
 	"sluice/scanners/clamav"
@@ -47,5 +48,6 @@ func Stages() []pipeline.Kind {
 		spamd.Kind(),
 		spf.Kind(),
 		rules.Kind(),
+		sieve.StepKind(),
 	}
 }

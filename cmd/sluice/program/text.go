@@ -443,11 +443,12 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 	}
 	for _, s := range x.Steps {
 		for _, st := range s.Stages {
-			if st.Note != "" {
+			if st.Note != "" && st.Handling == nil {
 				t.row(3, narrow, "otherwise", "%s", st.Note)
 			}
 		}
 	}
+	t.handling(x)
 	if len(x.Flags) > 0 {
 		t.row(3, narrow, "flags", "%s", strings.Join(x.Flags, " "))
 	}
@@ -545,10 +546,10 @@ func outcome(x *pipeline.RecipientRecord, hypothetical bool) string {
 	s := string(x.Disposition)
 	switch x.Disposition {
 	case pipeline.Delivered:
-		if x.File == "" && !hypothetical {
+		if x.File == "" && !hypothetical && x.Handling == nil {
 			return "left to the MTA, for " + folder(x.Folder)
 		}
-		s += " to " + folder(x.Folder)
+		s += " to " + whereTo(x)
 	case pipeline.Refused, pipeline.Postponed:
 		if x.Reply != (pipeline.Reply{}) {
 			s += ": " + x.Reply.String()
@@ -574,6 +575,8 @@ func decidedBy(x *pipeline.RecipientRecord) string {
 		return "an earlier attempt"
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass && (x.Disposition == pipeline.Refused || x.Disposition == pipeline.Postponed):
 		return "the door"
+	case x.Step == "" && x.Verdict.Action == pipeline.Pass && x.Disposition == pipeline.Dropped:
+		return "the recipient's own script"
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass:
 		return "nobody objected"
 	case x.Step == "":

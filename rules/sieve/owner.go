@@ -1,0 +1,219 @@
+package sieve
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+)
+
+// ownState is what an account has, as its scripts ask for it. What cannot be found out ends the question whether mail is to
+// be filed: it is asked again when the sender comes again.
+type ownState struct {
+	*execution
+	err     error
+	folders []pipeline.OwnFolder
+	looked  bool
+}
+
+func (o *ownState) all() []pipeline.OwnFolder {
+	if o.looked || o.env.Owners == nil || o.view.Rcpt.Account == "" {
+		return o.folders
+	}
+	o.looked = true
+	var err error
+	if o.folders, err = o.env.Owners.Folders(o.ctx, o.view.Rcpt.Account); err != nil && o.err == nil {
+		o.err = fmt.Errorf("list the folders of %s: %w", o.view.Rcpt.Account, err)
+	}
+	return o.folders
+}
+
+func (o *ownState) find(is func(pipeline.OwnFolder) bool) (string, bool) {
+	all := o.all()
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return all[i].Name, true
+	}
+	return "", false
+}
+
+// Exists reports whether a folder is there.
+func (o *ownState) Exists(name string) bool {
+	if strings.EqualFold(name, "INBOX") {
+		return true
+	}
+	_, ok := o.find(func(f pipeline.OwnFolder) bool { return f.Name == name })
+	return ok
+}
+
+// ByID returns the folder with an identity.
+func (o *ownState) ByID(id string) (string, bool) {
+	return o.find(func(f pipeline.OwnFolder) bool { return f.ID != "" && f.ID == id })
+}
+
+// BySpecialUse returns the folder with a use.
+func (o *ownState) BySpecialUse(use string) (string, bool) {
+	return o.find(func(f pipeline.OwnFolder) bool { return f.Use != "" && strings.EqualFold(f.Use, use) })
+}
+
+// Metadata returns an annotation of a folder.
+func (o *ownState) Metadata(name, annotation string) (string, bool) {
+	if m, ok := o.env.Owners.(interface {
+		Metadata(account, folder, annotation string) (string, bool)
+	}); ok {
+		return m.Metadata(o.view.Rcpt.Account, name, annotation)
+	}
+	return "", false
+}
+
+// folder is where a script wants a mail: INBOX is "".
+func (o *ownState) folder(a Action) string {
+	name := a.Folder
+	if id, ok := o.ByID(a.MailboxID); a.MailboxID != "" && ok {
+		name = id
+	} else if use, ok := o.BySpecialUse(a.SpecialUse); a.SpecialUse != "" && ok {
+		name = use
+	}
+	if strings.EqualFold(name, "INBOX") {
+		return ""
+	}
+	return name
+}
+
+// key is where a mark is kept.
+func (x *execution) key(mark string) string { return "sieve/" + x.view.Rcpt.Account + "/" + mark }
+
+// Before reports whether a mark was left for the account within a time.
+func (o *ownState) Before(key string, within time.Duration) bool {
+	if o.env.State == nil {
+		return false
+	}
+	left, ok, err := o.left(o.ctx, key)
+	if err != nil {
+		if o.err == nil {
+			o.err = err
+		}
+		return false
+	}
+	return ok && o.env.Now().Sub(left) < within
+}
+
+// left is when a mark was left.
+func (x *execution) left(ctx context.Context, key string) (at time.Time, ok bool, err error) {
+	b, ok, err := x.env.State.Load(ctx, x.key(key))
+	if err == nil && ok {
+		err = at.UnmarshalText(b)
+	}
+	if err != nil {
+		return at, false, fmt.Errorf("look up what was seen before: %w", err)
+	}
+	return at, ok, nil
+}
+
+// remember leaves the marks of what was done.
+func (x *execution) remember(ctx context.Context, done *pipeline.Handling) {
+	if done == nil || x.env.State == nil {
+		return
+	}
+	now := x.env.Now()
+	for _, m := range x.marks {
+		if !m.Last {
+			// The time runs from the first.
+			if at, ok, err := x.left(ctx, m.Key); err == nil && ok && now.Sub(at) < m.Within {
+				continue
+			}
+		}
+		text, err := now.MarshalText()
+		if err == nil {
+			err = x.env.State.Store(ctx, x.key(m.Key), text, m.Within)
+		}
+		if err != nil && x.env.Log != nil {
+			x.env.Log.Error("what a script has done is not remembered, and may be done again", "account", x.view.Rcpt.Account,
+				"id", x.view.ID, "error", err)
+		}
+	}
+}
+
+// spam is what spamtest sees: RFC 5235, 2.1.
+func (x *execution) spam() Score {
+	var score float64
+	c := x.config.Spamtest
+	if c.Score != "" {
+		n, ok := x.fact(c.Score).(float64)
+		if !ok {
+			return Score{}
+		}
+		score = n
+	} else {
+		known := false
+		for _, name := range x.reads {
+			known = known || x.view.Facts.Of(name).Unknown == nil
+		}
+		if !known && len(x.view.Hits) == 0 {
+			return Score{}
+		}
+		score = pipeline.Score(x.view.Hits)
+	}
+	part := max(0, min(score/c.Full, 1))
+	return Score{
+		Known: true, Value: 1 + int(part*9), Percent: int(part * 100), Text: fmt.Sprintf("score %g, where %g is spam for sure", score, c.Full),
+	}
+}
+
+// virus is what virustest sees: RFC 5235, 2.2.
+func (x *execution) virus() Score {
+	if x.config.Virustest == "" {
+		return Score{}
+	}
+	infected := false
+	switch v := x.fact(x.config.Virustest).(type) {
+	case bool:
+		infected = v
+	case string:
+		infected = v != ""
+	default:
+		return Score{}
+	}
+	if infected {
+		return Score{Known: true, Value: 5, Percent: 100, Text: x.config.Virustest}
+	}
+	return Score{Known: true, Value: 1, Text: "not " + x.config.Virustest}
+}
+
+// fact is a field of what a step has found, as JSON has it; nil where it is not known.
+func (x *execution) fact(name string) any {
+	step, field, _ := strings.Cut(name, ".")
+	f := x.view.Facts.Of(step)
+	if f.Fact == nil || f.Missing[field] != nil {
+		return nil
+	}
+	return fields(f.Fact)[field]
+}
+
+// fields are the fields of a fact by name.
+func fields(fact any) (all map[string]any) {
+	b, err := json.Marshal(fact)
+	if err != nil || json.Unmarshal(b, &all) != nil {
+		return nil
+	}
+	return all
+}
+
+// hasField reports whether facts of this type have a field.
+func hasField(fact any, name string) bool {
+	t := reflect.TypeOf(fact)
+	if t.Kind() != reflect.Struct {
+		_, ok := fields(fact)[name]
+		return ok
+	}
+	for i := range t.NumField() {
+		if tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); tag == name {
+			return true
+		}
+	}
+	return false
+}
