@@ -72,10 +72,10 @@ func (r Rewriter) Forward(sender string, now time.Time) (local string, err error
 	return made, nil
 }
 
-// Reverse returns the address that a report to one of ours is to go to. local is the local part, without quotes, in any
-// case: there are those who change it. Errors: ErrNone, ErrForged, ErrExpired.
+// Reverse returns the address that a report to one of ours is to go to. local is the local part, with quotes or without,
+// in any case: there are those who change it. Errors: ErrNone, ErrForged, ErrExpired.
 func (r Rewriter) Reverse(local string, now time.Time) (sender string, err error) {
-	if !Is(local) {
+	if local = unquote(local); !Is(local) {
 		return "", ErrNone
 	}
 	tag := strings.ToLower(local[:4])

@@ -67,6 +67,7 @@ func (s *service) protocols(x *setup) map[string]protocol {
 			Believe: believe, State: h.state,
 			LMTP: lmtp, Refuse: refuse, Hostname: c.Hostname, Plan: s.plan,
 			Directory: h.users, Store: store, Quarantine: h.quarantine, Recall: h.recall, Handover: s.handover,
+			Outbox: h.outbox, Results: authResults, Back: s.back,
 			Space: h.space.Room, Resolver: x.resolver, Trusted: s.trusted, Limits: limits, SpoolDir: s.spool,
 			MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log,
 		})

@@ -19,6 +19,7 @@ import (
 	"sluice/protocols/listen"
 	"sluice/protocols/pop3"
 	"sluice/protocols/relay"
+	"sluice/protocols/smtp"
 	"sluice/scanners/resolve"
 )
 
@@ -34,7 +35,8 @@ type service struct {
 	handover pipeline.Handover
 	spool    string
 	doors    doors
-	leaving  sender // brings mail from the queue to where it goes
+	back     smtp.Back // finds out to whom reports about mail go that was handed on
+	leaving  sender    // brings mail from the queue to where it goes
 
 	// What all protocols of one kind share, whatever their setup.
 	certificate *tls.Config

@@ -88,8 +88,10 @@ type house struct {
 	sending    *sending.Sending // opened by the service, whose limits it asks
 	queue      *queue.Queue
 	outbox     mailstore.Outbox // the queue, for whoever sends
-	runs       refile.Dir
-	keepRuns   time.Duration // less than 0: for ever
+	// renewSenders replaces the secret that senders are rewritten with when it is time.
+	renewSenders func() error
+	runs         refile.Dir
+	keepRuns     time.Duration // less than 0: for ever
 
 	metrics *admin.Metrics
 	space   *space.Guard
@@ -134,9 +136,11 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	if s.spool, err = spoolFolder(c.Data); err != nil {
 		return err
 	}
-	if s.house.outbox, err = s.signs(s.house.queue); err != nil {
+	signing, err := s.signs(s.house.queue)
+	if err != nil {
 		return err
 	}
+	s.house.outbox, s.house.renewSenders, s.back = signing, signing.renewSenders, signing.returns
 	first, err := s.prepare(c, sockets)
 	if err != nil {
 		return err
@@ -205,7 +209,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	if h.queue, err = openQueue(p.ctx, c, isOurs(h.users), log, p.now); err != nil {
 		return nil, err
 	}
-	h.outbox = h.queue
+	h.outbox, h.renewSenders = h.queue, func() error { return nil } // until serve puts its own before it
 	h.store, err = openStore(c, h.users.exists, quota(h.users.quota, standardQuota), log, p.now)
 	return h, err
 }
@@ -378,6 +382,9 @@ func (h *house) tidy(ctx context.Context, log *slog.Logger, now func() time.Time
 	}
 	h.tidyQueue(ctx, log)
 	h.tidyRuns(ctx, log, now)
+	if err := h.renewSenders(); err != nil {
+		log.Error("the secret for senders of mail that is handed on was not renewed", "err", err)
+	}
 }
 
 // keepRuns is how long runs of refile are kept, which name subjects: as long as records, or until those are redacted.

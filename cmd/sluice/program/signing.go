@@ -15,6 +15,7 @@ import (
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
 	"sluice/pipeline/spool"
+	"sluice/pipeline/srs"
 	"sluice/scanners/arc"
 	"sluice/scanners/dkim/signature"
 )
@@ -236,9 +237,25 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// back returns where a report to a sender that we have rewritten goes.
-func (o *signingOutbox) back(address string) (string, error) {
+// returns implements [smtp.Back]: of addresses in domains of ours, those that look like ones which we put on mail that is
+// handed on.
+func (o *signingOutbox) returns(ctx context.Context, to pipeline.Address) (sender string, ours bool, err error) {
+	if !srs.Is(to.Mailbox()) {
+		return "", false, nil
+	}
 	c, _ := o.settings()
-	local, _, _ := cutLast(address, "@")
-	return o.senders.rewriter(c).Reverse(local, o.now())
+	if to.Domain != c.Forwarding.Domain || to.Domain == "" {
+		if foreign, err := o.foreign(ctx, to.Domain); foreign || err != nil {
+			return "", false, nil //nolint:nilerr // whoever asks for the account next hears of it
+		}
+	}
+	local, _, _ := cutLast(to.Raw, "@") // as it was written: some hosts know their names by case
+	sender, err = o.senders.rewriter(c).Reverse(local, o.now())
+	return sender, true, err
+}
+
+// renewSenders makes a new secret for senders when it is time.
+func (o *signingOutbox) renewSenders() error {
+	c, _ := o.settings()
+	return o.senders.renew(o.now(), c.Forwarding.Lifetime)
 }

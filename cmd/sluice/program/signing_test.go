@@ -17,6 +17,7 @@ import (
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore"
 	"sluice/pipeline"
+	"sluice/pipeline/mime"
 	"sluice/pipeline/pipelinetest"
 	"sluice/scanners/arc"
 	"sluice/scanners/dkim"
@@ -76,11 +77,21 @@ func newOutgoing(t *testing.T) *outgoing {
 			if domain == "down.example" {
 				return false, errors.New("the database is locked")
 			}
-			return domain != "example.org", nil
+			return domain != "example.org" && domain != "other.example", nil
 		},
 		resolver: func() pipeline.Resolver { return o.dns },
 	}
 	return o
+}
+
+// back is where a report to a sender goes.
+func (o *outgoing) back(address string) (string, error) {
+	a, err := mime.ParseAddress(address)
+	if err != nil {
+		return "", err
+	}
+	sender, _, err := o.returns(context.Background(), a)
+	return sender, err
 }
 
 // send gives one mail to the outbox and returns what left.
@@ -258,6 +269,36 @@ func TestForwardedSenders(t *testing.T) {
 	o.config.Forwarding.KeepSender = false
 	if _, err := o.signingOutbox.Stage(t.Context(), []mailstore.Outgoing{{Sender: "you@down.example", Forwarded: true, Content: strings.NewReader(plain)}}); err == nil {
 		t.Error("whose the sender's domain is was not known, and the mail left")
+	}
+}
+
+// Whose mail a report is about is found out for addresses of ours only.
+func TestReturns(t *testing.T) {
+	o := newOutgoing(t)
+	m, _ := o.send(t, mailstore.Outgoing{Account: "me@example.org", Sender: "You.Too@Example.com", Forwarded: true}, "From: you@example.com\r\n\r\nx\r\n")
+	local, _, _ := strings.Cut(m.Sender, "@")
+	for _, tt := range []struct {
+		to, want string
+		ours     bool
+	}{
+		{m.Sender, "You.Too@Example.com", true},
+		{strings.ToUpper(m.Sender), "YOU.TOO@EXAMPLE.COM", true},
+		{`"` + local + `"@example.org`, "You.Too@Example.com", true},
+		{local + "@other.example", "You.Too@Example.com", true},
+		{local + "@example.net", "", false},
+		{local + "@down.example", "", false},
+		{local, "", false},
+		{"me@example.org", "", false},
+		{"SRS0=aaaaaaaa=aa=example.com=you@example.org", "", true},
+	} {
+		a, err := mime.ParseAddress(tt.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sender, ours, err := o.returns(t.Context(), a)
+		if sender != tt.want || ours != tt.ours || (err != nil) != (ours && tt.want == "") {
+			t.Errorf("%s: %q %v %v", tt.to, sender, ours, err)
+		}
 	}
 }
 

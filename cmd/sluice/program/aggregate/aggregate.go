@@ -190,8 +190,8 @@ type Report struct {
 	Domain string // whose policy it is
 	Count  int    // mails
 	// To are the addresses that the policy names for reports (rua=).
-	To []dmarc.Destination
-	name   string
+	To   []dmarc.Destination
+	name string
 	feedback
 }
 
