@@ -255,8 +255,14 @@ func checkFieldNames(c *checker, n *call) {
 	}
 }
 
+// fieldsPerInstruction is how many fields are looked at for one instruction of the budget.
+const fieldsPerInstruction = 64
+
 func exists(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
+		if !r.spend(n, 1+len(r.mail.header.fields)/fieldsPerInstruction) {
+			return false
+		}
 		if !slices.ContainsFunc(r.headers(n), func(h *header) bool { return len(h.values(name)) > 0 }) {
 			r.because("there is no field %s", name)
 			return false
@@ -280,6 +286,9 @@ func headerTest(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
 		x.where = name
 		for _, h := range headers {
+			if !r.spend(n, 1+len(h.fields)/fieldsPerInstruction) {
+				return false
+			}
 			values := indexed(n, h.values(name))
 			for i := range values {
 				if some, ok := r.pieces(n, values[i].text); ok {
@@ -335,6 +344,9 @@ func addressTest(r *run, n *call) bool {
 	for _, name := range r.fieldNames(&n.args[0]) {
 		x.where = name
 		for _, h := range headers {
+			if !r.spend(n, 1+len(h.fields)/fieldsPerInstruction) {
+				return false
+			}
 			for _, list := range indexed(n, h.addresses(name)) {
 				for _, a := range list {
 					if s, ok := n.part(a); ok && x.value(s) {

@@ -26,15 +26,15 @@ func bodyTest(r *run, n *call) bool {
 	x.where = "body"
 	switch content := n.tag("content"); {
 	case n.has("raw"):
-		x.each(r.bodies("raw", func() []subject { return r.rawBody() }))
+		x.each(r.bodies(n, "raw", func() []subject { return r.rawBody() }))
 	case content != nil:
 		types := r.texts(content)
 		for i, t := range types {
 			types[i] = lowerASCII(t)
 		}
-		x.each(r.bodies("content\x00"+strings.Join(types, "\x00"), func() []subject { return r.contents(types) }))
+		x.each(r.bodies(n, "content\x00"+strings.Join(types, "\x00"), func() []subject { return r.contents(types) }))
 	default:
-		x.each(r.bodies("text", func() []subject { return r.readable() }))
+		x.each(r.bodies(n, "text", func() []subject { return r.readable() }))
 	}
 	return x.held()
 }
@@ -49,9 +49,12 @@ func (x *matcher) each(values []subject) {
 }
 
 // bodies returns what was made of the body before, or makes it.
-func (r *run) bodies(what string, read func() []subject) []subject {
+func (r *run) bodies(n *call, what string, read func() []subject) []subject {
 	if all, ok := r.mail.bodies[what]; ok {
 		return all
+	}
+	if !r.spend(n, 1+int(r.mail.size())/octetsPerInstruction) {
+		return nil
 	}
 	all := read()
 	const most = 16 // different questions that are kept

@@ -148,6 +148,9 @@ func dateTest(r *run, n *call) bool {
 			if name == "received" {
 				s = s[strings.LastIndexByte(s, ';')+1:]
 			}
+			if !r.spend(n, 1+len(s)/octetsPerInstruction) {
+				return false
+			}
 			t, ok := mime.ParseDate(s)
 			if !ok {
 				continue

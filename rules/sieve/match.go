@@ -97,8 +97,8 @@ func (c *checker) matching(n *call) {
 			continue
 		}
 		if k.regex != nil {
-			if c.b.regexes += len(p.fixed); c.b.regexes > c.limits.Regex {
-				c.report(p.at, sprintf("the regular expressions of the script have more than %d octets together", c.limits.Regex), "")
+			if c.b.regexes += len(p.fixed) + k.regex.steps; c.b.regexes > c.limits.Regex {
+				c.report(p.at, sprintf("the regular expressions of the script have more than %d octets and steps together", c.limits.Regex), "")
 				return
 			}
 		}
@@ -195,7 +195,7 @@ func (r *run) matcher(n *call) *matcher {
 			r.fail(n, "%s", err)
 			return x
 		}
-		if k.regex != nil && !r.spend(n, len(s)) {
+		if k.regex != nil && !r.spend(n, len(s)+k.regex.steps) {
 			return x
 		}
 		x.keys = append(x.keys, k)
@@ -304,7 +304,7 @@ func (x *matcher) matches(v *subject, g *glob) bool {
 const mostMatches = 100
 
 func (x *matcher) regex(v *subject, e *expression) bool {
-	if !x.spend(1 + len(v.text)/octetsPerInstruction*e.cost) {
+	if !x.spend(1 + len(v.text)*e.steps/octetsPerInstruction) {
 		return false
 	}
 	if !x.m.captures {
@@ -357,6 +357,6 @@ func (r *run) matches(n *call, values []string) bool {
 
 // An expression is a compiled regular expression.
 type expression struct {
-	re   *regexp.Regexp
-	cost int // instructions for octetsPerInstruction octets
+	re    *regexp.Regexp
+	steps int // of its program: what a match can take for each octet
 }

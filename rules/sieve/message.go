@@ -70,7 +70,10 @@ func (h *header) values(name string) []subject {
 			all = append(all, subject{text: strings.Trim(f.Text(), " \t")})
 		}
 	}
-	h.texts[name] = all
+	const most = 256 // names that are kept: a script may ask for any number
+	if len(h.texts) < most {
+		h.texts[name] = all
+	}
 	return all
 }
 
@@ -96,7 +99,7 @@ func (h *header) addresses(name string) [][]address {
 		}
 		all = append(all, list)
 	}
-	if h.lists == nil {
+	if h.lists == nil || len(h.lists) == 256 {
 		h.lists = map[string][][]address{}
 	}
 	h.lists[name] = all

@@ -66,6 +66,9 @@ func runForEveryPart(r *run, n *call) flow {
 	} else {
 		list = parts(r.mail.src.Root())
 	}
+	if !r.spend(n, len(list)) {
+		return failed
+	}
 	l := &loop{name: name}
 	r.loops = append(r.loops, l)
 	defer func() { r.loops = r.loops[:len(r.loops)-1] }()
@@ -119,6 +122,9 @@ func runExtractText(r *run, n *call) flow {
 	most := r.limits.VariableSize
 	s := ""
 	if p := r.part(); p != nil && len(p.Parts) == 0 {
+		if !r.spend(n, 1+int(min(p.Size, 4*int64(most)))/octetsPerInstruction) {
+			return failed
+		}
 		s = p.ReadableText(4 * most)
 	}
 	if v := n.tag("first"); v != nil {
@@ -156,9 +162,13 @@ func (r *run) headers(n *call) []*header {
 	if !n.has("anychild") {
 		return []*header{r.mail.of(p)}
 	}
-	var all []*header
-	for _, x := range parts(p) {
-		all = append(all, r.mail.of(x))
+	list := parts(p)
+	if !r.spend(n, len(list)) {
+		return nil
+	}
+	all := make([]*header, len(list))
+	for i, x := range list {
+		all[i] = r.mail.of(x)
 	}
 	return all
 }
@@ -167,6 +177,9 @@ func (r *run) headers(n *call) []*header {
 func (r *run) pieces(n *call, value string) ([]string, bool) {
 	for i := range n.given {
 		g := &n.given[i]
+		if g.tag.group == "part of a field" && !r.spend(n, 1+len(value)/octetsPerInstruction) {
+			return nil, true
+		}
 		switch g.tag.name {
 		case "type", "subtype", "contenttype":
 			word, _ := mime.ParseValue(value)

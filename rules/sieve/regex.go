@@ -9,9 +9,12 @@ import (
 // compileRegex compiles an extended regular expression of POSIX, with the escapes that the GNU C library knows, for Go's
 // linear-time engine. Long matches win over short ones, as POSIX has it. err says what is wrong with it.
 func compileRegex(s string, c comparator) (e *expression, err string) {
-	const most = 4096 // of the program: what a match of one octet can cost
-	if len(s) > most {
-		return nil, sprintf("the regular expression has %d octets; %d are allowed", len(s), most)
+	const (
+		longest = 4096
+		most    = 2000 // steps of the program: what a match of one octet can cost
+	)
+	if len(s) > longest {
+		return nil, sprintf("the regular expression has %d octets; %d are allowed", len(s), longest)
 	}
 	translated, wrong := translateRegex(s)
 	if wrong != "" {
@@ -31,7 +34,7 @@ func compileRegex(s string, c comparator) (e *expression, err string) {
 			re, fault := regexp.Compile(flags + translated)
 			if fault == nil {
 				re.Longest()
-				return &expression{re, 1 + len(program.Inst)/16}, ""
+				return &expression{re, len(program.Inst)}, ""
 			}
 		}
 	}

@@ -119,6 +119,7 @@ func (r *run) expand(p pattern) string {
 			break // longer is not to be had by this way
 		}
 	}
+	r.spent += b.Len() / octetsPerInstruction
 	return clipOctets(b.String(), r.limits.VariableSize)
 }
 
