@@ -142,7 +142,7 @@ func (p *plans) message(ctx context.Context, r *pipeline.Record, files []found) 
 		why = err
 	}
 	for _, x := range r.Recipients {
-		if x.Held == "" {
+		if x.Held == "" || r.Door == pipeline.Submission { // what is held in the queue has been completed
 			continue
 		}
 		m, err := p.held(ctx, x.Held, r)

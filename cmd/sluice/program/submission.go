@@ -40,9 +40,11 @@ func openSending(ctx context.Context, c *config.Config, limits func() sending.Li
 	log *slog.Logger, now func() time.Time,
 ) (*sending.Sending, error) {
 	return sending.Open(ctx, sending.Config{
-		Path: filepath.Join(c.Data, "sending.db"), Limits: limits, Tell: tell, Log: log, Now: now,
+		Path: sendingPath(c.Data), Limits: limits, Tell: tell, Log: log, Now: now,
 	})
 }
+
+func sendingPath(data string) string { return filepath.Join(data, "sending.db") }
 
 // sendingLimits are the limits of now.
 func (s *service) sendingLimits() sending.Limits {

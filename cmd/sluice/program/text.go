@@ -459,7 +459,11 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 		t.row(3, narrow, "note", "%s", x.Note)
 	}
 	if x.Held != "" {
-		t.row(3, narrow, "held as", "sluice quarantine show %s", x.Held)
+		where := "quarantine"
+		if r.Door == pipeline.Submission {
+			where = "queue"
+		}
+		t.row(3, narrow, "held as", "sluice %s show %s", where, x.Held)
 	}
 	for _, f := range files {
 		if f.Account != x.Account || f.File != x.File {

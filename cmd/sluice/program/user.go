@@ -23,6 +23,9 @@ type userCommands struct {
 	Show   userShow   `cmd:"" help:"Show the settings of an account."`
 	Del    userDel    `cmd:"" help:"Remove an account; its mail stays unless --purge is given."`
 
+	Block   userBlock   `cmd:"" help:"Keep an account from sending mail."`
+	Release userRelease `cmd:"" help:"Let an account send again that is held or blocked, and what was held of it leave."`
+
 	Sieve       userSieve       `cmd:"" help:"Look at the Sieve scripts of an account, and change them."`
 	Log         userLog         `cmd:"" help:"Say what went wrong when an account's scripts ran."`
 	ImportSieve userImportSieve `cmd:"" help:"Take over the Sieve scripts that Dovecot's Pigeonhole keeps for a user."`
@@ -117,6 +120,9 @@ func (c *userDel) Run(p *program) error {
 		}
 		// An account whose mail was kept can still be purged.
 		err = u.Delete(p.ctx, name)
+		if err == nil {
+			err = p.forgetSending(settings, name)
+		}
 		if !c.Purge {
 			return err
 		}

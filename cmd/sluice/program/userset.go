@@ -1,7 +1,9 @@
 package program
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -98,9 +100,21 @@ func (c *userShow) Run(p *program) error {
 		if a.NoLogin {
 			login = "no"
 		}
-		_, err = fmt.Fprintf(p.stdout, "account  %s\nquota    %s\nlogin    %s\nmade     %s\n", a.Name, quota, login,
-			a.Created.UTC().Format(time.RFC3339))
-		return err
+		t := text{w: p.stdout}
+		t.line(0, "account  %s", a.Name)
+		t.line(0, "quota    %s", quota)
+		t.line(0, "login    %s", login)
+		t.line(0, "made     %s", a.Created.UTC().Format(time.RFC3339))
+		s, err := p.readSending(settings, true)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			s = nil
+		case err != nil:
+			return err
+		default:
+			defer func() { _ = s.Close() }() // it was only read
+		}
+		return errors.Join(t.sends(p.ctx, u, s, name), t.err)
 	})
 }
 

@@ -1,0 +1,178 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/queue"
+	"sluice/mailstore/sending"
+	"sluice/mailstore/users"
+)
+
+type userBlock struct {
+	account
+	Reason string `placeholder:"TEXT" help:"Why, for the log and for user show."`
+}
+
+func (c *userBlock) Run(p *program) error {
+	return p.withSending(c.account, func(s *sending.Sending, name string, _ *config.Config) error {
+		return s.Block(p.ctx, name, c.Reason)
+	})
+}
+
+type userRelease struct {
+	account
+	KeepHeld bool `help:"Mail that was held stays held: sluice queue list --account shows it."`
+}
+
+func (c *userRelease) Run(p *program) error {
+	return p.withSending(c.account, func(s *sending.Sending, name string, settings *config.Config) error {
+		before, err := s.Standing(p.ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := s.Release(p.ctx, name); err != nil {
+			return err
+		}
+		switch before.State {
+		case sending.Free:
+			fmt.Fprintf(p.stdout, "%s was not stopped; what it has sent counts from now on anew\n", name)
+		default:
+			fmt.Fprintf(p.stdout, "%s may send again\n", name)
+		}
+		if c.KeepHeld {
+			return nil
+		}
+		n, err := p.releaseHeld(settings, name, before.Why)
+		if n > 0 {
+			fmt.Fprintf(p.stdout, "%d %s held for that, and may leave\n", n, plural(n, "message was", "messages were"))
+		}
+		return err
+	})
+}
+
+// releaseHeld lets leave what is held because of what its account has sent: not what steps for outgoing mail hold.
+func (p *program) releaseHeld(c *config.Config, account, why string) (n int, err error) {
+	var ids []string
+	err = withQueue(p.ctx, c, func(r *queue.Reader) error {
+		return eachQueued(p.ctx, r, queue.Filter{Account: account, State: queue.Held}, func(m queue.Message) error {
+			if m.Held == why || strings.Contains(m.Held, "(submission.limits.") {
+				ids = append(ids, m.ID)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for part := range slices.Chunk(ids, 1000) {
+		a, err := p.orderQueue(c, queueOrder{Version: queueVersion, Do: "release", IDs: part})
+		if err != nil {
+			return n, errors.Join(append(errs, err)...)
+		}
+		for _, x := range a.Results {
+			if x.Error != "" {
+				errs = append(errs, errors.New(x.Error))
+				continue
+			}
+			n++
+		}
+	}
+	return n, errors.Join(errs...)
+}
+
+// withSending opens what accounts have sent for a command about one account, which there must be.
+func (p *program) withSending(a account, f func(s *sending.Sending, name string, c *config.Config) error) error {
+	return p.withUsers(func(u *users.Users, settings *config.Config) (err error) {
+		name, err := a.normal()
+		if err != nil {
+			return err
+		}
+		if _, err := u.Account(p.ctx, name); err != nil {
+			return err
+		}
+		s, err := openSending(p.ctx, settings, func() sending.Limits { return settings.Submission.Limits }, nil, nil, p.now)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		return f(s, name, settings)
+	})
+}
+
+// forgetSending forgets what an account that is no more has sent.
+func (p *program) forgetSending(settings *config.Config, name string) error {
+	s, err := p.readSending(settings, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Forget(p.ctx, name), s.Close())
+}
+
+// readSending opens what accounts have sent, if anything was ever sent: fs.ErrNotExist else.
+func (p *program) readSending(c *config.Config, readOnly bool) (*sending.Sending, error) {
+	config := sending.Config{
+		Path: sendingPath(c.Data), ReadOnly: true, Now: p.now, Limits: func() sending.Limits { return c.Submission.Limits },
+	}
+	s, err := sending.Open(p.ctx, config)
+	if err != nil || readOnly {
+		return s, err
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	config.ReadOnly = false
+	return sending.Open(p.ctx, config)
+}
+
+// sends prints how an account stands with the submission doors: what it may use as a sender, and how much it has sent.
+func (t *text) sends(ctx context.Context, u *users.Users, s *sending.Sending, name string) error {
+	all, err := u.Addresses(ctx, name)
+	if err != nil {
+		return err
+	}
+	t.line(0, "sends as %s", strings.Join(all, ", "))
+	if s == nil {
+		return nil
+	}
+	x, err := s.Standing(ctx, name)
+	if err != nil {
+		return err
+	}
+	state := "free"
+	if x.State != sending.Free {
+		state = fmt.Sprintf("%s since %s", x.State, x.Since.UTC().Format(time.RFC3339))
+		if x.Why != "" {
+			state += ": " + x.Why
+		}
+	}
+	t.line(0, "sending  %s", state)
+	if !x.Slowed.IsZero() {
+		t.line(0, "slowed   the last of its mail leaves at %s: %s", x.Slowed.UTC().Format(time.RFC3339), x.Slow)
+	}
+	for _, id := range x.Records {
+		t.line(0, "why      sluice explain %s", id)
+	}
+	bound := func(n int) string {
+		if n == 0 {
+			return "never"
+		}
+		return fmt.Sprintf("over %d", n)
+	}
+	for _, c := range x.Counts {
+		if c.Used > 0 {
+			t.line(0, "sent     %d %s (slowed %s, held %s)", c.Used, c.What, bound(c.Bound.Slow), bound(c.Bound.Hold))
+		}
+	}
+	return nil
+}
