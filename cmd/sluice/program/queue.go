@@ -47,7 +47,7 @@ func isOurs(users mailstore.Directory) func(ctx context.Context, address string)
 // prepareRelay makes what brings mail from the queue to where it goes, by the settings of a setup.
 func (s *service) prepareRelay(x *setup) error {
 	local := localTransport{settings: func() *config.Config { return s.now.Load().config }}
-	made, warnings, err := s.newRelay(x, s.house.queue, local)
+	made, warnings, err := s.newRelay(x, s.failures, local)
 	if err != nil {
 		if wrong := relayProblems(x.config); len(wrong) > 0 {
 			return wrong

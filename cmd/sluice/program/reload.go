@@ -33,6 +33,7 @@ type service struct {
 	log      *slog.Logger
 	house    *house
 	handover pipeline.Handover
+	failures *failureQueue // the queue, for whoever sends from it
 	spool    string
 	doors    doors
 	back     smtp.Back // finds out to whom reports about mail go that was handed on

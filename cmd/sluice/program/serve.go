@@ -124,6 +124,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 	if s.house.sending, err = openSending(p.ctx, c, s.sendingLimits, s.tellPostmaster, s.log, p.now); err != nil {
 		return err
 	}
+	s.failures = countsFailures(s.house.queue, s.house.sending.Failed, s.log)
 	key, err := secret(c.Data)
 	if err != nil {
 		return err
