@@ -321,7 +321,7 @@ type sink struct {
 	conns int
 	extra string // replies to EHLO, besides
 	cert  *tls.Certificate
-	// answer overrides replies: by command in capitals ("MAIL", "END", …); "" is the usual.
+	// answer overrides replies: by command in capitals ("MAIL", "END", …); "" is the usual. Connections ask it at once.
 	answer func(verb, line string) string
 }
 
@@ -333,9 +333,7 @@ func (s *sink) serve(c net.Conn) {
 	say := func(verb, line, usual string) bool {
 		text := usual
 		if s.answer != nil {
-			s.mu.Lock()
 			text = cmp.Or(s.answer(verb, line), usual)
-			s.mu.Unlock()
 		}
 		if text == "close" {
 			return false
@@ -391,7 +389,9 @@ func (s *sink) serve(c net.Conn) {
 				return
 			}
 			s.mu.Lock()
-			s.mails = append(s.mails, data)
+			if data != "" { // else it was for nobody
+				s.mails = append(s.mails, data)
+			}
 			s.mu.Unlock()
 			if !say("END", data, "250 2.0.0 taken") {
 				return
@@ -433,12 +433,9 @@ func (l *lines) until(end string) (string, error) {
 func (l *lines) line() (string, error) { return l.until("\r\n") }
 
 func (l *lines) data() (string, error) {
-	if rest, ok := bytes.CutPrefix(l.kept, []byte(".\r\n")); ok {
-		l.kept = rest
-		return "", nil
-	}
+	l.kept = append([]byte("\r\n"), l.kept...) // a message may begin with its end
 	s, err := l.until("\r\n.\r\n")
-	return s + "\r\n", err
+	return strings.TrimPrefix(s+"\r\n", "\r\n"), err
 }
 
 // quiet logs nothing.
@@ -453,3 +450,8 @@ func to(addresses ...string) (list []mailstore.JobRecipient) {
 }
 
 const letter = "Subject: hello\r\n\r\nIt works.\r\n"
+
+// caRoots is Options.Roots.
+func caRoots(ca *authority) func(string) (*x509.CertPool, error) {
+	return func(string) (*x509.CertPool, error) { return ca.pool(), nil }
+}

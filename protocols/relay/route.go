@@ -341,6 +341,9 @@ func (f *finder) hosts(ctx context.Context, domain string) (names []string, auth
 func (f *finder) host(ctx context.Context, s server, host, port, domain string, authentic bool, policy *policy, yield func(*server, *failure) bool) bool {
 	found, err := f.resolver.Addresses(ctx, host)
 	if len(found.IPv4)+len(found.IPv6) == 0 {
+		if (err == nil || notFound(err)) && host == domain {
+			return yield(nil, never("5.1.2", "there is no %s that takes mail: it has neither a mail server nor an address", host))
+		}
 		if err == nil || notFound(err) {
 			return yield(nil, never("5.4.4", "%s has no address", host))
 		}

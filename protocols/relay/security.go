@@ -104,7 +104,11 @@ func matchTLSA(chain []*x509.Certificate, list []TLSA, names []string) error {
 				return nil
 			}
 		case daneTA: // 3.1.2: a chain from an authority, which the server shows, to a certificate for the name
-			for _, c := range chain {
+			authorities := chain
+			if c, err := x509.ParseCertificate(r.Data); err == nil { // all of it is there: the server need not show it
+				authorities = append(slices.Clone(chain), c)
+			}
+			for _, c := range authorities {
 				if !r.matches(c) {
 					continue
 				}
