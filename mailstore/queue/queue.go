@@ -123,6 +123,7 @@ type Queue struct {
 	owing   chan struct{} // a report is owed
 	ops     chan *op
 	stop    chan struct{}
+	often   statements
 	writers sync.WaitGroup // the goroutines that Close waits for
 	close   func() error
 }
@@ -130,7 +131,7 @@ type Queue struct {
 // A message is what is known in memory of one that is alive.
 type message struct {
 	id, account string
-	size        int64 // of its file
+	start, size int64 // of the content in its file
 	queued      int64
 	held        bool
 	jobs        []*job
@@ -206,8 +207,11 @@ func open(ctx context.Context, c Config, disk disk, wrap func(driver.Connector) 
 	q.close = sync.OnceValue(func() error {
 		close(q.stop)
 		q.writers.Wait()
-		return db.Close()
+		return errors.Join(q.often.close(), db.Close())
 	})
+	if err := q.often.prepare(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("queue: %w", db.Explain(err)), db.Close())
+	}
 	if err := q.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), db.Close())
 	}
@@ -282,7 +286,7 @@ func (q *Queue) load(ctx context.Context) error {
 	for rows.Next() {
 		var m message
 		var held string
-		if err := rows.Scan(&m.id, &m.account, &m.size, &m.queued, &held); err != nil {
+		if err := rows.Scan(&m.id, &m.account, &m.start, &m.size, &m.queued, &held); err != nil {
 			return q.db.Explain(err)
 		}
 		m.held = held != ""

@@ -148,7 +148,7 @@ func (q *Queue) compose(ctx context.Context, m Message, kind string, about []Rec
 
 // readOriginal reads as much of the message as a report brings back. One that is gone brings nothing.
 func (q *Queue) readOriginal(r *Report) error {
-	content, err := q.Open(r.Message.ID, r.Message)
+	content, err := q.Open(r.Message)
 	if errors.Is(err, mailstore.ErrNoMessage) {
 		return nil
 	}

@@ -51,7 +51,7 @@ func (q *Queue) Settle(ctx context.Context, attempts []mailstore.Attempt) error 
 	q.mu.Unlock()
 	err := q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, s := range work {
-			if err := s.write(ctx, tx, now); err != nil {
+			if err := s.write(ctx, tx, &q.often, now); err != nil {
 				return err
 			}
 		}
@@ -152,14 +152,14 @@ func (q *Queue) wait(id string, attempts int) time.Duration {
 }
 
 // write writes what became of a job.
-func (s *settled) write(ctx context.Context, tx *sql.Tx, now int64) error {
+func (s *settled) write(ctx context.Context, tx *sql.Tx, often *statements, now int64) error {
 	over := false
 	for _, r := range s.results {
 		var err error
 		if r.Outcome == mailstore.Untried {
 			_, err = tx.ExecContext(ctx, setUntried, s.id, r.Recipient, r.due)
 		} else {
-			_, err = tx.ExecContext(ctx, setResult, s.id, r.Recipient, r.state, r.due, r.attempts, now, text(r.Host), text(bounded(r.Reply)),
+			_, err = tx.StmtContext(ctx, often.result).ExecContext(ctx, s.id, r.Recipient, r.state, r.due, r.attempts, now, text(r.Host), text(bounded(r.Reply)),
 				text(r.Status), text(r.How), r.delayed, r.owed)
 			over = over || r.state != Waiting
 		}
@@ -171,7 +171,7 @@ func (s *settled) write(ctx context.Context, tx *sql.Tx, now int64) error {
 	if !over {
 		return nil
 	}
-	done, err := tx.ExecContext(ctx, setEnded, s.id, now)
+	done, err := tx.StmtContext(ctx, often.ended).ExecContext(ctx, s.id, now)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,13 @@
 package queue
 
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"sluice/mailstore/state/database"
+)
+
 // migrations make the tables. They are only ever appended to. Times are microseconds, 0 is none.
 //
 // A message is alive, and its file there, while ended is 0: until no recipient waits and no report is owed. since is when
@@ -58,7 +66,7 @@ const (
 	insertRecipient = `INSERT INTO recipient (` + recipientColumns + `)
 		VALUES ($1, $2, $3, $4, $5, $6, 'waiting', $7, 0, 0, '', '', '', '', 0, '')`
 
-	selectAlive = `SELECT id, account, size, queued, held FROM message WHERE ended = 0`
+	selectAlive = `SELECT id, account, start, size, queued, held FROM message WHERE ended = 0`
 	selectDue   = `SELECT r.message, r.domain, min(r.due) FROM recipient r JOIN message m ON m.id = r.message
 		WHERE m.ended = 0 AND r.state = 'waiting' GROUP BY r.message, r.domain`
 	selectMessage    = `SELECT ` + messageColumns + ` FROM message WHERE id = $1`
@@ -95,3 +103,35 @@ const (
 	deleteMessage   = `DELETE FROM message WHERE id = $1`
 	deleteRecipient = `DELETE FROM recipient WHERE message = $1`
 )
+
+// Statements are those that every mail on its way needs, read once.
+type statements struct{ message, waiting, result, ended, insertMessage, insertRecipient *sql.Stmt }
+
+func (s *statements) prepare(ctx context.Context, db *database.DB) error {
+	var errs []error
+	for to, text := range s.texts() {
+		made, err := db.PrepareContext(ctx, text)
+		*to, errs = made, append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, s.close())
+	}
+	return nil
+}
+
+func (s *statements) texts() map[**sql.Stmt]string {
+	return map[**sql.Stmt]string{
+		&s.message: selectMessage, &s.waiting: selectWaiting, &s.result: setResult, &s.ended: setEnded,
+		&s.insertMessage: insertMessage, &s.insertRecipient: insertRecipient,
+	}
+}
+
+func (s *statements) close() error {
+	var errs []error
+	for x := range s.texts() {
+		if *x != nil {
+			errs = append(errs, (*x).Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -266,13 +266,13 @@ func (s *staged) insert(ctx context.Context, tx *sql.Tx) error {
 		if e.notBefore.After(since) {
 			since = e.notBefore
 		}
-		_, err := tx.ExecContext(ctx, insertMessage, e.id, v.ID, v.Account, v.Why, v.Sender, v.EnvelopeID, v.Return, number(v.UTF8),
+		_, err := tx.StmtContext(ctx, s.q.often.insertMessage).ExecContext(ctx, e.id, v.ID, v.Account, v.Why, v.Sender, v.EnvelopeID, v.Return, number(v.UTF8),
 			number(v.EightBit), number(v.Forwarded), e.start, e.size, micro(v.Queued), micro(since), text(e.hold))
 		if err != nil {
 			return err
 		}
 		for i, r := range v.Recipients {
-			_, err := tx.ExecContext(ctx, insertRecipient, e.id, i, r.Address, domainOf(r.Address), strings.Join(r.Notify, ","),
+			_, err := tx.StmtContext(ctx, s.q.often.insertRecipient).ExecContext(ctx, e.id, i, r.Address, domainOf(r.Address), strings.Join(r.Notify, ","),
 				r.Original, micro(since))
 			if err != nil {
 				return err
@@ -288,7 +288,7 @@ func (s *staged) enter() {
 	q.mu.Lock()
 	for _, e := range s.entries {
 		m := &message{
-			id: e.id, account: e.envelope.Account, size: e.size, queued: micro(e.envelope.Queued), held: e.hold != "",
+			id: e.id, account: e.envelope.Account, start: e.start, size: e.size, queued: micro(e.envelope.Queued), held: e.hold != "",
 		}
 		q.alive[e.id] = m
 		due := m.queued

@@ -56,11 +56,11 @@ func (q *Queue) giveBack(taken []*job) {
 
 // readJob reads the recipients of a job that are due, and when the earliest of the others is.
 func (q *Queue) readJob(ctx context.Context, j *job, now int64) (out mailstore.Job, rest int64, told map[int]int64, since int64, err error) {
-	m, err := scanMessage(q.db.QueryRowContext(ctx, selectMessage, j.m.id))
+	m, err := scanMessage(q.often.message.QueryRowContext(ctx, j.m.id))
 	if err != nil {
 		return out, 0, nil, 0, q.db.Explain(err)
 	}
-	all, err := scanRecipients(q.db.QueryContext(ctx, selectWaiting, j.m.id, j.domain))
+	all, err := scanRecipients(q.often.waiting.QueryContext(ctx, j.m.id, j.domain))
 	if err != nil {
 		return out, 0, nil, 0, q.db.Explain(err)
 	}
@@ -89,21 +89,23 @@ func (q *Queue) readJob(ctx context.Context, j *job, now int64) (out mailstore.J
 }
 
 // Content implements mailstore.Queue.
-func (q *Queue) Content(ctx context.Context, id string) (mailstore.Content, error) {
-	m, err := q.Show(ctx, id)
-	if err != nil {
-		return nil, err
+func (q *Queue) Content(_ context.Context, id string) (mailstore.Content, error) {
+	q.mu.Lock()
+	m := q.alive[id]
+	q.mu.Unlock()
+	if m == nil {
+		return nil, fmt.Errorf("%q: %w: %w", id, mailstore.ErrNoMessage, ErrNotQueued)
 	}
-	return q.Open(m.ID, m)
+	return q.Open(Message{ID: id, start: m.start, Size: m.size})
 }
 
 func (r *Reader) path(id string) string { return filepath.Join(mailDir(r.dir), id) }
 
 // Open opens the content of a message that is alive. Errors: mailstore.ErrNoMessage.
-func (r *Reader) Open(id string, m Message) (mailstore.Content, error) {
-	f, err := os.Open(r.path(id))
+func (r *Reader) Open(m Message) (mailstore.Content, error) {
+	f, err := os.Open(r.path(m.ID))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", r.path(id), mailstore.ErrNoMessage)
+		return nil, fmt.Errorf("%s: %w", r.path(m.ID), mailstore.ErrNoMessage)
 	}
 	if err != nil {
 		return nil, err

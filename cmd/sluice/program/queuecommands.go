@@ -263,7 +263,7 @@ func (c *queueShow) Run(p *program) error {
 }
 
 func (c *queueShow) show(p *program, r *queue.Reader, m queue.Message) error {
-	content, err := r.Open(m.ID, m)
+	content, err := r.Open(m)
 	switch {
 	case errors.Is(err, mailstore.ErrNoMessage) && !m.Ended.IsZero():
 		if c.Raw {
