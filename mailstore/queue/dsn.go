@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"mime"
+	"net"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
+
+// width is how long a line for people may become.
+const width = 76
 
 // longestHeader is how much of a header a report brings back.
 const longestHeader = 64 << 10
@@ -52,7 +56,8 @@ func (r Report) Compose() []byte {
 	line("MIME-Version: 1.0")
 	line("Content-Type: multipart/report; report-type=delivery-status;")
 	line("\tboundary=%q", boundary)
-	if !isASCII(r.Original) || r.utf8() {
+	what, fields := r.text(), r.fields()
+	if !isASCII(r.Original) || !isASCII(what) || !isASCII(fields) {
 		line("Content-Transfer-Encoding: 8bit")
 	}
 	line("")
@@ -71,8 +76,8 @@ func (r Report) Compose() []byte {
 			line("")
 		}
 	}
-	part("text/plain; charset=utf-8", "What happened", r.text())
-	part(status, "The same for programs", r.fields())
+	part("text/plain; charset=utf-8", "What happened", what)
+	part(status, "The same for programs", fields)
 	switch {
 	case len(r.Original) == 0:
 	case r.Full:
@@ -111,10 +116,7 @@ func (r Report) subject() string {
 // text is what a person reads.
 func (r Report) text() []byte {
 	var b strings.Builder
-	line := func(format string, args ...any) {
-		fmt.Fprintf(&b, format, args...)
-		b.WriteString("\r\n")
-	}
+	line := func(format string, args ...any) { b.WriteString(wrapped(fmt.Sprintf(format, args...))) }
 	line("This is the mail system at %s.", r.Hostname)
 	line("")
 	subject := ""
@@ -123,18 +125,17 @@ func (r Report) text() []byte {
 	}
 	about := fmt.Sprintf("The mail%s that you sent on %s", subject, r.Message.Queued.Format("Mon, 2 Jan 2006 15:04 MST"))
 	if r.Message.Forwarded {
-		about = fmt.Sprintf("A mail%s to you, handed on to others on %s (%s),", subject,
+		about = fmt.Sprintf("A mail%s to you, handed on to others on %s (%s)", subject,
 			r.Message.Queued.Format("Mon, 2 Jan 2006 15:04 MST"), oneLine(r.Message.Why))
 	}
 	switch {
 	case r.Kind == "delay":
-		line("%s is still on its way. You need not send it again:", about)
-		line("it is tried until %s.", r.Until.UTC().Format("Mon, 2 Jan 2006 15:04 MST"))
+		line("%s is still on its way. You need not send it again: it is tried until %s.", about,
+			r.Until.UTC().Format("Mon, 2 Jan 2006 15:04 MST"))
 	case r.Kind == "success":
 		line("%s has arrived as follows.", about)
 	default:
-		line("%s could not be delivered to everybody.", about)
-		line("Nobody else will try again. What went wrong, and what you can do:")
+		line("%s could not be delivered, and will not be tried again. What went wrong, and what you can do:", about)
 	}
 	for _, x := range r.Recipients {
 		line("")
@@ -233,10 +234,10 @@ func (r Report) fields() []byte {
 		action, class := r.action(x)
 		field("Action", action)
 		field("Status", statusOf(x, class))
-		if x.Host != "" {
-			field("Remote-MTA", "dns; "+oneLine(x.Host))
+		if host := hostOf(x.Host); host != "" {
+			field("Remote-MTA", "dns; "+host)
 		}
-		if reply := oneLine(x.Reply); reply != "" {
+		if reply := r.fit(oneLine(x.Reply)); reply != "" {
 			kind := "smtp; "
 			if x.Host == "" || reply[0] < '2' || reply[0] > '5' {
 				kind = "X-Sluice; "
@@ -249,6 +250,34 @@ func (r Report) fields() []byte {
 		}
 	}
 	return []byte(b.String())
+}
+
+// fit makes text of others fit for the fields, which have octets beyond ASCII only in the form of RFC 6533.
+func (r Report) fit(s string) string {
+	if r.utf8() {
+		return s
+	}
+	return strings.Map(func(c rune) rune {
+		if c >= 0x80 {
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+// hostOf returns the name of a server as it was tried: "mx.example.org [192.0.2.1]:25", or its address.
+func hostOf(tried string) string {
+	name, _, named := strings.Cut(tried, " [")
+	if host, _, err := net.SplitHostPort(name); !named && err == nil {
+		name = host
+		if strings.Contains(host, ":") {
+			name = "[" + host + "]"
+		}
+	}
+	if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) || len(name) > 255 {
+		return ""
+	}
+	return name
 }
 
 func (r Report) action(x Recipient) (action, class string) {
@@ -363,12 +392,29 @@ func shortened(s string, most int) string {
 	for most > 0 && !utf8.RuneStart(s[most]) {
 		most--
 	}
-	return s[:most] + "…"
+	return s[:most] + " ..."
+}
+
+// wrapped breaks a line for people at spaces, keeps how far it is indented, and ends it.
+func wrapped(s string) string {
+	indent := s[:len(s)-len(strings.TrimLeft(s, " "))]
+	var b strings.Builder
+	for len(s) > width {
+		cut := strings.LastIndexByte(s[:width+1], ' ')
+		if cut <= len(indent) {
+			if cut = strings.IndexByte(s[width:], ' '); cut < 0 {
+				break
+			}
+			cut += width
+		}
+		b.WriteString(strings.TrimRight(s[:cut], " ") + "\r\n")
+		s = indent + strings.TrimLeft(s[cut:], " ")
+	}
+	return b.String() + s + "\r\n"
 }
 
 // folded breaks a header field at spaces so that lines stay readable, and ends it.
 func folded(s string) string {
-	const width = 100
 	var b strings.Builder
 	for len(s) > width {
 		cut := strings.LastIndexByte(s[:width], ' ')

@@ -124,6 +124,7 @@ type Queue struct {
 	ops     chan *op
 	stop    chan struct{}
 	often   statements
+	filing  sync.Mutex
 	writers sync.WaitGroup // the goroutines that Close waits for
 	close   func() error
 }

@@ -48,6 +48,8 @@ func (q *Queue) fileOwing() {
 
 // fileReports files the reports that are owed now.
 func (q *Queue) fileReports(ctx context.Context) error {
+	q.filing.Lock() // two at once would both see what is owed
+	defer q.filing.Unlock()
 	ids, err := q.owingIDs(ctx)
 	if err != nil {
 		return err

@@ -218,8 +218,9 @@ func (q *Queue) writeFile(e *entry, content io.Reader) error {
 	w := bufio.NewWriterSize(f, 64<<10)
 	n, err := fmt.Fprintf(w, "%s%s\n", firstLine, line)
 	e.start = int64(n)
+	var size int64
 	if err == nil {
-		e.size, err = io.Copy(w, content)
+		size, err = io.Copy(w, content)
 	}
 	if err == nil {
 		err = w.Flush()
@@ -232,7 +233,8 @@ func (q *Queue) writeFile(e *entry, content io.Reader) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.usage.octets += e.size
+	e.size = size
+	q.usage.octets += size
 	return nil
 }
 

@@ -111,7 +111,8 @@ func (l localTransport) Deliver(ctx context.Context, job mailstore.Job, content 
 }
 
 func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content mailstore.Content) ([]mailstore.AttemptResult, error) {
-	d, err := dialDeliver(ctx, l.settings())
+	c := l.settings()
+	d, err := dialDeliver(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 	}
 	if a.code >= 400 {
 		for i := range results {
-			answered(&results[i], a)
+			answered(&results[i], a, c.Hostname)
 		}
 		return results, nil
 	}
@@ -143,7 +144,7 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 			return nil, err
 		}
 		if a.code >= 400 {
-			answered(&results[i], a)
+			answered(&results[i], a, c.Hostname)
 			continue
 		}
 		taken = append(taken, i)
@@ -157,7 +158,7 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 	}
 	if a.code != 354 {
 		for _, i := range taken {
-			answered(&results[i], a)
+			answered(&results[i], a, c.Hostname)
 		}
 		return results, nil
 	}
@@ -169,15 +170,15 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 			results[i].Outcome, results[i].Status, results[i].Reply = mailstore.Postponed, "4.3.2", err.Error()
 			continue
 		}
-		answered(&results[i], a)
+		answered(&results[i], a, c.Hostname)
 	}
 	_, _ = d.ask("QUIT") // all is said
 	return results, nil
 }
 
 // answered fills in what an answer of our own server comes to.
-func answered(x *mailstore.AttemptResult, a answer) {
-	x.Host, x.Reply = "the mailboxes here", fmt.Sprintf("%d %s", a.code, a.text)
+func answered(x *mailstore.AttemptResult, a answer, hostname string) {
+	x.Host, x.Reply = hostname, fmt.Sprintf("%d %s", a.code, a.text)
 	if status, _, ok := strings.Cut(a.text, " "); ok && len(status) >= 5 && status[1] == '.' {
 		x.Status = status
 	}
