@@ -43,7 +43,7 @@ const Password = "secret"
 // A Sluice is the real program, built from this tree, with a data folder of its own.
 type Sluice struct {
 	// Addresses of its doors.
-	SMTP, LMTP, Milter, IMAP, POP3 string
+	SMTP, LMTP, Milter, IMAP, POP3, ManageSieve string
 	// LMTPSocket and MilterSocket are unix sockets that Postfix may use.
 	LMTPSocket, MilterSocket string
 
@@ -73,7 +73,7 @@ func NewSluice(t testing.TB, c SluiceConfig) *Sluice {
 		dir = TempDir(t)
 	}
 	s := &Sluice{
-		SMTP: Address(t), LMTP: Address(t), Milter: Address(t), IMAP: Address(t), POP3: Address(t),
+		SMTP: Address(t), LMTP: Address(t), Milter: Address(t), IMAP: Address(t), POP3: Address(t), ManageSieve: Address(t),
 		LMTPSocket: filepath.Join(dir, "lmtp.sock"), MilterSocket: filepath.Join(dir, "milter.sock"),
 		Dir: dir, Data: filepath.Join(dir, "sluice-data"),
 		t: t, program: build(t, c.Main), args: c.Args,
@@ -116,7 +116,8 @@ listen:
   milter: [%q, %s]
   imap: [%q]
   pop3: [%q]
-`, s.Data, s.SMTP, s.LMTP, socket(s.LMTPSocket), s.Milter, socket(s.MilterSocket), s.IMAP, s.POP3)
+  managesieve: [%q]
+`, s.Data, s.SMTP, s.LMTP, socket(s.LMTPSocket), s.Milter, socket(s.MilterSocket), s.IMAP, s.POP3, s.ManageSieve)
 }
 
 func (s *Sluice) write(name, text string) {

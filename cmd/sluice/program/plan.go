@@ -37,7 +37,7 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 	for _, w := range beyond(c, made) {
 		warnings = append(warnings, problemsAt(c, w.Pos, w.Err)...)
 	}
-	for _, text := range exposed(c.Listen.Admin) {
+	for _, text := range slices.Concat(exposed(c.Listen.Admin), unrun(c)) {
 		warnings = append(warnings, config.Problem{Text: text})
 	}
 	return made, warnings, nil

@@ -6,11 +6,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"mime"
 	"mime/quotedprintable"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,26 +33,54 @@ func openScripts(c *config.Config, exists func(context.Context, string) (bool, e
 	return store, kept, err
 }
 
-// sieveOptions are what scripts of an account may use, with the scripts that they may include.
-func sieveOptions(ctx context.Context, kept mailstore.Scripts, account string) sieve.Options {
-	return sieve.Options{
-		Include: func(global bool, name string) ([]byte, error) {
-			if global {
-				return nil, fs.ErrNotExist
-			}
-			return kept.Script(ctx, account, name)
-		},
-	}
+// A scriptChecker says what is wrong with scripts before they are kept, by what the first sieve step of the configuration
+// lets them use: it is the one that will run them.
+type scriptChecker struct {
+	kept   mailstore.Scripts
+	config sieve.Config
+	global map[string][]byte // scripts of the site, by the name that they are included by
 }
 
-// A scriptChecker says what is wrong with scripts before they are kept.
-type scriptChecker struct{ kept mailstore.Scripts }
+func newScriptChecker(c *config.Config, kept mailstore.Scripts) scriptChecker {
+	x := scriptChecker{kept: kept, config: sieve.DefaultConfig(), global: map[string][]byte{}}
+	for _, step := range c.Pipeline {
+		if own, ok := step.Config.(*sieve.Config); ok {
+			x.config = *own
+			break
+		}
+	}
+	for _, pattern := range x.config.Global {
+		found, err := files(c)(pattern)
+		if err != nil {
+			continue // the plan has said so
+		}
+		for _, f := range found {
+			x.global[strings.TrimSuffix(filepath.Base(f.Path), ".sieve")] = f.Text
+		}
+	}
+	return x
+}
+
+// options are what scripts of an account may use, with the scripts that they may include.
+func (c scriptChecker) options(ctx context.Context, account string) sieve.Options {
+	o := c.config.Options()
+	o.Unchecked = true // what a script includes may be put after it
+	o.Include = func(global bool, name string) ([]byte, error) {
+		if !global {
+			return c.kept.Script(ctx, account, name)
+		}
+		text, ok := c.global[name]
+		if !ok {
+			return nil, mailstore.ErrNoScript
+		}
+		return text, nil
+	}
+	return o
+}
 
 // problems are what is wrong with a script, and what may be: errors keep it from being used.
 func (c scriptChecker) problems(ctx context.Context, account, name string, text []byte) (warnings, errs []sieve.Problem) {
-	o := sieveOptions(ctx, c.kept, account)
-	o.Unchecked = true // what it includes may be put after it
-	_, all := sieve.Compile(name, text, o)
+	_, all := sieve.Compile(name, text, c.options(ctx, account))
 	for _, x := range all {
 		if x.Warning {
 			warnings = append(warnings, x)
@@ -91,11 +119,16 @@ func sievePlaces(script string, all []sieve.Problem) (lines []string) {
 func (s *service) sieveManager(c *config.Config) server {
 	limits := c.Limits.ManageSieve
 	limits.ScriptSize = c.Limits.Scripts.Size
-	options := sieveOptions(s.ctx, s.house.scripts, "")
+	checker := newScriptChecker(c, s.house.scripts)
+	extensions := sieve.Extensions(checker.options(s.ctx, ""))
+	var notify []string
+	if slices.Contains(extensions, "enotify") {
+		notify = []string{"mailto"}
+	}
 	return managesieve.New(managesieve.Config{
 		Scripts: s.house.scripts, Directory: s.house.users, Logins: s.logins,
-		Check:          scriptChecker{s.house.scripts}.check,
-		Implementation: "Sluice " + version(), Sieve: sieve.Extensions(options), Notify: []string{"mailto"}, MaxRedirects: -1,
+		Check:          checker.check,
+		Implementation: "Sluice " + version(), Sieve: extensions, Notify: notify, MaxRedirects: checker.config.Limits.Redirects,
 		Hostname: c.Hostname, Log: s.log, Limits: limits,
 	})
 }
@@ -166,4 +199,17 @@ func scriptNotice(account, hostname string, p mailstore.ScriptProblem) ([]byte, 
 	q := quotedprintable.NewWriter(&b)
 	_, err := q.Write([]byte(strings.ReplaceAll(text.String(), "\n", "\r\n")))
 	return b.Bytes(), errors.Join(err, q.Close())
+}
+
+// unrun returns a warning where users may keep scripts that no step runs.
+func unrun(c *config.Config) (warnings []string) {
+	if len(c.Listen.ManageSieve) == 0 {
+		return nil
+	}
+	for _, step := range c.Pipeline {
+		if _, ok := step.Config.(*sieve.Config); ok {
+			return nil
+		}
+	}
+	return []string{"users may keep scripts at managesieve, and no step runs them: add `- sieve: {}` to the pipeline"}
 }

@@ -29,7 +29,7 @@ type script struct {
 }
 
 // withScripts opens the scripts of an account for a command. The server may be running: changes wait for each other.
-func (p *program) withScripts(a account, f func(s *scripts.Store, name string) error) error {
+func (p *program) withScripts(a account, f func(s scriptShelf, name string) error) error {
 	return p.withUsers(func(u *users.Users, settings *config.Config) error {
 		name, err := a.normal()
 		if err != nil {
@@ -39,8 +39,14 @@ func (p *program) withScripts(a account, f func(s *scripts.Store, name string) e
 		if err != nil {
 			return err
 		}
-		return f(s, name)
+		return f(scriptShelf{s, newScriptChecker(settings, s)}, name)
 	})
+}
+
+// A scriptShelf is where scripts are kept, with what checks them.
+type scriptShelf struct {
+	*scripts.Store
+	checker scriptChecker
 }
 
 type userSieveList struct {
@@ -52,7 +58,7 @@ type userSieveList struct {
 const scriptsVersion = 1
 
 func (c *userSieveList) Run(p *program) error {
-	return p.withScripts(c.account, func(s *scripts.Store, name string) error {
+	return p.withScripts(c.account, func(s scriptShelf, name string) error {
 		list, err := s.List(p.ctx, name)
 		if err != nil {
 			return err
@@ -92,7 +98,7 @@ type userSieveShow struct {
 }
 
 func (c *userSieveShow) Run(p *program) error {
-	return p.withScripts(c.account, func(s *scripts.Store, name string) error {
+	return p.withScripts(c.account, func(s scriptShelf, name string) error {
 		text, err := s.Script(p.ctx, name, c.Script)
 		if err != nil {
 			return err
@@ -110,7 +116,7 @@ type userSievePut struct {
 }
 
 func (c *userSievePut) Run(p *program) error {
-	return p.withScripts(c.account, func(s *scripts.Store, name string) error {
+	return p.withScripts(c.account, func(s scriptShelf, name string) error {
 		file := c.File
 		var text []byte
 		var err error
@@ -137,8 +143,8 @@ func (c *userSievePut) Run(p *program) error {
 }
 
 // passes prints what is wrong with a script in a file, and reports whether it can be used.
-func (p *program) passes(kept mailstore.Scripts, account, file string, text []byte) bool {
-	warnings, errs := scriptChecker{kept}.problems(p.ctx, account, file, text)
+func (p *program) passes(s scriptShelf, account, file string, text []byte) bool {
+	warnings, errs := s.checker.problems(p.ctx, account, file, text)
 	for _, x := range errs {
 		fmt.Fprintln(p.stderr, sieveProblem(x))
 	}
@@ -163,7 +169,7 @@ func (c *userSieveActivate) Run(p *program) error {
 	if c.None != (c.Script == "") {
 		return errors.New("name a script, or give --none")
 	}
-	return p.withScripts(c.account, func(s *scripts.Store, name string) error {
+	return p.withScripts(c.account, func(s scriptShelf, name string) error {
 		if c.None {
 			return s.Activate(p.ctx, name, "")
 		}
@@ -184,7 +190,7 @@ type userSieveDelete struct {
 }
 
 func (c *userSieveDelete) Run(p *program) error {
-	return p.withScripts(c.account, func(s *scripts.Store, name string) error {
+	return p.withScripts(c.account, func(s scriptShelf, name string) error {
 		err := s.Delete(p.ctx, name, c.Script)
 		if errors.Is(err, mailstore.ErrActive) {
 			return fmt.Errorf("%w; sluice user sieve activate %s --none makes it an ordinary one", err, name)
@@ -252,7 +258,7 @@ type userImportSieve struct {
 }
 
 func (c *userImportSieve) Run(p *program) error {
-	return p.withScripts(c.account, func(s *scripts.Store, name string) error {
+	return p.withScripts(c.account, func(s scriptShelf, name string) error {
 		theirs, err := scripts.Take(c.From)
 		if err != nil {
 			return err
@@ -281,7 +287,7 @@ func (c *userImportSieve) Run(p *program) error {
 // importing is one run of import-sieve.
 type importing struct {
 	*program
-	store   *scripts.Store
+	store   scriptShelf
 	account string
 	replace bool
 
