@@ -134,7 +134,7 @@ func TestExpiryIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{quarantine: held, journal: j, queue: waiting}
+	h := &house{quarantine: held, journal: j, queue: waiting, renewSenders: func() error { return nil }}
 	t.Cleanup(func() { _ = h.close() })
 	address, err := mime.ParseAddress("me@example.org")
 	if err != nil {

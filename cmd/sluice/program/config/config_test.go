@@ -456,7 +456,7 @@ func TestParseListen(t *testing.T) {
 		{"smtp=unix:/tmp/s", ""},
 		{"imaps=:993", ""},
 		{"smtp", "--listen smtp: write DOOR=ADDRESS, for example smtp=127.0.0.1:2525"},
-		{"http=:80", `--listen http=:80: there is no door "http"; there are smtp, lmtp, milter, imap, imaps, pop3, pop3s, managesieve, admin`},
+		{"http=:80", `--listen http=:80: there is no door "http"; there are smtp, lmtp, milter, submission, submissions, imap, imaps, pop3, pop3s, managesieve, admin`},
 		{"smtp=25", `--listen smtp=25: "25" is no address to listen at; write HOST:PORT, :PORT or unix:PATH`},
 	} {
 		if got := firstLine(l.ParseListen(x.text)); got != x.want {
