@@ -126,7 +126,7 @@ func (w *watched) wait(want *regexp.Regexp, until <-chan error) (match string, o
 
 var (
 	readyLine = regexp.MustCompile(`(?m)^.*("msg":"ready"|msg=ready ).*$`)
-	openDoor  = regexp.MustCompile(`\b(smtp|lmtp|milter|imap|imaps|pop3|pop3s|managesieve|admin)"?[=:]"?([^\s"]+)`)
+	openDoor  = regexp.MustCompile(`\b(smtp|lmtp|milter|submission|submissions|imap|imaps|pop3|pop3s|managesieve|admin)"?[=:]"?([^\s"]+)`)
 )
 
 // serve NAME PROGRAM ARGS… starts a program, waits until it is ready, and sets $smtp, $imap … to where its
