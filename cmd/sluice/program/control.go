@@ -91,6 +91,12 @@ func (s *service) control(ctx context.Context, c net.Conn, asked chan<- chan<- r
 		}
 		return
 	}
+	if order, ok := strings.CutPrefix(order, dmarcOrderName+" "); ok {
+		if err := json.NewEncoder(c).Encode(s.reporter.answer(ctx, order)); err != nil {
+			s.log.Debug("nobody waits for the answer to an order", "err", err)
+		}
+		return
+	}
 	result := reloaded{Version: reloadVersion, Errors: config.Problems{{File: "sluice", Text: "there is no order " + strconv.Quote(order)}}}
 	if order == "reload\n" {
 		answer := make(chan reloaded, 1) // nobody waits for one that nobody takes
@@ -165,30 +171,36 @@ const orderTime = 2 * time.Minute
 
 // order has the server of a data folder do something, and returns what became of it.
 func (p *program) order(data, order string) (result reloaded, err error) {
+	err = p.ask(data, order, &result)
+	return result, err
+}
+
+// ask has the server of a data folder do something, and decodes its answer.
+func (p *program) ask(data, order string, result any) error {
 	conn, err := new(net.Dialer).DialContext(p.ctx, "unix", controlSocket(data))
 	if err != nil {
-		return result, p.signal(data, err)
+		return p.signal(data, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(p.ctx, func() { _ = conn.Close() })()
 	if err := conn.SetDeadline(time.Now().Add(orderTime)); err != nil {
-		return result, fmt.Errorf("ask the running server: %w", err)
+		return fmt.Errorf("ask the running server: %w", err)
 	}
 	_, err = io.WriteString(conn, order+"\n")
 	if err == nil {
-		err = json.NewDecoder(conn).Decode(&result)
+		err = json.NewDecoder(conn).Decode(result)
 	}
 	switch {
 	case p.ctx.Err() != nil:
-		return result, errors.New("interrupted before the running server answered; it may still do what it was told")
+		return errors.New("interrupted before the running server answered; it may still do what it was told")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return result, fmt.Errorf("the running server has not answered for %s; it may hang", orderTime)
+		return fmt.Errorf("the running server has not answered for %s; it may hang", orderTime)
 	case hungUp(err):
-		return result, errors.New("the running server ended before it answered")
+		return errors.New("the running server ended before it answered")
 	case err != nil:
-		return result, fmt.Errorf("hear the running server: %w", err)
+		return fmt.Errorf("hear the running server: %w", err)
 	}
-	return result, nil
+	return nil
 }
 
 // hungUp says whether err means that the server at the other end of a connection is no more, whichever step noticed it.

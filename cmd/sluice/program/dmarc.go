@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,17 +17,19 @@ import (
 )
 
 type dmarcCommands struct {
-	Report dmarcReport `cmd:"" help:"Write DMARC aggregate reports, one file for each domain whose policy was asked for."`
+	Report dmarcReport `cmd:"" help:"Write or send DMARC aggregate reports, one for each domain whose policy was asked for."`
 }
 
 type dmarcReport struct {
-	Out   string `required:"" placeholder:"DIR" help:"The folder to write to; it is made if need be."`
+	Out   string `required:"" xor:"out" placeholder:"DIR" help:"The folder to write to; it is made if need be."`
+	Send  bool   `required:"" xor:"out" help:"Have the running server send the reports about a day to who asks for them, and say what went to whom. What was sent before is not sent again."`
 	Day   string `placeholder:"YYYY-MM-DD" help:"The day to report, in UTC. Default: yesterday."`
 	Since string `placeholder:"TIME" help:"Report from here on, instead of a day: YYYY-MM-DD or 2006-01-02T15:04:05Z."`
 	Until string `placeholder:"TIME" help:"Report up to here. Default: now."`
 	Org   string `placeholder:"NAME" help:"Who reports. Default: the configured hostname."`
 	Email string `placeholder:"ADDRESS" help:"Where to ask about reports. Default: postmaster at the hostname."`
 	Gzip  bool   `help:"Compress the files."`
+	JSON  bool   `help:"With --send: print JSON for a program."`
 }
 
 // Run writes the reports. It only reads the journal, so it works while serve runs.
@@ -38,6 +41,9 @@ func (c *dmarcReport) Run(p *program) (err error) {
 	period, err := c.period(p.now(), settings)
 	if err != nil {
 		return err
+	}
+	if c.Send {
+		return c.send(p, settings, period)
 	}
 	set := settings.Journal
 	set.Path, set.ReadOnly = journalPath(settings), true
@@ -94,15 +100,21 @@ func (c *dmarcReport) write(p *program, reports []aggregate.Report) error {
 	return nil
 }
 
+// reportPeriod is what reports say of who reports, and what counts as filed for junk.
+func reportPeriod(c *config.Config, org, email string) aggregate.Period {
+	out := aggregate.Period{Receiver: c.Hostname, Org: org, Email: email, Junk: []string{rules.DefaultConfig().JunkFolder}}
+	for _, s := range c.Pipeline {
+		if r, ok := s.Config.(*rules.Config); ok && !slices.Contains(out.Junk, r.JunkFolder) {
+			out.Junk = append(out.Junk, r.JunkFolder)
+		}
+	}
+	return out
+}
+
 // period works out what to report from the flags.
 func (c *dmarcReport) period(now time.Time, settings *config.Config) (aggregate.Period, error) {
-	out := aggregate.Period{Receiver: settings.Hostname, Org: c.Org, Email: c.Email, Junk: []string{rules.DefaultConfig().JunkFolder}}
-	if out.Org == "" {
-		out.Org = settings.Hostname
-	}
-	if out.Email == "" {
-		out.Email = "postmaster@" + settings.Hostname
-	}
+	out := reportPeriod(settings, cmp.Or(c.Org, settings.DMARCReports.Org, settings.Hostname),
+		cmp.Or(c.Email, settings.DMARCReports.Email, "postmaster@"+settings.Hostname))
 	for flag, s := range map[string]string{"--org": out.Org, "--email": out.Email} {
 		if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return out, fmt.Errorf("%s: %q is more than one line", flag, s)
@@ -110,11 +122,6 @@ func (c *dmarcReport) period(now time.Time, settings *config.Config) (aggregate.
 	}
 	if !strings.Contains(strings.Trim(out.Email, "@"), "@") || strings.ContainsAny(out.Email, " <>,") {
 		return out, fmt.Errorf("--email: %q is no mail address", out.Email)
-	}
-	for _, s := range settings.Pipeline {
-		if r, ok := s.Config.(*rules.Config); ok && !slices.Contains(out.Junk, r.JunkFolder) {
-			out.Junk = append(out.Junk, r.JunkFolder)
-		}
 	}
 	const day = 24 * time.Hour
 	today := now.UTC().Truncate(day)

@@ -36,6 +36,7 @@ type service struct {
 	failures *failureQueue // the queue, for whoever sends from it
 	spool    string
 	doors    doors
+	reporter *reporter // of DMARC
 	back     smtp.Back // finds out to whom reports about mail go that was handed on
 	leaving  sender    // brings mail from the queue to where it goes
 

@@ -142,6 +142,11 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 		return err
 	}
 	s.house.outbox, s.house.renewSenders, s.back = signing, signing.renewSenders, signing.returns
+	s.reporter = &reporter{
+		journal: s.house.journal, outbox: signing, disk: osDisk{}, dir: filepath.Join(c.Data, "dmarc"), now: p.now, log: s.log,
+		resolver: func() pipeline.Resolver { return s.now.Load().resolver },
+		config:   func() *config.Config { return s.now.Load().config },
+	}
 	first, err := s.prepare(c, sockets)
 	if err != nil {
 		return err
@@ -298,6 +303,7 @@ func (s *service) attend(hangups <-chan os.Signal, orders *listen.Listener) erro
 	failed := s.doors.serve()
 	var chores sync.WaitGroup
 	chores.Go(func() { s.house.keepTidy(ctx, s.log, s.program.now) }) // until ctx ends, below
+	chores.Go(func() { s.reporter.run(ctx) })                         // the same
 	asked := make(chan chan<- reloaded)
 	if orders != nil {
 		chores.Go(func() { s.answerOrders(ctx, orders, asked) }) // until ctx ends, below

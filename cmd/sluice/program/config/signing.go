@@ -103,6 +103,9 @@ func (c *Config) checkSigning() {
 	if strings.ContainsFunc(r.Org, func(x rune) bool { return x < ' ' || x == 0x7f }) {
 		c.d.wrong("dmarc_reports.org", fmt.Sprintf("%q is more than one line", r.Org), "write a name")
 	}
+	if r.Send && r.Email == "" && c.Users.Domain == "localhost" {
+		c.d.wrong("dmarc_reports.send", "reports would be from postmaster@localhost", "set domain, or dmarc_reports.email")
+	}
 	if r.Size < 1024 {
 		c.d.wrong("dmarc_reports.size", "no report is as small as that", "the least is 1KiB")
 	}
