@@ -349,7 +349,8 @@ func addressTest(r *run, n *call) bool {
 			}
 			for _, list := range indexed(n, h.addresses(name)) {
 				for _, a := range list {
-					if s, ok := n.part(a); ok && x.value(s) {
+					// What has no such part counts still: :count counts addresses (RFC 5231, 6).
+					if s, ok := n.part(a); (ok || n.match.how == count) && x.value(s) {
 						return x.held()
 					}
 				}

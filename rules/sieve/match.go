@@ -255,7 +255,8 @@ func (x *matcher) compare(v *subject, k *key) bool {
 	switch x.m.how {
 	case is:
 		if x.m.by == asciiNumeric {
-			return asciiNumeric.compare(v.text, k.text) == 0
+			// A value of nothing is like nothing only, and not like all that is no number.
+			return (v.text != "" || k.text == "") && asciiNumeric.compare(v.text, k.text) == 0
 		}
 		return v.fold(x.m.by) == k.folded
 	case contains:

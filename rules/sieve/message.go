@@ -95,7 +95,13 @@ func (h *header) addresses(name string) [][]address {
 		}
 		var list []address
 		for _, a := range f.Addresses() {
-			list = append(list, splitAddress(a.Raw))
+			if x := splitAddress(a.Raw); x.ok {
+				list = append(list, x)
+			}
+		}
+		// RFC 5228, 5.1: what is no address is still something to compare as a whole.
+		if v := f.Value(); list == nil && v != "" && !strings.HasSuffix(v, ";") {
+			list = []address{{local: v}}
 		}
 		all = append(all, list)
 	}

@@ -193,6 +193,9 @@ func (r *run) pieces(n *call, value string) ([]string, bool) {
 					all = append(all, s)
 				}
 			}
+			if all == nil {
+				return []string{""}, true // the field is there, and says nothing
+			}
 			return all, true
 		}
 	}
