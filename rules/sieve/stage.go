@@ -1,6 +1,7 @@
 package sieve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -149,7 +150,7 @@ func (x *execution) run(turns []turn) error {
 				kept, keep = true, a
 				continue
 			}
-			x.add(a)
+			x.add(a, in.Message)
 		}
 		if !kept {
 			return nil
@@ -309,8 +310,9 @@ func (x *execution) environment() map[string]string {
 	return e
 }
 
-// message is what a copy looks like; nil where it is the mail as it came.
-func (x *execution) message(m *mime.Message) (*mime.Message, bool) {
+// message is what a copy looks like, of which the first that is not nil says how; nil where it is the mail as it came.
+func (x *execution) message(as ...*mime.Message) (*mime.Message, bool) {
+	m := cmp.Or(as...)
 	if m == nil || m == x.view.Message {
 		return nil, false
 	}
@@ -320,10 +322,10 @@ func (x *execution) message(m *mime.Message) (*mime.Message, bool) {
 // by says who wants something.
 func by(a Action) string { return fmt.Sprintf("line %d of %s", a.Line, path.Base(a.Script)) }
 
-// add makes a value of the pipeline's of what a script wants.
-func (x *execution) add(a Action) {
+// add makes a value of the pipeline's of what a script wants that has begun with a message.
+func (x *execution) add(a Action, from *mime.Message) {
 	h := x.handling
-	message, altered := x.message(a.Message)
+	message, altered := x.message(a.Message, from)
 	switch a.Kind {
 	case FileInto:
 		c := pipeline.Copy{
