@@ -45,6 +45,9 @@ func (r *Relay) rest(ctx context.Context, next time.Time) {
 	}
 }
 
+// atOnce is how many jobs are taken from the queue together: few enough that the first do not wait long for the last.
+const atOnce = 100
+
 // again is how long to wait with a queue that fails.
 const again = 5 * time.Second
 
@@ -54,7 +57,7 @@ func (r *Relay) fill(ctx context.Context) (next time.Time) {
 	for {
 		promised, all := map[*destination]int{}, 0
 		places := map[string]*destination{} // whose domain it is may take a while to find out
-		jobs, next, err := r.o.Queue.Take(ctx, mostWaiting/4, func(domain string) bool {
+		jobs, next, err := r.o.Queue.Take(ctx, atOnce, func(domain string) bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			d := places[domain]
@@ -70,18 +73,18 @@ func (r *Relay) fill(ctx context.Context) (next time.Time) {
 			all++
 			return true
 		})
+		r.mu.Lock()
+		for _, job := range jobs { // with an error, too, there may be some
+			r.put(places[job.Domain], job, false)
+		}
+		r.mu.Unlock()
 		if err != nil {
 			if ctx.Err() == nil {
 				r.o.Log.Error("the queue gives no mail", "err", err)
 			}
 			return r.o.Now().Add(again)
 		}
-		r.mu.Lock()
-		for _, job := range jobs {
-			r.put(places[job.Domain], job, false)
-		}
-		r.mu.Unlock()
-		if len(jobs) < mostWaiting/4 {
+		if len(jobs) < atOnce {
 			return next
 		}
 	}
@@ -97,13 +100,21 @@ func (r *Relay) start(ctx context.Context) {
 			return
 		}
 		r.ran.Go(func() { // ends with the task, whose time is bounded
-			r.attempt(ctx, t.d, t.job)
-			if r.done(t) {
-				r.nudge()
-			}
+			settle := r.attempt(ctx, t.d, t.job)
+			r.next(ctx, t)
+			settle()
+			r.settled(t)
 			r.start(ctx)
 		})
 	}
+}
+
+// next gives the connection of a task whose mail is answered to another.
+func (r *Relay) next(ctx context.Context, t task) {
+	if r.done(t) {
+		r.nudge()
+	}
+	r.start(ctx)
 }
 
 // nudge makes Run look at the queue again.
@@ -144,7 +155,7 @@ func (r *Relay) settle(ctx context.Context, attempts []mailstore.Attempt) {
 		if err == nil {
 			return
 		}
-		r.o.Log.Error("the queue does not keep what became of mail; until it does its connection stands still",
+		r.o.Log.Error("the queue does not keep what became of mail; until it does, no more goes there than may be sent twice",
 			"message", attempts[0].Message, "err", err)
 		select {
 		case <-time.After(wait):
@@ -155,18 +166,20 @@ func (r *Relay) settle(ctx context.Context, attempts []mailstore.Attempt) {
 	}
 }
 
-// attempt works on a job and says what became of it.
-func (r *Relay) attempt(ctx context.Context, d *destination, job mailstore.Job) {
+// attempt works on a job. What it returns tells the queue what became of it, and returns when that is kept.
+func (r *Relay) attempt(ctx context.Context, d *destination, job mailstore.Job) (settle func()) {
 	began := time.Now()
 	x := &delivery{r: r, d: d, job: job, left: job.Recipients}
 	if why, until := r.left(d); why != nil {
 		x.rest(&failure{server: why.server, status: why.code(), err: fmt.Errorf("not tried before %s, as none of its servers could be talked to: %s",
 			until.UTC().Format(time.RFC3339), oneLine(why.text()))})
 	} else if x.deliver(ctx) && r.putBack(d, job) {
-		return
+		return func() {}
 	}
-	r.settle(ctx, []mailstore.Attempt{{Message: job.Message, Domain: job.Domain, Results: x.results}})
-	r.tell(x, time.Since(began))
+	return func() {
+		r.settle(ctx, []mailstore.Attempt{{Message: job.Message, Domain: job.Domain, Results: x.results}})
+		r.tell(x, time.Since(began))
+	}
 }
 
 // tell logs what became of a job, and reports it to whoever counts.

@@ -75,6 +75,7 @@ func TestSmarthost(t *testing.T) {
 			t.Errorf("%d mails came", mails)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if s.network.open != 0 {
 			t.Errorf("%d connections are left", s.network.open)
 		}
