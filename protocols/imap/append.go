@@ -64,6 +64,9 @@ func (g *guard) append(cmd *command) error {
 	code := ""
 	if status, err := folder.Status(g.ctx); err == nil {
 		code = fmt.Sprintf("[APPENDUID %d %d] ", status.UIDValidity, uid)
+		if g.session.wants(CauseAppend, folder.Name(), "") {
+			g.session.happened(Event{Cause: CauseAppend, Folder: folder.Name(), UIDs: []uint32{uid}, UIDValidity: status.UIDValidity})
+		}
 	}
 	if err := g.session.Poll(nil, true); err != nil {
 		return err

@@ -88,10 +88,12 @@ func (s *session) fetch(w *imapserver.FetchWriter, i int, o *goimap.FetchOptions
 	}
 	flags := o.Flags
 	if sees && !s.view.readOnly && !hasFlag(m.Flags, `\Seen`) {
+		before := s.flagsBefore(s.view, []int{i})
 		now, err := s.view.folder.SetFlags(s.ctx, []uint32{m.UID}, mailstore.FlagsAdd, []string{`\Seen`})
 		if err != nil {
 			return err
 		}
+		s.flagged(s.view, before, now)
 		if len(now) == 1 {
 			m.Flags, flags = now[0].Flags, true
 			s.view.seen = mailstore.Listing{}

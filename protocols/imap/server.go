@@ -27,6 +27,7 @@ type Config struct {
 	Logins    *listen.Logins // guards against guessing, best one for all doors; nil: one of its own
 	Hostname  string         // for the greeting; may be ""
 	Log       *slog.Logger   // nil: slog.Default
+	Events    Events         // hears of what clients do with mail; nil: nobody does
 	Limits    Limits
 }
 

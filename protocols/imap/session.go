@@ -379,10 +379,12 @@ func (s *session) Store(_ *imapserver.FetchWriter, set goimap.NumSet, f *goimap.
 	if len(at) == 0 {
 		return nil
 	}
+	before := s.flagsBefore(v, at)
 	now, err := v.folder.SetFlags(s.ctx, v.uidsAt(at), op, flags)
 	if err != nil {
 		return err
 	}
+	s.flagged(v, before, now)
 	updates := v.stored(now, op, flags, f.Silent, strings.HasPrefix(s.command, "UID"))
 	if len(now) < len(at) {
 		if err := s.guard.write(updates); err != nil {
@@ -443,6 +445,7 @@ func (s *session) Copy(set goimap.NumSet, to string) (data *goimap.CopyData, err
 	if err != nil {
 		return nil, err
 	}
+	s.copied(copied, s.view.folder.Name(), to)
 	return copyData(copied), nil
 }
 
@@ -461,6 +464,7 @@ func (s *session) Move(w *imapserver.MoveWriter, set goimap.NumSet, to string) (
 	if err != nil {
 		return err
 	}
+	s.copied(moved, v.folder.Name(), to)
 	if data := copyData(moved); data != nil {
 		return w.WriteCopyData(data)
 	}

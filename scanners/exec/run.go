@@ -17,15 +17,29 @@ import (
 // escaped is how long is waited for the output of a program that has ended, if something outside its group holds it open.
 const escaped = time.Second
 
-// run runs the program and returns what it has answered. When run returns, nothing of the program's group is left.
+// run runs the program and returns what it has answered.
 func (s *stage) run(ctx context.Context, stdin io.Reader) ([]byte, error) {
+	return Command{Args: s.command, Dir: s.dir, Env: s.env, MaxOutput: int(s.asker.MaxAnswer())}.Run(ctx, stdin)
+}
+
+// A Command is a program and how it is run.
+type Command struct {
+	Args      []string // the program, by its whole path, and its arguments
+	Dir       string
+	Env       []string // all of its environment
+	MaxOutput int      // octets that it may write
+}
+
+// Run runs the program over what stdin says and returns what it has written. When Run returns, nothing of the program's
+// group is left: it is ended with ctx, and when it has written too much.
+func (c Command) Run(ctx context.Context, stdin io.Reader) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	out := &limited{most: int(s.asker.MaxAnswer()), full: func() { cancel(fmt.Errorf("the answer is longer than %d octets", s.asker.MaxAnswer())) }}
+	out := &limited{most: c.MaxOutput, full: func() { cancel(fmt.Errorf("the answer is longer than %d octets", c.MaxOutput)) }}
 	said := &limited{most: 1 << 10}
 	in := &faults{r: stdin}
-	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...) //nolint:gosec // the administrator names it
-	cmd.Dir, cmd.Env = s.dir, s.env
+	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...) //nolint:gosec // the administrator names it
+	cmd.Dir, cmd.Env = c.Dir, c.Env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

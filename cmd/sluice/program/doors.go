@@ -69,7 +69,7 @@ func (s *service) protocols(x *setup) map[string]protocol {
 			Directory: h.users, Store: store, Quarantine: h.quarantine, Recall: h.recall, Handover: s.handover,
 			Outbox: h.outbox, Results: authResults, Back: s.back,
 			Space: h.space.Room, Resolver: x.resolver, Trusted: s.trusted, Limits: limits, SpoolDir: s.spool,
-			MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log,
+			MIME: c.Limits.MIME(), Now: s.program.now, Log: s.log, Run: x.scripting.pipe,
 		})
 	}
 	senders := smtp.New(smtp.Config{
@@ -83,6 +83,7 @@ func (s *service) protocols(x *setup) map[string]protocol {
 	})
 	readers := imap.New(imap.Config{
 		Store: store, Directory: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.IMAP,
+		Events: s.events,
 	})
 	poppers := pop3.New(pop3.Config{
 		Store: store, Directory: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.POP3,

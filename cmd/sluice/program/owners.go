@@ -15,6 +15,7 @@ var _ pipeline.Owners = (*owners)(nil)
 
 // owners shows sieve steps what accounts keep here.
 type owners struct {
+	*scripting
 	accounts *accounts
 	scripts  mailstore.Scripts
 	store    mailstore.Store

@@ -1,7 +1,6 @@
 package program
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +46,10 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 func listPlan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings config.Problems, _ error) {
 	secrets := secrets{config: c}
 	env.Files, env.Secret = files(c), secrets.read
+	if env.Owners == nil {
+		x, _ := readScripting(c) // plansOf says what is wrong with it
+		env.Owners = nobody{x}
+	}
 	made, err := pipeline.NewPlan(steps, env, planOptions(c))
 	switch {
 	case errors.Is(err, pipeline.ErrFailedStep):
@@ -83,13 +86,22 @@ func outgoingPlan(c *config.Config, env pipeline.Env) (*pipeline.Plan, config.Pr
 // plansOf makes both plans, of mail that comes and of mail that leaves, and finds all that is wrong with either.
 func plansOf(c *config.Config, env pipeline.Env) (in, out *pipeline.Plan, warnings config.Problems, _ error) {
 	in, warnings, err := plan(c, c.Pipeline, env)
-	out, more, e := outgoingPlan(c, env)
-	if err != nil && e != nil {
-		all := append(config.AsProblems(c.File(), err), config.AsProblems(c.File(), e)...)
-		return nil, nil, nil, all.Sorted()
+	out, more, outErr := outgoingPlan(c, env)
+	_, scriptErr := readScripting(c)
+	var all config.Problems
+	wrong := 0
+	for _, e := range []error{err, outErr, scriptErr} {
+		if e != nil {
+			wrong++
+			all, err = append(all, config.AsProblems(c.File(), e)...), e
+		}
 	}
-	if err = cmp.Or(err, e); err != nil {
+	switch wrong {
+	case 0:
+	case 1:
 		return nil, nil, nil, err
+	default:
+		return nil, nil, nil, all.Sorted()
 	}
 	return in, out, append(warnings, more...), nil
 }

@@ -45,6 +45,7 @@ type service struct {
 	logins      *listen.Logins
 	inboxes     pop3.Locks
 	watching    *admin.Server
+	events      *scriptEvents
 	counters    map[string]*listen.Counter
 
 	now atomic.Pointer[setup]
@@ -62,6 +63,7 @@ type setup struct {
 	plan         *pipeline.Plan
 	outgoing     *pipeline.Plan // of mail of our own users
 	keys         signingKeys    // of our domains
+	scripting    *scripting     // what scripts may use
 	relay        *relay.Relay   // it begins when the doors are open, or a reload has succeeded
 	warnings     config.Problems
 }
@@ -131,8 +133,11 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	env := pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
-		Owners: s.house.owners(c.Hostname, s.program.now, s.log),
 	}
+	made.scripting, _ = readScripting(c) // plansOf says what is wrong with it
+	own := s.house.owners(c.Hostname, s.program.now, s.log)
+	own.scripting = made.scripting
+	env.Owners = own
 	made.plan, made.outgoing, made.warnings, planErr = plansOf(c, env)
 	relayErr := s.prepareRelay(made)
 	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr, relayErr); err != nil {
@@ -240,6 +245,7 @@ func (s *service) needsRestart(c *config.Config, sockets config.Listen) (names [
 		{"quarantine.keep", s.started.Quarantine.Store, c.Quarantine.Store},
 		{"journal", s.started.Journal, c.Journal},
 		{"queue", s.started.Queue, c.Queue},
+		{"sieve.imap_waiting", s.started.Sieve.IMAPWaiting, c.Sieve.IMAPWaiting},
 		{"state", s.started.State, c.State},
 		{"log.format", s.started.Log.Format, c.Log.Format},
 	} {

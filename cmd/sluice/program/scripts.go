@@ -39,10 +39,13 @@ type scriptChecker struct {
 	kept   mailstore.Scripts
 	config sieve.Config
 	global map[string][]byte // scripts of the site, by the name that they are included by
+	// programs are what the site lets scripts run.
+	programs *sieve.Programs
 }
 
 func newScriptChecker(c *config.Config, kept mailstore.Scripts) scriptChecker {
 	x := scriptChecker{kept: kept, config: sieve.DefaultConfig(), global: map[string][]byte{}}
+	x.programs = (&scripting{config: c.Sieve}).Programs()
 	for _, step := range c.Pipeline {
 		if own, ok := step.Config.(*sieve.Config); ok {
 			x.config = *own
@@ -64,6 +67,7 @@ func newScriptChecker(c *config.Config, kept mailstore.Scripts) scriptChecker {
 // options are what scripts of an account may use, with the scripts that they may include.
 func (c scriptChecker) options(ctx context.Context, account string) sieve.Options {
 	o := c.config.Options()
+	o.Programs = c.programs
 	o.Unchecked = true // what a script includes may be put after it
 	o.Include = func(global bool, name string) ([]byte, error) {
 		if !global {

@@ -152,6 +152,12 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 		return err
 	}
 	s.use(first)
+	s.events = newScriptEvents(s)
+	defer func() { // once more: it does nothing then
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.events.close(ended)
+	}()
 	s.warn(first.warnings)
 	protocols := s.protocols(first)
 	if err := s.doors.open(p.ctx, sockets, protocols, inherited); err != nil {
@@ -324,6 +330,7 @@ func (s *service) attend(hangups <-chan os.Signal, orders *listen.Listener) erro
 		s.log.Warn("mail on its way in was broken off; its senders keep it", "err", e)
 	}
 	s.doors.ran.Wait()
+	s.events.close(grace)
 	s.house.trials.Shutdown(grace)
 	chores.Wait()
 	if e := s.house.close(); e != nil {

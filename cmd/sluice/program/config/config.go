@@ -90,6 +90,9 @@ type Config struct {
 	// Speak says when a refusal that is decided early is spoken: at `rcpt`, so that the record has the recipients, or
 	// `earliest`. Default: rcpt.
 	Speak Speak `yaml:"speak"`
+	// Sieve says what scripts may do besides sorting mail, and where besides at delivery they run. That they run at all is a
+	// `sieve` step's doing.
+	Sieve Sieve `yaml:"sieve"`
 	// Submission is how mail of our own users leaves.
 	Submission Submission `yaml:"submission"`
 	// Pipeline is the list of steps that a mail passes, in the order of decision: `- KIND: {its settings}`. Default: a few
@@ -549,6 +552,7 @@ func Default() *Config {
 		Journal:      journal.DefaultConfig(),
 		Relay:        relay.DefaultConfig(),
 		Queue:        queue.DefaultConfig(),
+		Sieve:        defaultSieve(),
 		Resolver:     resolve.DefaultConfig(),
 		State:        state.DefaultConfig(),
 		Forwarding:   Forwarding{Lifetime: 21 * 24 * time.Hour},
@@ -711,6 +715,7 @@ func (c *Config) checked() (*Config, error) {
 		d.wrong("postmaster", fmt.Sprintf("%q is no account", c.Users.Postmaster), "write NAME@DOMAIN")
 	}
 	c.checkAliases()
+	c.checkSieve()
 	for i, name := range c.Folders {
 		if err := maildir.CheckFolder(name); err != nil || name == "" {
 			d.wrong(fmt.Sprintf("folders[%d]", i), fmt.Sprintf("%q is no name for a folder", name), "write for example Drafts or Lists/go")

@@ -1,0 +1,476 @@
+package program
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore"
+	"sluice/pipeline/mime"
+	"sluice/protocols/imap"
+	"sluice/rules/sieve"
+)
+
+// A scriptEvent is a script that runs when a mail client does something.
+type scriptEvent struct {
+	config.SieveEvent
+	script *sieve.Script
+}
+
+// fits reports whether the script runs for an event.
+func (e scriptEvent) fits(cause imap.Cause, folder, from string) bool {
+	return slices.Contains(e.Causes, string(cause)) && likeFolder(e.Folder, folder) &&
+		(cause != imap.CauseCopy || likeFolder(e.From, from))
+}
+
+// likeFolder reports whether a folder is what a pattern says: * is any number of characters.
+func likeFolder(pattern, name string) bool {
+	if strings.EqualFold(name, mailstore.Inbox) {
+		name = mailstore.Inbox
+	}
+	if strings.EqualFold(pattern, mailstore.Inbox) {
+		return name == mailstore.Inbox
+	}
+	pieces := strings.Split(pattern, "*")
+	if len(pieces) == 1 {
+		return pattern == name
+	}
+	last := len(pieces) - 1
+	rest, ok := strings.CutPrefix(name, pieces[0])
+	if !ok || !strings.HasSuffix(rest, pieces[last]) {
+		return false
+	}
+	rest = strings.TrimSuffix(rest, pieces[last])
+	for _, p := range pieces[1:last] {
+		if _, rest, ok = strings.Cut(rest, p); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// scriptEvents runs scripts after what mail clients do, in the background: one that moves a thousand mails into Junk does
+// not wait for a thousand programs. What happens to the mail of one account is dealt with in its order. What is waiting
+// when the program is killed is not done: nothing was promised, and no mail hangs on it.
+type scriptEvents struct {
+	s       *service
+	mu      sync.Mutex
+	room    *sync.Cond
+	waiting int // mails
+	closed  bool
+	lanes   []chan imap.Event
+	ran     sync.WaitGroup
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+}
+
+// eventLanes is how many accounts are dealt with at once.
+const eventLanes = 4
+
+func newScriptEvents(s *service) *scriptEvents {
+	e := &scriptEvents{s: s}
+	e.room = sync.NewCond(&e.mu)
+	e.ctx, e.cancel = context.WithCancelCause(context.WithoutCancel(s.ctx))
+	for range eventLanes {
+		lane := make(chan imap.Event, s.started.Sieve.IMAPWaiting) // an event has one mail at least: there is room for all
+		e.lanes = append(e.lanes, lane)
+		e.ran.Go(func() {
+			for x := range lane {
+				e.run(x)
+				e.mu.Lock()
+				e.waiting -= len(x.UIDs)
+				e.room.Broadcast()
+				e.mu.Unlock()
+			}
+		})
+	}
+	return e
+}
+
+// Wants implements imap.Events.
+func (e *scriptEvents) Wants(cause imap.Cause, folder, from string) bool {
+	return slices.ContainsFunc(e.s.now.Load().scripting.events, func(x scriptEvent) bool { return x.fits(cause, folder, from) })
+}
+
+// Happened implements imap.Events.
+func (e *scriptEvents) Happened(x imap.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	// A single event may be larger than what may wait: it goes alone.
+	for e.waiting > 0 && e.waiting+len(x.UIDs) > e.s.started.Sieve.IMAPWaiting && !e.closed {
+		e.room.Wait()
+	}
+	if e.closed {
+		return
+	}
+	e.waiting += len(x.UIDs)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(x.Account))
+	e.lanes[h.Sum32()%eventLanes] <- x
+}
+
+// close deals with what is waiting, until ctx ends.
+func (e *scriptEvents) close(ctx context.Context) {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return
+	}
+	e.closed = true
+	for _, lane := range e.lanes {
+		close(lane)
+	}
+	e.room.Broadcast()
+	e.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { e.cancel(errors.New("the server ends")) })
+	defer stop()
+	e.ran.Wait()
+	e.cancel(nil)
+}
+
+// run runs the scripts for all mails of an event.
+func (e *scriptEvents) run(x imap.Event) {
+	h, now := e.s.house, e.s.now.Load()
+	if e.ctx.Err() != nil {
+		e.s.log.Warn("scripts for what a mail client has done are not run: the server ends", "account", x.Account, "folder", x.Folder, "mails", len(x.UIDs))
+		return
+	}
+	err := func() error {
+		account, err := h.store.Account(e.ctx, x.Account)
+		if err != nil {
+			return err
+		}
+		defer account.Close() // every change is durable by itself
+		folder, err := account.Open(e.ctx, x.Folder)
+		if err != nil {
+			return err
+		}
+		for _, uid := range x.UIDs {
+			r := &eventRun{scriptEvents: e, setup: now, event: x, account: account, folder: folder, uid: uid}
+			if err := r.all(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}()
+	switch {
+	case errors.Is(err, mailstore.ErrNoFolder), errors.Is(err, mailstore.ErrNoAccount):
+		// It is gone since: there is nothing to run a script for.
+	case err != nil:
+		e.s.log.Error("scripts for what a mail client has done are not run", "account", x.Account, "folder", x.Folder, "err", err)
+	}
+}
+
+// An eventRun is what scripts make of one mail that a client has done something to.
+type eventRun struct {
+	*scriptEvents
+	setup   *setup
+	event   imap.Event
+	account mailstore.Account
+	folder  mailstore.Folder
+	uid     uint32
+	flags   []string
+	date    time.Time
+}
+
+// eventTime bounds what the scripts of one event may take for one mail, programs and all.
+const eventTime = 2 * time.Minute
+
+// all runs all scripts for the event, until one has taken the mail elsewhere. An error says that the mail cannot be read;
+// what scripts do wrong is told to the account.
+func (r *eventRun) all() error {
+	ctx, cancel := context.WithTimeoutCause(r.ctx, eventTime, fmt.Errorf("it took longer than %v", eventTime))
+	defer cancel()
+	for _, s := range r.setup.scripting.events {
+		if !s.fits(r.event.Cause, r.event.Folder, r.event.From) {
+			continue
+		}
+		if there, err := r.look(ctx); err != nil || !there {
+			return err
+		}
+		stays, err := r.one(ctx, s.script)
+		if err != nil || !stays {
+			return err
+		}
+	}
+	return nil
+}
+
+// look finds the mail; false: it is gone since.
+func (r *eventRun) look(ctx context.Context) (bool, error) {
+	listing, err := r.folder.Messages(ctx)
+	if err != nil || r.event.UIDValidity != 0 && listing.UIDValidity != r.event.UIDValidity {
+		return false, err
+	}
+	i, ok := slices.BinarySearchFunc(listing.Messages, r.uid, func(m mailstore.Message, uid uint32) int { return int(int64(m.UID) - int64(uid)) })
+	if ok {
+		r.flags, r.date = slices.Clone(listing.Messages[i].Flags), listing.Messages[i].Date
+	}
+	return ok, nil
+}
+
+// one runs one script; stays says whether the mail is where it was.
+func (r *eventRun) one(ctx context.Context, script *sieve.Script) (stays bool, err error) {
+	content, err := r.folder.Content(ctx, r.uid)
+	if errors.Is(err, mailstore.ErrNoMessage) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer content.Close() // it was only read
+	m, err := mime.Parse(content, content.Size(), r.setup.config.Limits.MIME())
+	if err != nil {
+		r.tell(script.Name(), 0, err.Error(), "")
+		return true, nil
+	}
+	folders, err := r.account.Folders(ctx)
+	if err != nil {
+		return false, err
+	}
+	own, err := r.s.house.owners(r.setup.config.Hostname, r.s.program.now, r.s.log).Addresses(ctx, r.event.Account)
+	if err != nil {
+		return false, err
+	}
+	seen := &eventSeen{eventRun: r, ctx: ctx}
+	o := script.Run(ctx, sieve.Input{
+		Message: m, Now: r.s.program.now(), Account: r.event.Account, Own: own, Envelope: sieve.Envelope{Unknown: true},
+		Environment: r.environment(), Mailboxes: eventFolders(folders), Seen: seen, Flags: r.flags,
+		Lists: r.setup.scripting, Programs: r.setup.scripting,
+	})
+	if o.Failure != nil {
+		r.tell(o.Failure.Script, o.Failure.Line, o.Failure.Text, m.MessageID())
+		return true, nil
+	}
+	for _, n := range o.Notes {
+		r.s.log.Info("a script notes", "account", r.event.Account, "script", n.Script, "line", n.Line, "text", n.Text)
+	}
+	stays, err = r.carryOut(ctx, o, m, eventFolders(folders))
+	if f, ok := errors.AsType[*eventFailure](err); ok {
+		r.tell(f.action.Script, f.action.Line, f.Error(), m.MessageID())
+		return true, nil
+	}
+	if err == nil {
+		seen.remember(o.Marks)
+	}
+	return stays, err
+}
+
+// An eventFailure says what of a script's wishes could not be carried out.
+type eventFailure struct {
+	action sieve.Action
+	err    error
+}
+
+func (f *eventFailure) Error() string { return fmt.Sprintf("%s failed: %v", f.action.Kind, f.err) }
+
+// tell lets the account and the operator know what went wrong.
+func (r *eventRun) tell(script string, line int, text, messageID string) {
+	r.s.house.owners(r.setup.config.Hostname, r.s.program.now, r.s.log).reports.report(r.ctx, r.event.Account, mailstore.ScriptProblem{
+		Script: path.Base(script), Line: line, Text: text, MessageID: messageID,
+	})
+}
+
+// environment: RFC 6785, 4.3.
+func (r *eventRun) environment() map[string]string {
+	return map[string]string{
+		"name": "Sluice", "location": "MS", "phase": "post", "host": r.setup.config.Hostname,
+		"imap.user": r.event.Account, "imap.email": r.event.Account, "imap.cause": strings.ToUpper(string(r.event.Cause)),
+		"imap.mailbox": r.event.Folder, "imap.changedflags": strings.Join(r.event.Flags, " "),
+		"vnd.dovecot.username": r.event.Account, "vnd.dovecot.mailbox-from": r.event.From, "vnd.dovecot.mailbox-to": r.event.Folder,
+	}
+}
+
+// carryOut does what a script wants with a mail that lies in a folder: programs first, then copies, then what leaves. The
+// mail goes from where it is only when all of that is done and the script wants it (RFC 6785, 3).
+func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Message, folders eventFolders) (stays bool, err error) {
+	flags := r.flags
+	var leaving []mailstore.Outgoing
+	for _, a := range o.Actions {
+		text := m
+		if a.Message != nil {
+			text = a.Message
+		}
+		switch a.Kind {
+		case sieve.Keep:
+			stays, flags = true, a.Flags
+		case sieve.FileInto:
+			folder := folders.of(a)
+			if a.Content == nil && likeFolder(folder, r.event.Folder) {
+				stays, flags = true, a.Flags // it is there
+				continue
+			}
+			if err := r.file(ctx, a, folder, m); err != nil {
+				return true, &eventFailure{a, err}
+			}
+		case sieve.Pipe:
+			_, err := r.setup.scripting.Run(ctx, sieve.Program{
+				Use: "pipe", Name: a.Program, Arguments: a.Arguments, Input: text.Raw(), Account: r.event.Account,
+				Envelope: sieve.Envelope{To: r.event.Account},
+			})
+			if err != nil && !a.Try {
+				return true, &eventFailure{a, fmt.Errorf("the program %s: %w", a.Program, err)}
+			}
+		case sieve.Redirect, sieve.Notify:
+			leaving = append(leaving, r.outgoing(a, text))
+		case sieve.Discard, sieve.Vacation, sieve.Reject, sieve.EReject:
+			// The first is that nothing else is done; a script that asks for the others here has failed.
+		}
+	}
+	if err := r.send(ctx, leaving); err != nil {
+		return true, err
+	}
+	if !stays {
+		return false, r.folder.Remove(ctx, []uint32{r.uid})
+	}
+	if !sameFlags(flags, r.flags) {
+		// What a script changes calls no script (RFC 6785, 2.2.3).
+		if _, err := r.folder.SetFlags(ctx, []uint32{r.uid}, mailstore.FlagsReplace, flags); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// file files a copy.
+func (r *eventRun) file(ctx context.Context, a sieve.Action, name string, m *mime.Message) error {
+	if err := r.account.Create(ctx, name); err == nil {
+		if err := r.account.Subscribe(ctx, name, true); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, mailstore.ErrExists) {
+		return err
+	}
+	to, err := r.account.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	var content io.Reader = m.Raw()
+	date := r.date
+	switch {
+	case a.Content != nil:
+		content, date = bytes.NewReader(a.Content), r.s.program.now()
+	case a.Message != nil:
+		content = a.Message.Raw()
+	}
+	_, err = to.Append(ctx, content, a.Flags, date)
+	return err
+}
+
+// outgoing is a mail that leaves because of a script. It is the account's own doing: reports go to it (RFC 6785, 3.4).
+func (r *eventRun) outgoing(a sieve.Action, m *mime.Message) mailstore.Outgoing {
+	out := mailstore.Outgoing{
+		Account: r.event.Account, Why: fmt.Sprintf("%s by line %d of %s", a.Kind, a.Line, path.Base(a.Script)), Sender: r.event.Account,
+	}
+	if a.Reply != nil {
+		out.Sender, out.Content = a.Reply.From, bytes.NewReader(a.Reply.Content)
+		for _, to := range a.Reply.To {
+			out.Recipients = append(out.Recipients, mailstore.OutgoingRecipient{Address: to})
+		}
+		out.EightBit = slices.ContainsFunc(a.Reply.Content, func(b byte) bool { return b > 0x7f })
+		return out
+	}
+	var fields strings.Builder
+	for _, f := range a.Fields {
+		fields.WriteString(f[0] + ": " + f[1] + "\r\n")
+	}
+	out.Recipients = []mailstore.OutgoingRecipient{{Address: a.Address}}
+	out.Forwarded, out.EightBit = true, true // nobody has looked: it may be
+	out.Content = io.MultiReader(strings.NewReader(fields.String()), m.Raw())
+	return out
+}
+
+func (r *eventRun) send(ctx context.Context, leaving []mailstore.Outgoing) error {
+	if len(leaving) == 0 {
+		return nil
+	}
+	staged, err := r.s.house.outbox.Stage(ctx, leaving)
+	if err != nil {
+		return fmt.Errorf("queue what a script sends: %w", err)
+	}
+	if err := staged.Release(ctx); err != nil {
+		return fmt.Errorf("queue what a script sends: %w", err)
+	}
+	return nil
+}
+
+func sameFlags(a, b []string) bool {
+	has := func(list []string, f string) bool {
+		return slices.ContainsFunc(list, func(g string) bool { return strings.EqualFold(f, g) })
+	}
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(f string) bool { return !has(b, f) })
+}
+
+// eventFolders are the folders of an account, as scripts ask for them.
+type eventFolders []mailstore.FolderInfo
+
+// Exists implements sieve.Mailboxes.
+func (f eventFolders) Exists(name string) bool {
+	return slices.ContainsFunc(f, func(x mailstore.FolderInfo) bool { return !x.Missing && likeFolder(x.Name, name) })
+}
+
+// ByID implements sieve.Mailboxes: our folders have no identities yet.
+func (f eventFolders) ByID(string) (string, bool) { return "", false }
+
+// BySpecialUse implements sieve.Mailboxes.
+func (f eventFolders) BySpecialUse(use string) (string, bool) {
+	for _, x := range f {
+		if !x.Missing && x.Use != "" && strings.EqualFold(x.Use, use) {
+			return x.Name, true
+		}
+	}
+	return "", false
+}
+
+// Metadata implements sieve.Mailboxes: there is none.
+func (f eventFolders) Metadata(string, string) (string, bool) { return "", false }
+
+// of is the folder that an action names.
+func (f eventFolders) of(a sieve.Action) string {
+	if name, ok := f.BySpecialUse(a.SpecialUse); ok && a.SpecialUse != "" {
+		return name
+	}
+	return a.Folder
+}
+
+// eventSeen is what was seen before, in the same place where delivery keeps it.
+type eventSeen struct {
+	*eventRun
+	ctx context.Context
+}
+
+func (x *eventSeen) key(mark string) string { return "sieve/" + x.event.Account + "/" + mark }
+
+// Before implements sieve.Seen. Where it cannot be found out the mail counts as new: it stays where it is in any case.
+func (x *eventSeen) Before(key string, within time.Duration) bool {
+	b, ok, err := x.s.house.state.Load(x.ctx, x.key(key))
+	var at time.Time
+	if err != nil || !ok || at.UnmarshalText(b) != nil {
+		return false
+	}
+	return x.s.program.now().Sub(at) < within
+}
+
+func (x *eventSeen) remember(marks []sieve.Mark) {
+	for _, m := range marks {
+		if !m.Last && x.Before(m.Key, m.Within) {
+			continue
+		}
+		text, err := x.s.program.now().MarshalText()
+		if err == nil {
+			err = x.s.house.state.Store(x.ctx, x.key(m.Key), text, m.Within)
+		}
+		if err != nil {
+			x.s.log.Error("what a script has done is not remembered, and may be done again", "account", x.event.Account, "err", err)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package program
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"sluice/cmd/sluice/program/config"
+	"sluice/pipeline"
+	"sluice/rules/sieve"
+	"sluice/scanners/exec"
+)
+
+// A scripting is what scripts may use besides mail, and when they run besides at delivery, of one setup.
+type scripting struct {
+	config config.Sieve
+	slots  chan struct{}
+	lists  map[string]scriptList
+	events []scriptEvent
+}
+
+// A scriptList is a list that scripts may ask.
+type scriptList struct {
+	values []string
+	has    map[string]bool // values in lower case
+}
+
+// Bounds of a list.
+const (
+	mostListed = 100000 // values
+	listedLine = 1000   // octets of one
+)
+
+// readScripting reads lists and compiles the scripts of IMAP events. Its error is config.Problems.
+func readScripting(c *config.Config) (*scripting, error) {
+	x := &scripting{config: c.Sieve, slots: make(chan struct{}, max(c.Sieve.AtOnce, 1)), lists: map[string]scriptList{}}
+	var wrong config.Problems
+	for _, name := range slices.Sorted(maps.Keys(c.Sieve.Lists)) {
+		list, err := readScriptList(c.Path(c.Sieve.Lists[name]))
+		if err != nil {
+			wrong = append(wrong, c.Where("sieve.lists."+name, err.Error()))
+		}
+		x.lists[name] = list
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Sieve.Programs)) {
+		if p := c.Sieve.Programs[name]; len(p.Command) > 0 {
+			if info, err := os.Stat(p.Command[0]); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+				wrong = append(wrong, c.Where("sieve.programs."+name+".command", fmt.Sprintf("there is no program %s", p.Command[0])))
+			}
+		}
+	}
+	for i, e := range c.Sieve.IMAP {
+		if e.Script == "" {
+			continue // that is said already
+		}
+		setting, path := fmt.Sprintf("sieve.imap[%d].script", i), c.Path(e.Script)
+		text, err := readWhole(path)
+		if err != nil {
+			wrong = append(wrong, c.Where(setting, fmt.Sprintf("read %s: %v", path, err)))
+			continue
+		}
+		script, problems := sieve.Compile(path, text, sieve.Options{Programs: x.Programs()})
+		for _, p := range problems {
+			if !p.Warning {
+				wrong = append(wrong, config.Problem{File: p.Script, Line: p.Line, Column: p.Column, Text: p.Text, Remedy: p.Remedy, Source: p.Source})
+			}
+		}
+		x.events = append(x.events, scriptEvent{SieveEvent: e, script: script})
+	}
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	return x, nil
+}
+
+func readScriptList(path string) (list scriptList, err error) {
+	text, err := readWhole(path)
+	if err != nil {
+		return list, fmt.Errorf("read %s: %w", path, err)
+	}
+	list.has = map[string]bool{}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, listedLine)
+	for lines.Scan() {
+		value, _, _ := strings.Cut(lines.Text(), "#")
+		if value = strings.TrimSpace(value); value == "" || list.has[strings.ToLower(value)] {
+			continue
+		}
+		if len(list.values) == mostListed {
+			return list, fmt.Errorf("%s has more than %d values", path, mostListed)
+		}
+		list.values = append(list.values, value)
+		list.has[strings.ToLower(value)] = true
+	}
+	if err := lines.Err(); err != nil {
+		return list, fmt.Errorf("read %s: a line has more than %d octets", path, listedLine)
+	}
+	return list, nil
+}
+
+// Known implements sieve.Lists.
+func (x *scripting) Known(list string) bool {
+	_, ok := x.lists[list]
+	return ok
+}
+
+// Has implements sieve.Lists.
+func (x *scripting) Has(list, value string) bool { return x.lists[list].has[strings.ToLower(value)] }
+
+// Members implements sieve.Lists.
+func (x *scripting) Members(list string) ([]string, bool) {
+	l, ok := x.lists[list]
+	return l.values, ok
+}
+
+// Programs names the programs that scripts may run, nil for none.
+func (x *scripting) Programs() *sieve.Programs {
+	if x == nil || len(x.config.Programs) == 0 {
+		return nil
+	}
+	p := &sieve.Programs{}
+	for _, name := range slices.Sorted(maps.Keys(x.config.Programs)) {
+		for _, use := range x.config.Programs[name].Use {
+			switch use {
+			case "pipe":
+				p.Pipe = append(p.Pipe, name)
+			case "filter":
+				p.Filter = append(p.Filter, name)
+			case "execute":
+				p.Execute = append(p.Execute, name)
+			}
+		}
+	}
+	return p
+}
+
+// Run implements sieve.Runner. The program gets nothing of our environment.
+func (x *scripting) Run(ctx context.Context, p sieve.Program) ([]byte, error) {
+	set, ok := x.config.Programs[p.Name]
+	if !ok || !slices.Contains(set.Use, p.Use) {
+		return nil, fmt.Errorf("there is no such program for %s", p.Use)
+	}
+	select {
+	case x.slots <- struct{}{}:
+		defer func() { <-x.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%d programs of scripts are running: %w", cap(x.slots), ctx.Err())
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, set.Timeout, fmt.Errorf("it took longer than %v", set.Timeout))
+	defer cancel()
+	if p.Input == nil {
+		p.Input = strings.NewReader("")
+	}
+	c := exec.Command{
+		Args: slices.Concat(set.Command, p.Arguments), Dir: set.Dir, MaxOutput: int(set.Output),
+		Env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=" + set.Dir,
+			"USER=" + variable(p.Account), "SENDER=" + variable(p.Envelope.From), "RECIPIENT=" + variable(p.Envelope.To),
+			"ORIG_RECIPIENT=" + variable(p.Envelope.OriginalTo),
+		},
+	}
+	return c.Run(ctx, p.Input)
+}
+
+// variable makes a value fit for the environment.
+func variable(s string) string { return strings.ReplaceAll(s, "\x00", "") }
+
+// pipe gives a mail to a program at delivery. What the program writes is nobody's.
+func (x *scripting) pipe(ctx context.Context, account string, r pipeline.Run, mail io.Reader) error {
+	_, err := x.Run(ctx, sieve.Program{
+		Use: "pipe", Name: r.Program, Arguments: r.Args, Input: mail, Account: account, Envelope: sieve.Envelope{To: account},
+	})
+	return err
+}
+
+// nobody is the owners where nothing that accounts keep is looked at: where a configuration is checked.
+type nobody struct{ *scripting }
+
+var _ pipeline.Owners = nobody{}
+
+// Script implements pipeline.Owners.
+func (nobody) Script(context.Context, string) (pipeline.OwnScript, error) {
+	return pipeline.OwnScript{}, nil
+}
+
+// Include implements pipeline.Owners.
+func (nobody) Include(context.Context, string, string) (text []byte, ok bool, err error) {
+	return nil, false, nil
+}
+
+// Folders implements pipeline.Owners.
+func (nobody) Folders(context.Context, string) ([]pipeline.OwnFolder, error) { return nil, nil }
+
+// Addresses implements pipeline.Owners.
+func (nobody) Addresses(context.Context, string) ([]string, error) { return nil, nil }
+
+// Failed implements pipeline.Owners.
+func (nobody) Failed(context.Context, pipeline.ScriptFailure) {}
