@@ -47,6 +47,8 @@ func TestReadme(t *testing.T) {
 		"sluice backtest --rules examples/rules/people.yaml":          "examples/rules/people.yaml against the configured rules",
 		"sluice explain $ID":                                          "released from quarantine",
 		"sluice refile show":                                          `INBOX -> Known +$Label1  "hello"  (rules/known)`,
+		"sluice sieve check":                                          "examples/sieve/mine.sieve is right",
+		"sluice sieve test":                                           "would be kept in the inbox",
 		"sluice undo":                                                 "1 put back; the folder Known is removed",
 	}
 	var server *running
