@@ -138,6 +138,8 @@ func TestSchema(t *testing.T) {
 		{"pipeline: [{dnsbll: {}}]", "pipeline[0].dnsbll"},
 		{"pipeline: [{rules: {on_error: pass}}]", "pipeline[0].rules.on_error"},
 		{"pipeline: [{rules: {junk: many}}]", "pipeline[0].rules.junk"},
+		{"outgoing: [{ratelimit: {of: out}}]", ""},
+		{"outgoing: [{ratelimt: {}}]", "outgoing[0].ratelimt"},
 		{"pipeline: [{dnsbl: {lists: {zen: {zones: x}}}}]", "pipeline[0].dnsbl.lists.zen.zones"},
 	} {
 		got := invalid(t, schema, []byte(tt.text))
@@ -156,6 +158,15 @@ func invalid(t failer, schema, document []byte) []string {
 	var x any
 	if err := yaml.Unmarshal(document, &x); err != nil {
 		t.Fatalf("%v\n%s", err, document)
+	}
+	// The one reference in it: the steps for outgoing mail are like the others.
+	if all, _ := s["properties"].(map[string]any); all["outgoing"] != nil {
+		steps, _ := all["pipeline"].(map[string]any)
+		items, _ := all["outgoing"].(map[string]any)["items"].(map[string]any)
+		if items["$ref"] != "#/properties/pipeline/items" {
+			t.Fatalf("the items of outgoing are %v", items)
+		}
+		all["outgoing"].(map[string]any)["items"] = steps["items"]
 	}
 	return validate(t, "", s, x)
 }
