@@ -150,8 +150,11 @@ func (r Report) text() []byte {
 // words says what became of one recipient.
 func (r Report) words(x Recipient) (lines []string) {
 	said := "The last attempt failed:"
-	if x.Host != "" {
+	switch {
+	case x.Host != "" && x.Answered():
 		said = "The server " + oneLine(x.Host) + " said:"
+	case x.Host != "":
+		said = "The server " + oneLine(x.Host) + " has not answered:"
 	}
 	switch x.State {
 	case Delivered:
@@ -239,7 +242,7 @@ func (r Report) fields() []byte {
 		}
 		if reply := r.fit(oneLine(x.Reply)); reply != "" {
 			kind := "smtp; "
-			if x.Host == "" || reply[0] < '2' || reply[0] > '5' {
+			if x.Host == "" || !x.Answered() {
 				kind = "X-Sluice; "
 			}
 			field("Diagnostic-Code", kind+shortened(reply, 900))

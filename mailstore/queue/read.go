@@ -88,6 +88,13 @@ type Recipient struct {
 	owed     string    // "failure", "delay", "success": a report that is not filed yet
 }
 
+// Answered reports whether Reply is a server's, not what we say of one that has not answered.
+func (r Recipient) Answered() bool {
+	code, _, _ := strings.Cut(r.Reply, " ")
+	return len(code) >= 3 && code[0] >= '2' && code[0] <= '5' && code[1] >= '0' && code[1] <= '9' && code[2] >= '0' && code[2] <= '9' &&
+		(len(code) == 3 || code[3] == '-' || code[3] == '\n')
+}
+
 // A Filter says which messages to list. The zero Filter lists all that are in the queue.
 type Filter struct {
 	Account     string

@@ -249,7 +249,7 @@ func reports() map[string]Report {
 		"failure": reportOf("failure", nil),
 		"expired": reportOf("failure", func(r *Report) {
 			x := &r.Recipients[0]
-			x.State, x.Attempts, x.Host, x.Reply, x.Status, x.Original = Expired, 35, "", "no answer within 30s", "4.4.1", ""
+			x.State, x.Attempts, x.Host, x.Reply, x.Status, x.Original = Expired, 35, "mx.example.net [192.0.2.1]:25", "no answer within 30s", "4.4.1", ""
 			r.Message.EnvelopeID, r.Message.Return, r.Full = "QQ314159", "hdrs", false
 			r.Original = header(r.Original)
 		}),

@@ -23,6 +23,7 @@ type drain struct {
 	mu    sync.Mutex
 	given map[string]int // 250 was written
 	seen  map[string]int // the end of the data was read
+	over  map[string]int // how often those were read that must not come any more
 	some  *sync.Cond
 }
 
@@ -32,7 +33,7 @@ func openDrain(t testing.TB) *drain {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &drain{Listener: l, given: map[string]int{}, seen: map[string]int{}}
+	d := &drain{Listener: l, given: map[string]int{}, seen: map[string]int{}, over: map[string]int{}}
 	d.some = sync.NewCond(&d.mu)
 	var clients sync.WaitGroup
 	clients.Go(func() { // ends with the listener
@@ -133,7 +134,7 @@ func fillQueue(t testing.TB, q *queue.Queue, n int, domains int) {
 		var list []mailstore.Outgoing
 		for i := first; i < min(n, first+100); i++ {
 			list = append(list, mailstore.Outgoing{
-				Account: "me@example.org", Why: "submission", Sender: "me@example.org",
+				ID: fmt.Sprintf("<%d@example.org>", i), Account: "me@example.org", Why: "submission", Sender: "me@example.org",
 				Recipients: []mailstore.OutgoingRecipient{{Address: fmt.Sprintf("you@d%d.example", i%domains)}},
 				Content:    strings.NewReader(fmt.Sprintf("From: me@example.org\r\nMessage-ID: <%d@example.org>\r\n\r\n%s", i, body)),
 			})

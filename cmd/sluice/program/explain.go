@@ -16,6 +16,7 @@ import (
 	"sluice/mailstore"
 	"sluice/mailstore/journal"
 	"sluice/mailstore/maildir"
+	"sluice/mailstore/queue"
 	"sluice/pipeline"
 )
 
@@ -40,7 +41,10 @@ const explainVersion = 1
 type explanation struct {
 	Record *pipeline.Record `json:"record"`
 	Files  []found          `json:"files"`
+	Sent   []queued         `json:"sent,omitempty"`  // mail that left because of it, or is to leave
 	Again  *insight         `json:"again,omitempty"` // what came of deciding again
+
+	leaving []queue.Message // Sent
 }
 
 // explanations is what explain --json prints.
@@ -190,6 +194,7 @@ func (c *explainCommand) print(p *program, settings *config.Config, records []*p
 		}
 		t.more = x.Again
 		t.record(x.Record, x.Files)
+		t.sent(x.leaving)
 	}
 	return t.err
 }
@@ -206,6 +211,9 @@ func (p *program) explained(settings *config.Config, records []*pipeline.Record,
 		refiled := sortedByRuns(settings)
 		for _, r := range records {
 			x := explanation{Record: r, Files: locate(p.ctx, settings, r)}
+			if err := x.findSent(p.ctx, settings, owner); err != nil {
+				return err
+			}
 			if owner == "" {
 				refiled.note(x.Files)
 				again := all.look(p.ctx, r, x.Files)

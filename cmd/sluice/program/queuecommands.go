@@ -192,8 +192,12 @@ func (t *text) queued(indent int, m queue.Message) {
 // fate says what became of a recipient so far.
 func fate(m queue.Message, r queue.Recipient) string {
 	said := strings.ReplaceAll(r.Reply, "\n", " ")
-	if r.Host != "" && said != "" {
+	switch {
+	case r.Host == "" || said == "":
+	case r.Answered():
 		said = r.Host + " said " + said
+	default:
+		said = r.Host + ": " + said
 	}
 	if said != "" {
 		said = ": " + said
@@ -524,3 +528,24 @@ func (c *queueRelease) Run(p *program) error { return c.do(p, "release", "", "re
 type queueDelete struct{ selectedMail }
 
 func (c *queueDelete) Run(p *program) error { return c.do(p, "delete", "", "deleted") }
+
+// findSent finds the mail that left because of a transaction. The owner of a mailbox is told of their own.
+func (x *explanation) findSent(ctx context.Context, c *config.Config, owner string) error {
+	return withQueue(ctx, c, func(r *queue.Reader) error {
+		return eachQueued(ctx, r, queue.Filter{Transaction: x.Record.ID, Account: owner, All: true}, func(m queue.Message) error {
+			x.leaving, x.Sent = append(x.leaving, m), append(x.Sent, newQueued(m))
+			return nil
+		})
+	})
+}
+
+// sent prints mail that left because of what a record is about.
+func (t *text) sent(all []queue.Message) {
+	if len(all) == 0 {
+		return
+	}
+	t.title(1, "sent on")
+	for _, m := range all {
+		t.queued(2, m)
+	}
+}

@@ -16,6 +16,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program.effectiveRule.Score":            "absent where it has none",
 	"sluice/cmd/sluice/program.effectiveThreshold.Value":       "0: none",
 	"sluice/cmd/sluice/program.explanation.Again":              "what came of deciding again",
+	"sluice/cmd/sluice/program.explanation.Sent":               "mail that left because of it, or is to leave",
 	"sluice/cmd/sluice/program.explanations.More":              "there are older ones than --limit lets through",
 	"sluice/cmd/sluice/program.found.File":                     "its name when it was delivered",
 	"sluice/cmd/sluice/program.found.Gone":                     "why it was not found",
