@@ -89,7 +89,9 @@ func (p *parser) commands(depth int) (list []*node) {
 			return list
 		case p.token.kind == tokenName:
 			list = append(list, p.command(depth))
-		case p.take(";"): // one too many does no harm to anybody
+		case p.sign(";"):
+			p.report(p.token.at, "a ; has no command before it", "leave it out")
+			p.advance()
 		default:
 			p.unexpected("a command")
 			p.skip(depth)
