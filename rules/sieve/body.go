@@ -3,6 +3,7 @@ package sieve
 import (
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 
 	"sluice/pipeline/mime"
@@ -151,7 +152,7 @@ func around(p *mime.Part, most int) (before, after string) {
 	if at < 0 {
 		return string(raw), ""
 	}
-	end := append(boundary[:len(boundary):len(boundary)], "--"...)
+	end := append(slices.Clip(boundary), "--"...)
 	if last := delimiter(raw, end, at); last >= 0 {
 		after = string(raw[last+len(end):])
 	}

@@ -280,7 +280,7 @@ func (x *matcher) matches(v *subject, g *glob) bool {
 		return g.match(v.fold(x.m.by), nil, x.spend)
 	}
 	var offsets []int
-	folded := ""
+	var folded string
 	if x.m.by == unicodeCasemap {
 		folded = foldUnicode(v.text, &offsets)
 	} else {

@@ -65,8 +65,6 @@ func (p Problem) Excerpt() string {
 // A span is a piece of a script, in octets.
 type span struct{ from, to int }
 
-func (s span) through(other span) span { return span{s.from, max(s.to, other.to)} }
-
 // A reporter reports problems of one script.
 type reporter struct {
 	b          *build

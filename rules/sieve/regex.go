@@ -1,6 +1,7 @@
 package sieve
 
 import (
+	"errors"
 	"regexp"
 	"regexp/syntax"
 	"strings"
@@ -39,7 +40,7 @@ func compileRegex(s string, c comparator) (e *expression, err string) {
 		}
 	}
 	what := fault.Error()
-	if x, ok := fault.(*syntax.Error); ok {
+	if x := (*syntax.Error)(nil); errors.As(fault, &x) {
 		what = string(x.Code)
 		if x.Expr != "" {
 			what += " at " + sprintf("%q", clip(strings.TrimPrefix(x.Expr, flags)))

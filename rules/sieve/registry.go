@@ -35,8 +35,6 @@ type form struct {
 	// matches: it takes a comparator and a match type; the last of args has the keys.
 	matches bool
 	silent  bool // its matches leave no match values (RFC 5173, 6)
-	// anywhere: a command that may stand before and between requires.
-	anywhere bool
 
 	// check looks at what tags and arguments alone cannot say, when the script is compiled.
 	check func(c *checker, n *call)

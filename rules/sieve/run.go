@@ -40,7 +40,6 @@ type run struct {
 	globals  map[string]string
 	memory   int // octets of variables
 	depth    int // of blocks, for the trace
-	includes int // scripts being run
 	included map[Included]bool
 	loops    []*loop // foreverypart, the innermost last
 	leaving  string  // the loop that break leaves, "" the innermost
@@ -238,7 +237,7 @@ func (a Action) same(b Action) bool {
 func merge(a, b []string) []string {
 	for _, x := range b {
 		if !slices.ContainsFunc(a, func(y string) bool { return strings.EqualFold(x, y) }) {
-			a = append(a[:len(a):len(a)], x)
+			a = append(slices.Clip(a), x)
 		}
 	}
 	return a

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -304,12 +305,7 @@ type trialMailboxes []string
 
 // Exists implements sieve.Mailboxes.
 func (t trialMailboxes) Exists(name string) bool {
-	for _, x := range t {
-		if x == name {
-			return true
-		}
-	}
-	return strings.EqualFold(name, "INBOX")
+	return slices.Contains(t, name) || strings.EqualFold(name, "INBOX")
 }
 
 // ByID implements sieve.Mailboxes: nothing has an identity here.
