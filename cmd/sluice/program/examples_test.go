@@ -92,7 +92,7 @@ func need(t *testing.T, programs ...string) {
 func TestExampleStandalone(t *testing.T) {
 	need(t, "curl")
 	const free = `"127.0.0.1:0"`
-	dir := example(t, "standalone", "/var/lib/sluice", "data", `":25"`, free, `":143"`, free, `":993"`, free, `":995"`, free,
+	dir := example(t, "standalone", "/var/lib/sluice", "data", `":25"`, free, `":143"`, free, `":993"`, free, `":995"`, free, `":4190"`, free,
 		"tls: {certificate: /etc/sluice/cert.pem, key: /etc/sluice/key.pem}\n", "",
 		"- dnsbl: {lists: {zen: {zone: zen.spamhaus.org}}}", "- dnsbl: {lists: {zen: {zone: zen.invalid}}}")
 	for _, account := range []string{"me", "you"} {
