@@ -68,6 +68,8 @@ type Config struct {
 	// Local reports whether the mail of an address comes to an account of ours: only such senders are sent reports. An error
 	// is temporary. nil is nobody.
 	Local func(ctx context.Context, address string) (bool, error) `yaml:"-"`
+	// Sign puts signatures on a report, where there are any; nil: there are none.
+	Sign func(mail []byte) []byte `yaml:"-"`
 	// Log gets what nobody can be told; nil is slog.Default.
 	Log *slog.Logger `yaml:"-"`
 	// Now is the clock; nil is time.Now.

@@ -142,6 +142,9 @@ func (q *Queue) compose(ctx context.Context, m Message, kind string, about []Rec
 		return nil, err
 	}
 	mail := r.Compose()
+	if q.c.Sign != nil {
+		mail = q.c.Sign(mail)
+	}
 	return q.stage(ctx, []mailstore.Outgoing{{
 		ID: m.Transaction, Why: why, UTF8: r.utf8(), EightBit: !isASCII(mail), Content: bytes.NewReader(mail),
 		Recipients: []mailstore.OutgoingRecipient{{Address: to, Notify: []string{"never"}}},

@@ -62,7 +62,7 @@ func (s session) takeBack(ctx context.Context, r pipeline.Recipient) (done bool,
 func (t *transaction) sendBack(decisions []pipeline.Decision) {
 	for i, sender := range t.back {
 		if d := &decisions[i]; d.Verdict.Action <= pipeline.Keep {
-			d.Handling = &pipeline.Handling{Leaving: []pipeline.Leaving{{Kind: pipeline.Return, By: "the rewritten sender", To: []string{sender}}}}
+			d.Handling = &pipeline.Handling{Leaving: []pipeline.Leaving{{Kind: pipeline.Return, To: []string{sender}}}}
 		}
 	}
 }

@@ -130,7 +130,7 @@ func TestExpiryIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waiting, err := openQueue(ctx, &config.Config{Data: dir}, nil, slog.New(slog.DiscardHandler), clock)
+	waiting, err := openQueue(ctx, &config.Config{Data: dir}, nil, slog.New(slog.DiscardHandler), clock, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

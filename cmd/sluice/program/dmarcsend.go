@@ -200,7 +200,7 @@ func (r *reporter) sendTo(ctx context.Context, report aggregate.Report, d dmarc.
 		return nil, ctx.Err()
 	case err != nil:
 		x.State, x.Why = reportOpen, err.Error()
-		return []sentReport{x}, nil
+		return []sentReport{x}, nil //nolint:nilerr // it is in the answer, and asked again later
 	case len(wanted) == 0:
 		_, host, _ := cutLast(d.Address, "@")
 		x.State, x.Why = reportUnwanted, fmt.Sprintf("%s._report._dmarc.%s does not say that it is", report.Domain, host)

@@ -28,10 +28,10 @@ import (
 
 // A mailbag is an outbox that keeps what was released.
 type mailbag struct {
-	staged, left int
-	list         []mailstore.Outgoing
-	texts        []string
-	stage, let   error
+	staged     int
+	list       []mailstore.Outgoing
+	texts      []string
+	stage, let error
 }
 
 func (b *mailbag) Stage(_ context.Context, list []mailstore.Outgoing) (mailstore.Staged, error) {

@@ -17,11 +17,13 @@ import (
 	"sluice/protocols/admin"
 )
 
-// openQueue opens the mail that is to leave. Its files are this process's alone: the caller owns the data folder.
+// openQueue opens the mail that is to leave. Its files are this process's alone: the caller owns the data folder. sign signs
+// its reports; nil: nobody does.
 func openQueue(ctx context.Context, c *config.Config, ours func(context.Context, string) (bool, error), log *slog.Logger,
-	now func() time.Time,
+	now func() time.Time, sign func(mail []byte) []byte,
 ) (*queue.Queue, error) {
 	waiting := c.Queue
+	waiting.Sign = sign
 	waiting.Dir, waiting.Log, waiting.Now, waiting.Hostname, waiting.Local = queueFolder(c.Data), log, now, c.Hostname, ours
 	return queue.Open(ctx, waiting)
 }

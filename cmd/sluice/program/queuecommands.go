@@ -499,7 +499,7 @@ func (p *program) orderQueueHere(c *config.Config, order string, why error) (a q
 		return a, err
 	}
 	defer u.Close() // it was only asked
-	q, err := openQueue(p.ctx, c, isOurs(u), slog.New(slog.DiscardHandler), p.now)
+	q, err := openQueue(p.ctx, c, isOurs(u), slog.New(slog.DiscardHandler), p.now, nil)
 	if err != nil {
 		return a, err
 	}

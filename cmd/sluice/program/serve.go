@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -90,6 +91,7 @@ type house struct {
 	outbox     mailstore.Outbox // the queue, for whoever sends
 	// renewSenders replaces the secret that senders are rewritten with when it is time.
 	renewSenders func() error
+	signing      atomic.Pointer[signingOutbox] // signs reports of the queue; nil: not yet
 	runs         refile.Dir
 	keepRuns     time.Duration // less than 0: for ever
 
@@ -218,7 +220,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	if h.scripts, h.scriptLog, err = openScripts(c, h.users.exists, log, p.now); err != nil {
 		return nil, err
 	}
-	if h.queue, err = openQueue(p.ctx, c, isOurs(h.users), log, p.now); err != nil {
+	if h.queue, err = openQueue(p.ctx, c, isOurs(h.users), log, p.now, h.signReport); err != nil {
 		return nil, err
 	}
 	h.outbox, h.renewSenders = h.queue, func() error { return nil } // until serve puts its own before it

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -51,6 +52,15 @@ func (s *service) signs(next mailstore.Outbox) (*signingOutbox, error) {
 		foreign:  s.house.foreign,
 		resolver: func() pipeline.Resolver { return s.now.Load().resolver },
 	}, nil
+}
+
+// signReport signs a report of the queue. One from before a crash that is written before anybody has read our keys leaves
+// without: it is for somebody here.
+func (h *house) signReport(mail []byte) []byte {
+	if o := h.signing.Load(); o != nil {
+		return o.signOwn(mail)
+	}
+	return mail
 }
 
 // foreign reports whether a domain is none of ours.
@@ -124,6 +134,20 @@ func (p *parcel) prepare(ctx context.Context) error {
 	}
 	p.Content = io.MultiReader(strings.NewReader(top), p.text.Reader())
 	return nil
+}
+
+// signOwn signs a mail of the system's own that is put into the queue by the queue itself.
+func (o *signingOutbox) signOwn(mail []byte) []byte {
+	c, keys := o.settings()
+	m, err := mime.Parse(bytes.NewReader(mail), int64(len(mail)), c.Limits.MIME())
+	top := ""
+	if err == nil {
+		top, err = (&parcel{signingOutbox: o, config: c, keys: keys}).sign(m)
+	}
+	if err != nil && !errors.Is(err, errNoKey) {
+		o.log.Warn("a report leaves without our signature", "err", err)
+	}
+	return append([]byte(top), mail...)
 }
 
 // errNoKey says that there is nothing to sign with.

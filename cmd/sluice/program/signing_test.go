@@ -162,6 +162,23 @@ func TestOwnMailIsSigned(t *testing.T) {
 	}
 }
 
+// Reports that the queue writes itself are signed too.
+func TestReportOfTheQueueIsSigned(t *testing.T) {
+	o := newOutgoing(t)
+	h := &house{}
+	const report = "From: MAILER-DAEMON@mx.example.org\r\nSubject: not delivered\r\n\r\nsorry\r\n"
+	if got := string(h.signReport([]byte(report))); got != report {
+		t.Errorf("before there are keys: %s", got)
+	}
+	h.signing.Store(o.signingOutbox)
+	if d, _ := o.facts(t, string(h.signReport([]byte(report)))); !d.Pass || d.Domains[0] != "example.org" {
+		t.Errorf("%+v", d)
+	}
+	if got := string(h.signReport([]byte("From: me@example.net\r\n\r\nx\r\n"))); !strings.HasPrefix(got, "From:") || o.log.Len() > 0 {
+		t.Errorf("%s %s", got, o.log.String())
+	}
+}
+
 // A mail larger than memory is spooled; all mails of one call are there to be read at once.
 func TestLargeMailIsSigned(t *testing.T) {
 	o := newOutgoing(t)

@@ -70,6 +70,8 @@ func describeLeaving(l pipeline.Leaving) string {
 		s = "redirected it to " + to
 	case pipeline.Vacation:
 		s = "answered " + to
+	case pipeline.Return:
+		s = "sent on to " + to + ", whose mail it is about"
 	default:
 		s = "notified " + to
 	}

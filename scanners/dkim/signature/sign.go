@@ -27,26 +27,30 @@ func (i Identity) KeyName() string { return i.Selector + "._domainkey." + i.Doma
 
 // always are the fields that are signed once more than they are there, so that nobody can put another on top
 // (RFC 6376, 8.15): all that a reader is shown or that says how the body is to be read.
-var always = []string{
-	"from", "to", "cc", "subject", "date", "message-id", "reply-to", "in-reply-to", "references", "sender",
-	"mime-version", "content-type", "content-transfer-encoding", "content-disposition",
+func always() []string {
+	return []string{
+		"from", "to", "cc", "subject", "date", "message-id", "reply-to", "in-reply-to", "references", "sender",
+		"mime-version", "content-type", "content-transfer-encoding", "content-disposition",
+	}
 }
 
 // lists are signed once more than they are there only where they are: a list that hands mail on as it is adds its own,
 // and the signature is to survive that.
-var lists = []string{
-	"list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe", "list-post", "list-owner", "list-archive",
-	"auto-submitted", "feedback-id",
+func lists() []string {
+	return []string{
+		"list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe", "list-post", "list-owner", "list-archive",
+		"auto-submitted", "feedback-id",
+	}
 }
 
 // Names returns what h= of a signature over a message names, in lower case: each field as often as it has to be. more
 // are signed as often as they are there.
 func Names(h *Header, more ...string) []string {
 	var names []string
-	for _, name := range always {
+	for _, name := range always() {
 		names = append(names, slices.Repeat([]string{name}, h.Count(name)+1)...)
 	}
-	for _, name := range lists {
+	for _, name := range lists() {
 		if n := h.Count(name); n > 0 {
 			names = append(names, slices.Repeat([]string{name}, n+1)...)
 		}
@@ -58,12 +62,12 @@ func Names(h *Header, more ...string) []string {
 }
 
 // WholeBody is the form and the part of a body that [Sign] and the seals of ARC are about.
-var WholeBody = BodyPart{Form: Relaxed, Length: -1}
+func WholeBody() BodyPart { return BodyPart{Form: Relaxed, Length: -1} }
 
 // HashBody reads a body once and returns what [Sign] needs of it, however many sign it.
 func HashBody(r io.Reader) ([]byte, error) {
-	sums, err := SumBody(r, []BodyPart{WholeBody})
-	return sums[WholeBody].Hash, err
+	sums, err := SumBody(r, []BodyPart{WholeBody()})
+	return sums[WholeBody()].Hash, err
 }
 
 // Sign returns a DKIM-Signature field for each of by, without its last line end, to be put on top of the message. bodyHash is of

@@ -75,7 +75,7 @@ func fits(t *testing.T, text string, by []Identity) (ours int) {
 	}
 	m := parse(t, text)
 	fields := m.Header().Fields()
-	sums, err := SumBody(m.RawBody(), []BodyPart{WholeBody})
+	sums, err := SumBody(m.RawBody(), []BodyPart{WholeBody()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,9 @@ func TestPrivateKey(t *testing.T) {
 		}
 		return b
 	}
-	block := func(kind string, b []byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b})) }
+	block := func(kind string, b []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
+	}
 	t.Setenv("GODEBUG", "rsa1024min=0")
 	short, err := rsa.GenerateKey(rand.Reader, 512)
 	if err != nil {
@@ -300,4 +302,3 @@ func BenchmarkSign(b *testing.B) {
 		})
 	}
 }
-
