@@ -47,6 +47,8 @@ func TestReadme(t *testing.T) {
 		"sluice explain sent@localhost":                               "logged in as you@localhost",
 		"sluice check -c examples/submission/sluice.yaml --outgoing":  "would be   quarantined",
 		"sluice user show you@localhost":                              "sends as you@localhost",
+		"sluice dkim keygen":                                          "Put this into the DNS of example.org:",
+		"sluice dkim show":                                            "signs",
 		"sluice quarantine list":                                      "Claim your prize!!!",
 		"sluice quarantine show":                                      "You only have to click.",
 		"sluice quarantine release":                                   "delivered to me@localhost",
