@@ -87,7 +87,7 @@ func outgoingPlan(c *config.Config, env pipeline.Env) (*pipeline.Plan, config.Pr
 func plansOf(c *config.Config, env pipeline.Env) (in, out *pipeline.Plan, warnings config.Problems, _ error) {
 	in, warnings, err := plan(c, c.Pipeline, env)
 	out, more, outErr := outgoingPlan(c, env)
-	_, scriptErr := readScripting(c)
+	scripts, scriptErr := readScripting(c)
 	var all config.Problems
 	wrong := 0
 	for _, e := range []error{err, outErr, scriptErr} {
@@ -103,7 +103,7 @@ func plansOf(c *config.Config, env pipeline.Env) (in, out *pipeline.Plan, warnin
 	default:
 		return nil, nil, nil, all.Sorted()
 	}
-	return in, out, append(warnings, more...), nil
+	return in, out, slices.Concat(warnings, more, scripts.warnings), nil
 }
 
 func planOptions(c *config.Config) pipeline.Options {

@@ -23,6 +23,8 @@ type scripting struct {
 	slots  chan struct{}
 	lists  map[string]scriptList
 	events []scriptEvent
+	// warnings are what an administrator should know of settings that are right.
+	warnings config.Problems
 }
 
 // A scriptList is a list that scripts may ask.
@@ -51,7 +53,8 @@ func readScripting(c *config.Config) (*scripting, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Sieve.Programs)) {
 		if p := c.Sieve.Programs[name]; len(p.Command) > 0 {
 			if info, err := os.Stat(p.Command[0]); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-				wrong = append(wrong, c.Where("sieve.programs."+name+".command", fmt.Sprintf("there is no program %s", p.Command[0])))
+				// Whoever checks a configuration may do so where the program is not.
+				x.warnings = append(x.warnings, c.Where("sieve.programs."+name+".command", fmt.Sprintf("there is no program %s", p.Command[0])))
 			}
 		}
 	}
@@ -67,8 +70,10 @@ func readScripting(c *config.Config) (*scripting, error) {
 		}
 		script, problems := sieve.Compile(path, text, sieve.Options{Programs: x.Programs()})
 		for _, p := range problems {
-			if !p.Warning {
-				wrong = append(wrong, config.Problem{File: p.Script, Line: p.Line, Column: p.Column, Text: p.Text, Remedy: p.Remedy, Source: p.Source})
+			if p.Warning {
+				x.warnings = append(x.warnings, sieveProblem(p))
+			} else {
+				wrong = append(wrong, sieveProblem(p))
 			}
 		}
 		x.events = append(x.events, scriptEvent{SieveEvent: e, script: script})
