@@ -95,6 +95,7 @@ type options struct {
 	store   func(mailstore.Store) mailstore.Store
 	quota   int64
 	trusted func(netip.Addr) bool
+	events  Events
 }
 
 // lockedBuffer is a log that may be read while it is written.
@@ -148,7 +149,7 @@ func start(t testing.TB, o options) *site {
 	s.address = l.Addr().String()
 	s.server = New(Config{
 		Store: s.store, Directory: s.people, Logins: &listen.Logins{First: time.Nanosecond, Most: time.Nanosecond, Log: log},
-		Hostname: "mx.test", Log: log, Limits: o.limits,
+		Hostname: "mx.test", Log: log, Limits: o.limits, Events: o.events,
 	})
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(l) }() // ends by Shutdown

@@ -128,7 +128,8 @@ func (d *draft) assemble(list ...chunk) (*draft, error) {
 func lineEnd(m *mime.Message) string {
 	var first [1000]byte
 	n, _ := m.Raw().ReadAt(first[:], 0)
-	if i := bytes.IndexByte(first[:n], '\n'); i == 0 || i > 0 && first[i-1] != '\r' {
+	line, _, ends := bytes.Cut(first[:n], []byte("\n"))
+	if ends && !bytes.HasSuffix(line, []byte("\r")) {
 		return "\n"
 	}
 	return "\r\n"

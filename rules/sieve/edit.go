@@ -233,7 +233,7 @@ func runReplace(r *run, n *call) flow {
 		return failed
 	}
 	if x.from != nil {
-		if _, _, ok := fromAddress(*x.from); !ok {
+		if _, ok := fromAddress(*x.from); !ok {
 			r.note(n, ":from is not used: %q is no mail address", clipTo(*x.from, 100))
 			x.from = nil
 		}

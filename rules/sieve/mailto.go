@@ -71,10 +71,11 @@ func (m *mailto) field(name, value string) error {
 	if err != nil {
 		return fmt.Errorf("the mailto is not well encoded: %w", err)
 	}
-	switch name = strings.ToLower(name); {
-	case name == "to":
+	name = strings.ToLower(name)
+	switch name {
+	case "to":
 		return m.recipients(&m.to, value)
-	case name == "cc":
+	case "cc":
 		return m.recipients(&m.cc, value)
 	}
 	if value, err = url.PathUnescape(value); err != nil {

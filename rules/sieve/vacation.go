@@ -38,7 +38,7 @@ func checkVacation(c *checker, n *call) {
 // checkFrom checks who a letter is said to be from: an address, with or without a name.
 func checkFrom(c *checker, _ *call, v *value) {
 	if p := v.texts[0]; p.constant() {
-		if _, _, ok := fromAddress(p.fixed); !ok {
+		if _, ok := fromAddress(p.fixed); !ok {
 			c.report(p.at, sprintf("%q is no mail address", clip(p.fixed)), `write "me@example.org" or "Me <me@example.org>"`)
 		}
 	}
@@ -181,7 +181,7 @@ func (r *run) letterFrom(n *call) string {
 		return r.owner()
 	}
 	s := oneLine(r.text(v))
-	_, a, ok := fromAddress(s)
+	a, ok := fromAddress(s)
 	switch {
 	case !ok:
 		r.note(n, ":from is not used: %q is no mail address", clipTo(s, 100))
@@ -194,17 +194,17 @@ func (r *run) letterFrom(n *call) string {
 }
 
 // fromAddress reads an address that may have a name before it.
-func fromAddress(s string) (name string, a mime.Address, ok bool) {
+func fromAddress(s string) (a mime.Address, ok bool) {
 	x, err := parseFrom(s)
 	if err != nil {
-		return "", mime.Address{}, false
+		return a, false
 	}
 	a, err = mime.ParseAddress(x.Address)
-	return x.Name, a, err == nil && a.Domain != ""
+	return a, err == nil && a.Domain != ""
 }
 
 func domainOf(from string) string {
-	_, a, _ := fromAddress(from)
+	a, _ := fromAddress(from)
 	return a.Domain
 }
 
