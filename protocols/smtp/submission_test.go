@@ -740,3 +740,26 @@ func TestEightBitIsSeen(t *testing.T) {
 		}
 	}
 }
+
+// Many clients at once do not get into each other's mail.
+func TestManySenders(t *testing.T) {
+	o := openOffice(t, nil)
+	var wait sync.WaitGroup
+	for i := range 10 {
+		wait.Go(func() {
+			c := o.dial()
+			c.talk(loggedIn())
+			for n := range 3 {
+				c.talk(letter("250 *", fmt.Sprintf("r%d.%d@elsewhere.example", i, n)))
+			}
+		})
+	}
+	wait.Wait()
+	seen := map[string]bool{}
+	for _, x := range o.outbox.left {
+		seen[x.Recipients[0].Address] = len(x.Recipients) == 1
+	}
+	if ids := o.submitters.counted(); len(seen) != 30 || len(ids) != 30 {
+		t.Errorf("%d have left, %d are counted", len(seen), len(ids))
+	}
+}

@@ -21,7 +21,7 @@ import (
 type backtestCommand struct {
 	Rules   []string `required:"" placeholder:"FILE" sep:"none" help:"The rule file to try, in place of those that are configured; may be repeated."`
 	Against []string `default:"current" placeholder:"current|FILE" sep:"none" help:"What to compare it with: the configured rules, or another file; may be repeated."`
-	Step    string   `help:"The rules step whose rules are replaced. Default: the only one."`
+	Step    string   `help:"The rules step whose rules are replaced, outgoing/NAME for one of those for outgoing mail. Default: the only one."`
 	Since   string   `default:"30d" help:"Try it on mail that came since: 30d, 2026-11-01, …"`
 	Until   string   `help:"Try it on mail that came before. Default: now."`
 	Mailbox []string `placeholder:"USER@DOMAIN[/FOLDER]" sep:"none" help:"Only mail that lies in this mailbox now, also without a record; may be repeated. Default: all recorded mail."`

@@ -132,9 +132,12 @@ func keptFiles(c *config.Config, kept []journal.PlanFile) func(pattern string) (
 	}
 }
 
-// isOutgoing reports whether a rules step is one of those for outgoing mail: because the others have none of this name,
-// or for "" because they have none at all.
+// isOutgoing reports whether a rules step is one of those for outgoing mail: because it is called "outgoing/NAME", or the
+// others have none of this name, or for "" because they have none at all.
 func isOutgoing(c *config.Config, step string) bool {
+	if strings.HasPrefix(step, outgoingPrefix) {
+		return true
+	}
 	has := func(steps []pipeline.Step) bool {
 		return slices.ContainsFunc(steps, func(s pipeline.Step) bool {
 			return s.Kind.Name == rules.Kind().Name && (step == "" || step == cmp.Or(s.Name, s.Kind.StepName()))
@@ -143,6 +146,9 @@ func isOutgoing(c *config.Config, step string) bool {
 	return !has(c.Pipeline) && has(c.Outgoing)
 }
 
+// outgoingPrefix stands before the name of a step for outgoing mail, where one of the pipeline is called the same.
+const outgoingPrefix = "outgoing/"
+
 // planWith makes the plan of the configuration with other rule files: those of one rules step are replaced, and rules that
 // the configuration writes there itself are left out. step names it, among those for outgoing mail if [isOutgoing] says so;
 // "" is the only one, or an error.
@@ -150,7 +156,7 @@ func planWith(p *program, c *config.Config, step string, files []string) (*pipel
 	steps := slices.Clone(c.Pipeline)
 	outgoing := isOutgoing(c, step)
 	if outgoing {
-		steps = slices.Clone(c.Outgoing)
+		steps, step = slices.Clone(c.Outgoing), strings.TrimPrefix(step, outgoingPrefix)
 	}
 	at, names := -1, []string(nil)
 	for i, s := range steps {

@@ -18,7 +18,7 @@ type replayCommand struct {
 	JSON    bool     `help:"Print JSON."`
 	Without []string `placeholder:"STEP/RULE" sep:"none" help:"Leave this rule out, or STEP what the step says by itself; may be repeated."`
 	Rules   []string `placeholder:"FILE" sep:"none" help:"Decide with these rule files in place of the configured ones; may be repeated."`
-	Step    string   `help:"The rules step whose files --rules replaces. Default: the only one."`
+	Step    string   `help:"The rules step whose files --rules replaces, outgoing/NAME for one of those for outgoing mail. Default: the only one."`
 	Keys    []string `arg:"" name:"key" help:"What explain takes: an id, a queue id, a Message-ID, the name or path of a mail's file."`
 }
 
@@ -57,6 +57,11 @@ func (c *replayCommand) Run(p *program) error {
 			}
 			if len(records) == 0 {
 				return fmt.Errorf("no record of %s in %s", key, settings.Data)
+			}
+			if other != nil {
+				if records, err = c.fitting(settings, records); err != nil {
+					return err
+				}
 			}
 			for _, r := range records {
 				result, err := c.replay(p, all, other, r)
@@ -99,6 +104,20 @@ func (p *program) withPlans(settings *config.Config, f func(*plans) error) (err 
 	return f(&plans{program: p, settings: settings, current: current, outgoing: outgoing, journal: j})
 }
 
+// fitting returns those of some records, all of one mail, that the step is about whose files --rules replaces: a mail that
+// one user sends another is decided about as it leaves and as it comes.
+func (c *replayCommand) fitting(settings *config.Config, all []*pipeline.Record) (fit []*pipeline.Record, _ error) {
+	for _, r := range all {
+		if isOutgoing(settings, c.Step) == (r.Door == pipeline.Submission) {
+			fit = append(fit, r)
+		}
+	}
+	if len(fit) == 0 {
+		return nil, fmt.Errorf("--rules: %s is a record of the door %s, whose steps are others: name one of them with --step", all[0].ID, all[0].Door)
+	}
+	return fit, nil
+}
+
 // replay decides one record again.
 func (c *replayCommand) replay(p *program, all *plans, other *pipeline.Plan, r *pipeline.Record) (x replayResult, err error) {
 	files := locate(p.ctx, all.settings, r)
@@ -121,9 +140,6 @@ func (c *replayCommand) replay(p *program, all *plans, other *pipeline.Plan, r *
 		}
 	}
 	deciding := then
-	if other != nil && isOutgoing(all.settings, c.Step) != (r.Door == pipeline.Submission) {
-		return x, fmt.Errorf("--rules: %s is a record of the door %s, whose steps are others: name one of them with --step", r.ID, r.Door)
-	}
 	if other != nil {
 		deciding = other
 	}
