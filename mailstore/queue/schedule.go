@@ -129,24 +129,80 @@ func (s *schedule) settle(l *lane) {
 	heap.Fix(&s.lanes, l.at)
 }
 
-// take takes out at most n jobs that are due, and says when the next one will be: 0 if none waits for its time.
+// A spot is a lane in the heap of lanes, and when its first job is due.
+type spot struct {
+	due int64
+	at  int
+}
+
+type spots []spot
+
+func (h spots) Len() int           { return len(h) }
+func (h spots) Less(i, k int) bool { return h[i].due < h[k].due }
+func (h spots) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
+func (h *spots) Push(x any)        { *h = append(*h, x.(spot)) }
+
+func (h *spots) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	*h = (*h)[:last]
+	return x
+}
+
+// take takes out at most n jobs that are due, those first that have been longest, and says when another one will be: 0 if
+// none waits for its time.
+//
+// It walks down the heap of lanes instead of taking lanes out: where thousands of them have to wait, because all go one
+// way that is busy, that is done again with every few mails.
 func (s *schedule) take(now int64, n int, admit func(domain string) bool) (taken []*job, next int64) {
-	var busy []*lane
-	for len(s.lanes) > 0 && s.lanes[0].jobs[0].due <= now && len(taken) < n {
-		l := s.lanes[0]
+	walk := &spots{}
+	look := func(at int) {
+		if at < len(s.lanes) {
+			heap.Push(walk, spot{s.lanes[at].jobs[0].due, at})
+		}
+	}
+	look(0)
+	given := map[*lane]bool{}
+	for walk.Len() > 0 {
+		first := (*walk)[0]
+		if first.due > now || len(taken) == n {
+			next = first.due
+			break
+		}
+		heap.Pop(walk)
+		l := s.lanes[first.at]
+		if !given[l] { // its first time: what is below it comes into view
+			look(2*first.at + 1)
+			look(2*first.at + 2)
+		}
 		if !admit(l.domain) {
-			heap.Pop(&s.lanes)
-			busy = append(busy, l)
 			continue
 		}
+		given[l] = true
 		taken = append(taken, heap.Pop(&l.jobs).(*job))
-		s.settle(l)
+		if len(l.jobs) > 0 {
+			heap.Push(walk, spot{l.jobs[0].due, first.at})
+		}
 	}
-	if len(s.lanes) > 0 {
-		next = s.lanes[0].jobs[0].due
-	}
-	for _, l := range busy {
-		heap.Push(&s.lanes, l)
+	if len(given) > 0 {
+		s.mend()
 	}
 	return taken, next
+}
+
+// mend makes a heap of the lanes again, without those that are empty.
+func (s *schedule) mend() {
+	left := s.lanes[:0]
+	for _, l := range s.lanes {
+		if len(l.jobs) == 0 {
+			l.at = -1
+			delete(s.byDomain, l.domain)
+			continue
+		}
+		l.at = len(left)
+		left = append(left, l)
+	}
+	clear(s.lanes[len(left):])
+	s.lanes = left
+	heap.Init(&s.lanes)
 }

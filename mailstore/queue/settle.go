@@ -191,7 +191,7 @@ func bounded(s string) string {
 
 // apply makes in memory what was written.
 func (q *Queue) apply(work []*settled) {
-	owed := false
+	owed, again := false, false
 	q.mu.Lock()
 	for _, s := range work {
 		for _, r := range s.results {
@@ -209,6 +209,7 @@ func (q *Queue) apply(work []*settled) {
 		s.j.due = s.due
 		if !s.j.m.held {
 			q.schedule.add(s.j)
+			again = true
 		}
 	}
 	q.mu.Unlock()
@@ -220,7 +221,9 @@ func (q *Queue) apply(work []*settled) {
 	if owed {
 		signal(q.owing)
 	}
-	signal(q.wake)
+	if again {
+		signal(q.wake)
+	}
 }
 
 // sayDropped logs a failure that nobody is told of. The caller holds mu.

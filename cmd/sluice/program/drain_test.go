@@ -152,6 +152,12 @@ func fillQueue(t testing.TB, q *queue.Queue, n int, domains int) {
 // BenchmarkDrain measures how fast mail leaves: from a durable queue, by SMTP to a server on this machine that keeps
 // nothing, each result durable.
 func BenchmarkDrain(b *testing.B) {
+	for _, domains := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("domains=%d", domains), func(b *testing.B) { benchmarkDrain(b, domains) })
+	}
+}
+
+func benchmarkDrain(b *testing.B, domains int) {
 	const mails = 10_000
 	var took time.Duration
 	for b.Loop() {
@@ -162,7 +168,7 @@ func BenchmarkDrain(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		fillQueue(b, q, mails, 100)
+		fillQueue(b, q, mails, domains)
 		r, err := relay.New(relay.Options{
 			Config: relay.Config{Smarthost: []string{d.Addr().String()}}, Queue: q, Hostname: "mx.example.org", Log: log,
 			IsLocal: func(string) bool { return false },

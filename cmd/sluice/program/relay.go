@@ -92,7 +92,7 @@ func (s *service) newRelay(x *setup, queue mailstore.Queue, local relay.Transpor
 	o, read := relayOptions(x.config)
 	o.Queue, o.Local, o.Resolver, o.State = queue, local, mailDNS{x.asking}, s.house.state
 	o.Now, o.Log = s.program.now, s.log
-	o.IsLocal = s.isLocal
+	o.IsLocal = (&localDomains{ask: s.isLocal, now: s.program.now}).is
 	o.Observe = func(x relay.Report) {
 		var outcomes []string
 		for _, o := range x.Outcomes {
