@@ -183,6 +183,9 @@ func (r *run) pieces(n *call, value string) ([]string, bool) {
 		switch g.tag.name {
 		case "type", "subtype", "contenttype":
 			word, _ := mime.ParseValue(value)
+			if len(word) <= len(value) && strings.EqualFold(value[:len(word)], word) {
+				word = value[:len(word)] // as it was written, for those who care
+			}
 			main, sub, _ := strings.Cut(word, "/")
 			return []string{map[string]string{"type": main, "subtype": sub, "contenttype": word}[g.tag.name]}, true
 		case "param":
