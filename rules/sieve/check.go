@@ -57,6 +57,9 @@ func (c *checker) require(n *node) {
 		return
 	}
 	for _, t := range n.args[0].texts {
+		if c.b.enough() {
+			return
+		}
 		name := t.value
 		switch {
 		case name == "comparator-i;octet" || name == "comparator-i;ascii-casemap":
@@ -103,6 +106,9 @@ func (c *checker) commands(list []*node) []*call {
 	var chain *call // the last of an if, elsif …
 	decided := false
 	for _, n := range list {
+		if c.b.enough() {
+			break
+		}
 		follows := n.name == "elsif" || n.name == "else"
 		if follows && chain == nil {
 			c.report(n.at, sprintf("%s has no if before it", n.name), "")
@@ -182,6 +188,9 @@ func (c *checker) command(n *node) *call {
 	if f == nil {
 		// What is inside may have errors of its own.
 		for _, t := range n.tests {
+			if c.b.enough() {
+				break
+			}
 			c.test(t)
 		}
 		c.commands(n.block)
@@ -216,6 +225,9 @@ func (c *checker) test(n *node) *call {
 	f := c.find(n, true)
 	if f == nil {
 		for _, t := range n.tests {
+			if c.b.enough() {
+				break
+			}
 			c.test(t)
 		}
 		return nil
@@ -228,6 +240,9 @@ func (c *checker) call(n *node, f *form) *call {
 	x := &call{form: f, unit: c.unit, line: c.line(n.at.from), at: n.whole(), args: make([]value, len(f.args))}
 	if n.broken {
 		for _, t := range n.tests {
+			if c.b.enough() {
+				break
+			}
 			if n.many || t.broken {
 				c.test(t)
 			}
@@ -251,6 +266,9 @@ func (c *checker) call(n *node, f *form) *call {
 		ok = false
 	}
 	for _, t := range n.tests {
+		if c.b.enough() {
+			break
+		}
 		if y := c.test(t); y != nil {
 			x.tests = append(x.tests, y)
 		} else {
@@ -384,6 +402,9 @@ func (c *checker) findTag(n *node, f *form, a argument) *tag {
 	}
 	if len(lacking) > 0 {
 		c.missing(a.at, ":"+a.tag, lacking)
+		return nil
+	}
+	if c.b.enough() {
 		return nil
 	}
 	var names []string

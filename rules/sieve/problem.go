@@ -73,12 +73,18 @@ type reporter struct {
 }
 
 func (r *reporter) report(at span, text, remedy string) {
+	if !r.b.wants(false) {
+		return
+	}
 	p := Problem{Script: r.name, Text: text, Remedy: remedy}
 	p.Line, p.Column, p.Length, p.Source = r.place(at)
 	r.b.report(p)
 }
 
 func (r *reporter) warn(at span, text, remedy string) {
+	if !r.b.wants(true) {
+		return
+	}
 	p := Problem{Script: r.name, Text: text, Remedy: remedy, Warning: true}
 	p.Line, p.Column, p.Length, p.Source = r.place(at)
 	r.b.report(p)

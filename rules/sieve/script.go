@@ -88,6 +88,7 @@ type build struct {
 	extensions map[string]*extension
 	files      []string // names of the scripts, in the order they were met
 	problems   []Problem
+	wrong      bool // not only warnings are among them
 	units      map[Included]*unit // compiled; nil while it is being compiled
 	included   []Included
 	depth      int
@@ -108,10 +109,24 @@ func (b *build) compile(name, text string) *unit {
 }
 
 func (b *build) report(p Problem) {
+	if !b.wants(p.Warning) {
+		return
+	}
 	if len(b.problems) < b.options.Limits.Problems {
 		b.problems = append(b.problems, p)
+	} else {
+		b.problems[len(b.problems)-1] = p // the first error among warnings: a script that has one is none
 	}
+	b.wrong = b.wrong || !p.Warning
 }
+
+// wants reports whether there is room for another problem. To find out where one is takes time, and there may be many.
+func (b *build) wants(warning bool) bool {
+	return len(b.problems) < b.options.Limits.Problems || !warning && !b.wrong
+}
+
+// enough reports whether what else is wrong need not be known.
+func (b *build) enough() bool { return !b.wants(false) }
 
 func (b *build) sorted() []Problem {
 	order := map[string]int{}
