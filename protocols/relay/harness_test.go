@@ -33,7 +33,6 @@ type memory struct {
 	wake    chan struct{}
 	broken  error // of Settle
 	settled []mailstore.Attempt
-	taken   int // most that were out at once
 }
 
 type entry struct {

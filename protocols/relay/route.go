@@ -65,14 +65,15 @@ func (s *server) String() string {
 func (o *Options) newWay(r Route, at string) (*way, error) {
 	w := &way{kind: "none", level: r.TLS, by: at + "tls: " + string(r.TLS), login: credentials{User: r.Login.User, cleartext: r.Login.Cleartext}}
 	var err error
+	var wrong []error
 	if r.Login.PasswordFile != "" && o.Secret != nil {
 		if w.login.password, err = o.Secret(r.Login.PasswordFile); err != nil {
-			return nil, fmt.Errorf("%slogin.password_file: %w", at, err)
+			wrong = append(wrong, fmt.Errorf("%slogin.password_file: %w", at, err))
 		}
 	}
 	if r.CA != "" && o.Roots != nil {
 		if w.roots, err = o.Roots(r.CA); err != nil {
-			return nil, fmt.Errorf("%sca: %w", at, err)
+			wrong = append(wrong, fmt.Errorf("%sca: %w", at, err))
 		}
 	}
 	switch path, unix := strings.CutPrefix(r.LMTP, "unix:"); {
@@ -95,7 +96,7 @@ func (o *Options) newWay(r Route, at string) (*way, error) {
 	default:
 		w.level = May
 	}
-	return w, nil
+	return w, errors.Join(wrong...)
 }
 
 func places(all []string) (list []place) {
@@ -313,7 +314,7 @@ func (f *finder) hosts(ctx context.Context, domain string) (names []string, auth
 		return nil, false, never("5.1.10", "%s says that it takes no mail", domain)
 	}
 	list = slices.Clone(list)
-	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] }) //nolint:gosec // to spread, not to hide
 	slices.SortStableFunc(list, func(a, b *net.MX) int { return int(a.Pref) - int(b.Pref) })
 	for i, mx := range list {
 		host, err := asciiDomain(mx.Host)

@@ -41,7 +41,7 @@ func (x security) settings(s *session) *tls.Config {
 			case x.tested:
 				if err := x.verify(chain); err != nil {
 					s.note = "its MTA-STS policy, which is only tested, would refuse this: " + err.Error()
-					return nil
+					return nil //nolint:nilerr // RFC 8461, 5: it is noted, and the mail goes
 				}
 			default:
 				return nil

@@ -200,3 +200,58 @@ func TestNamesComeAndGo(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// What mail needs of the DNS: where a host is and its aliases end, who takes mail, and certificates, with what vouches for them.
+func TestMailLookups(t *testing.T) {
+	z := &zone{records: map[string][]string{
+		"mx.example. A":              {"mx.example. 60 A 192.0.2.1"},
+		"both.example. A":            {"both.example. 60 A 192.0.2.2"},
+		"both.example. AAAA":         {"both.example. 60 AAAA 2001:db8::2"},
+		"alias.example. CNAME":       {"alias.example. 60 CNAME MX.example.", "mx.example. 60 A 192.0.2.1"},
+		"half.example. A":            {"half.example. 60 A 192.0.2.3"},
+		"half.example. AAAA":         {"!SERVFAIL"},
+		"broken.example. A":          {"!SERVFAIL"},
+		"broken.example. AAAA":       {"!SERVFAIL"},
+		"example.org. MX":            {"example.org. 60 MX 20 b.example.", "example.org. 60 MX 10 mx.example."},
+		"_25._tcp.mx.example. TLSA":  {"_25._tcp.mx.example. 60 TLSA 3 1 1 00ff", "_25._tcp.mx.example. 60 TLSA 2 0 2 AB"},
+		"insecure.example. A":        {"insecure.example. 60 A 192.0.2.4"},
+		"_25._tcp.in.secure.ex. TXT": {`_25._tcp.in.secure.ex. 60 TXT "x"`},
+	}}
+	z.handle = func(w dns.ResponseWriter, q *dns.Msg) bool {
+		m := z.answer(q)
+		m.AuthenticatedData = q.Question[0].Name != "insecure.example." || q.Question[0].Qtype != dns.TypeA
+		w.WriteMsg(m)
+		return true
+	}
+	serve(t, z)
+	r := resolver(t, Config{Servers: []string{z.address}, TrustAD: true, Attempts: 1}, nil)
+	for name, want := range map[string]string{
+		"mx.example":       "[192.0.2.1] [] mx.example true <nil>",
+		"both.example":     "[192.0.2.2] [2001:db8::2] both.example true <nil>",
+		"ALIAS.example":    "[192.0.2.1] [] mx.example true <nil>",
+		"half.example":     "[192.0.2.3] [] half.example false server failure",
+		"insecure.example": "[192.0.2.4] [] insecure.example false <nil>",
+		"broken.example":   "[] [] broken.example false server failure",
+		"gone.example":     "[] [] gone.example false no such name",
+	} {
+		h, err := r.LookupHost(t.Context(), name)
+		got := fmt.Sprint(h.IPv4, " ", h.IPv6, " ", h.Name, " ", h.Authentic, " ", errors.Unwrap(err))
+		if got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	list, authentic, err := r.LookupMXAuthentic(t.Context(), "example.org")
+	if err != nil || !authentic || len(list) != 2 || *list[0] != (net.MX{Host: "mx.example", Pref: 10}) {
+		t.Errorf("MX: %v %t %v", list, authentic, err)
+	}
+	tlsa, authentic, err := r.LookupTLSA(t.Context(), "_25._tcp.mx.example")
+	if got := fmt.Sprint(tlsa); err != nil || !authentic || got != "[{3 1 1 [0 255]} {2 0 2 [171]}]" {
+		t.Errorf("TLSA: %s %t %v", got, authentic, err)
+	}
+	if _, authentic, err := r.LookupTLSA(t.Context(), "_25._tcp.in.secure.ex"); !errors.Is(err, ErrNoRecords) || authentic {
+		t.Errorf("no TLSA: %t %v", authentic, err)
+	}
+	if list, authentic, err := r.LookupMXAuthentic(t.Context(), "broken.example"); !errors.Is(err, ErrNoRecords) || authentic || list != nil {
+		t.Errorf("no MX: %v %t %v", list, authentic, err)
+	}
+}
