@@ -46,6 +46,7 @@ func TestReadme(t *testing.T) {
 		"sluice alias check":                                          "me@localhost",
 		"sluice explain sent@localhost":                               "logged in as you@localhost",
 		"sluice check -c examples/submission/sluice.yaml --outgoing":  "would be   quarantined",
+		"sluice check -c examples/leaving/sluice.yaml":                "examples/leaving/sluice.yaml is right",
 		"sluice user show you@localhost":                              "sends as you@localhost",
 		"sluice dkim keygen":                                          "Put this into the DNS of example.org:",
 		"sluice dkim show":                                            "signs",
