@@ -174,11 +174,14 @@ func (s *sorter) decide(ctx context.Context, x mailstore.Spot) (d sorting, err e
 		d.refused = &refusedMail{File: x.File, By: decider(rcpt), Action: a, Subject: subject}
 		return d, nil
 	}
+	if s.wished(r.Recipients[at].Handling, x) {
+		return d, nil
+	}
 	move := refile.Move{From: x, To: mailstore.Spot{Folder: x.Folder, File: x.File, Flags: slices.Clone(x.Flags)}, Subject: subject, MessageID: m.MessageID()}
 	var by []string
-	if f := rcpt.Folder; f != "" && !sameFolder(f, x.Folder) {
+	if f, who := keptIn(rcpt); f != "" && !sameFolder(f, x.Folder) {
 		move.To.Folder = f
-		by = append(by, rcpt.FolderBy)
+		by = append(by, who)
 	}
 	for _, f := range rcpt.Flags {
 		if !containsFold(move.To.Flags, f) {
@@ -197,6 +200,30 @@ func (s *sorter) decide(ctx context.Context, x mailstore.Spot) (d sorting, err e
 	}
 	d.move = &move
 	return d, nil
+}
+
+// wished reports whether a copy is where its owner's script wants it: there it stays, whatever rules say now.
+func (s *sorter) wished(h *pipeline.Handling, x mailstore.Spot) bool {
+	if h == nil {
+		return false
+	}
+	return !slices.ContainsFunc(h.Copies, func(c pipeline.Copy) bool { return c.Kept && c.File == x.File })
+}
+
+// keptIn is where the steps want the copy that there is without any wishes, and who says so.
+func keptIn(r *pipeline.RecipientRecord) (folder, by string) {
+	if r.Handling == nil {
+		return r.Folder, r.FolderBy
+	}
+	for i, c := range r.Handling.Copies {
+		switch {
+		case c.Kept && i == 0:
+			return c.Folder, r.FolderBy
+		case c.Kept:
+			return c.Folder, "the steps before sieve"
+		}
+	}
+	return "", ""
 }
 
 func sameFolder(a, b string) bool {
