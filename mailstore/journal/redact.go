@@ -108,8 +108,14 @@ func redact(r *pipeline.Record, what []Redactable, now time.Time) {
 		switch w {
 		case redactSubject:
 			r.Subject = ""
+			eachHandling(r, func(h *pipeline.Handling) {
+				for i := range h.Leaving {
+					h.Leaving[i].Subject = ""
+				}
+			})
 		case redactAddresses:
 			redactAddress(r)
+			eachHandling(r, redactHandling)
 		case redactClient:
 			r.Client.Name, r.Client.Addr = "", network(r.Client.Addr)
 			if r.Client.NameUnknown == "" {
@@ -120,6 +126,9 @@ func redact(r *pipeline.Record, what []Redactable, now time.Time) {
 			}
 			r.Greeting = ""
 		case redactEvidence, redactFacts:
+			if w == redactEvidence {
+				eachHandling(r, func(h *pipeline.Handling) { h.Notes, h.Trace = nil, nil })
+			}
 			eachStep(r, func(s *pipeline.StepRecord) {
 				if w == redactEvidence {
 					for i := range s.Hits {

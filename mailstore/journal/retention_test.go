@@ -85,6 +85,15 @@ func TestRedact(t *testing.T) {
 		}
 		return a
 	}
+	handling := func() *pipeline.Handling {
+		return &pipeline.Handling{
+			Copies: []pipeline.Copy{{By: "line 3 of work.sieve", Folder: "Lists"}},
+			Leaving: []pipeline.Leaving{{Kind: pipeline.Redirect, Sender: "anna@example.com", To: []string{"anna@example.net"}, Subject: "love",
+				Fields: []pipeline.Edit{{Name: "X-From", Value: "anna"}}}},
+			Runs:   []pipeline.Run{{Program: "print", Args: []string{"anna"}, Ended: "exit status 1: anna"}},
+			Failed: "work.sieve, line 14: anna@", Notes: []string{"anna had a reply"}, Trace: []string{"love"},
+		}
+	}
 	r := &pipeline.Record{
 		ID: "a", Received: noon, Subject: "love letter", MessageID: "x@example.com", Sender: address("anna+tag@example.com"), Greeting: "annas-laptop",
 		Client: pipeline.Client{Addr: netip.MustParseAddr("192.0.2.77"), Name: "annas.example.com", Login: "anna@example.com"},
@@ -94,7 +103,8 @@ func TestRedact(t *testing.T) {
 			Hits: []pipeline.Hit{{Name: "h", Evidence: []pipeline.Evidence{{Where: "subject", What: "love"}}}},
 		}},
 		Recipients: []pipeline.RecipientRecord{
-			{Recipient: pipeline.Recipient{Address: address("bert@example.org"), Account: "bert@example.org", ORCPT: "rfc822;bert@example.org"}, Held: "h1", File: "f1"},
+			{Recipient: pipeline.Recipient{Address: address("bert@example.org"), Account: "bert@example.org", ORCPT: "rfc822;bert@example.org"}, Held: "h1", File: "f1",
+				Handling: handling(), Steps: []pipeline.StepRecord{{Name: "sieve", Stages: []pipeline.StageRecord{{Handling: handling(), Note: "anna"}}}}},
 			{Recipient: pipeline.Recipient{Address: address("anna@example.org"), Account: "other@example.org"}},
 			{Recipient: pipeline.Recipient{Address: address("postmaster@example.org")}},
 		},
