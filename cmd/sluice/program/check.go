@@ -70,7 +70,9 @@ func (c *checkCommand) Run(p *program) error {
 				}
 			}
 		}
-		if wrong := slices.Concat(aliasProblems(p.ctx, settings), keyProblems(settings), relayProblems(settings)); len(wrong) > 0 {
+		told, keys := keyProblems(settings)
+		result.Warnings = append(result.Warnings, told...)
+		if wrong := slices.Concat(aliasProblems(p.ctx, settings), keys, relayProblems(settings)); len(wrong) > 0 {
 			var more config.Problems
 			if err != nil {
 				more = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/pipeline"
 	"sluice/pipeline/orgdomain"
 	"sluice/scanners/dkim/signature"
 )
@@ -80,17 +81,33 @@ func readKeys(c *config.Config) (signingKeys, error) {
 	return keys, errors.Join(errs...)
 }
 
+// signingWarnings returns what an administrator should know of what leaves by a configuration.
+func signingWarnings(c *config.Config, keys signingKeys) (warnings config.Problems) {
+	for _, domain := range sortedKeys(keys) {
+		for _, i := range keys[domain] {
+			if i.Key != nil && i.Key.Algorithm() == signature.RSA && i.Key.Bits() < signature.SafeBits {
+				warnings = append(warnings, config.Problem{Text: fmt.Sprintf("the key %s has %d bits: some believe nothing below %d (RFC 8301); sluice dkim keygen %s --selector NAME makes another",
+					i.KeyName(), i.Key.Bits(), signature.SafeBits, domain)})
+			}
+		}
+	}
+	if c.DMARCReports.Send && !slices.ContainsFunc(c.Pipeline, func(s pipeline.Step) bool { return s.Kind.Name == "dmarc" }) {
+		warnings = append(warnings, config.Problem{Text: "dmarc_reports.send has nothing to report: no step of the pipeline is `- dmarc: {}`"})
+	}
+	return warnings
+}
+
 // keyProblems returns what is wrong with the keys that sign. Who may not look at the data folder, as most may not, is
 // told nothing of them.
-func keyProblems(c *config.Config) (problems config.Problems) {
-	_, err := readKeys(c)
+func keyProblems(c *config.Config) (warnings, problems config.Problems) {
+	keys, err := readKeys(c)
 	if err == nil || errors.Is(err, fs.ErrPermission) {
-		return nil
+		return signingWarnings(c, keys), nil
 	}
 	for _, e := range leaves(err) {
 		problems = append(problems, config.Problem{File: c.File(), Text: e.Error()})
 	}
-	return problems
+	return nil, problems
 }
 
 // keyDomains returns the domains that have a folder for keys.

@@ -2,6 +2,10 @@ package program
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
@@ -214,4 +218,35 @@ func TestRotation(t *testing.T) {
 	if got := run(1, "dkim", "use", "example.org", "nobody"); !strings.Contains(got, `example.org has no key "nobody"`) {
 		t.Error(got)
 	}
+}
+
+func TestSigningWarnings(t *testing.T) {
+	private, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)})
+	file := filepath.Join(t.TempDir(), "short.pem")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Default()
+	c.Data = t.TempDir()
+	c.Signing.Keys = []config.SigningKey{{Domain: "example.org", Selector: "short", File: file}}
+	c.DMARCReports.Send = true
+	warnings, problems := keyProblems(c)
+	if len(problems) > 0 || len(warnings) != 2 || !strings.HasPrefix(warnings[0].Text, "the key short._domainkey.example.org has 1024 bits: some believe nothing below 2048") {
+		t.Errorf("%v %v", warnings, problems)
+	}
+	if warnings := signingWarnings(config.Default(), signingKeys{"example.org": newKeysOf(t)}); len(warnings) > 0 {
+		t.Errorf("%v", warnings)
+	}
+}
+
+func newKeysOf(t *testing.T) (all []signature.Identity) {
+	t.Helper()
+	for _, k := range newKeys(t, "example.org", "s") {
+		all = append(all, k.Identity)
+	}
+	return all
 }

@@ -146,6 +146,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	if err := s.keepPlans(c, made); err != nil {
 		return nil, err
 	}
+	made.warnings = append(made.warnings, signingWarnings(c, made.keys)...)
 	if aliasErr != nil {
 		for _, e := range leaves(aliasErr) {
 			made.warnings = append(made.warnings, config.Problem{Text: e.Error()})

@@ -25,7 +25,7 @@ import (
 // what is others' and only handed on a sender in our name and an ARC seal.
 //
 // All keys are in memory: nothing of this asks anybody but, for the seal of mail whose chain nobody has looked at, the
-// DNS. Mail that cannot be signed leaves unsigned with a line in the log, unless the site requires it.
+// DNS. Mail that cannot be signed leaves unsigned with a line in the log; where the site requires signatures, it is held.
 type signingOutbox struct {
 	next mailstore.Outbox
 	// settings returns the configuration and the keys of now.
@@ -126,7 +126,12 @@ func (p *parcel) prepare(ctx context.Context) error {
 			top, err = p.sign(m)
 		}
 		if err != nil && p.config.Signing.Require && p.Account != "" {
-			return fmt.Errorf("mail of %s is not to leave unsigned: %w", p.Account, err)
+			// Not refused: where it is a script's reply, the mail that it is a reply to would be refused with it.
+			if p.Hold == "" {
+				p.Hold = "it is not signed (signing.require): " + err.Error()
+			}
+			p.log.Warn("mail is held because it cannot be signed", "id", p.ID, "account", p.Account, "why", p.Why, "err", err)
+			err = nil
 		}
 	}
 	if err != nil && !errors.Is(err, errNoKey) && !errors.Is(err, arc.ErrNoSeal) {

@@ -197,23 +197,33 @@ func TestLargeMailIsSigned(t *testing.T) {
 	}
 }
 
-// What may not leave unsigned does not leave; mail of the system and of others does.
+// What may not leave unsigned is held; mail of the system and of others leaves.
 func TestRequire(t *testing.T) {
 	o := newOutgoing(t)
 	o.config.Signing.Require = true
 	text := "From: me@example.net\r\n\r\nx\r\n"
-	_, err := o.signingOutbox.Stage(t.Context(), []mailstore.Outgoing{{Account: "me@example.org", Content: strings.NewReader(text)}})
-	if err == nil || err.Error() != "mail of me@example.org is not to leave unsigned: there is no key for example.net" || len(o.list) > 0 {
-		t.Errorf("%v, %d have left", err, len(o.list))
+	m, _ := o.send(t, mailstore.Outgoing{Account: "me@example.org"}, text)
+	if m.Hold != "it is not signed (signing.require): there is no key for example.net" || !strings.Contains(o.log.String(), "mail is held because it cannot be signed") {
+		t.Errorf("%+v", m)
 	}
-	o.send(t, mailstore.Outgoing{}, text)
-	o.send(t, mailstore.Outgoing{Account: "me@example.org", Forwarded: true}, text)
+	if m, _ := o.send(t, mailstore.Outgoing{Account: "me@example.org", Hold: "stolen"}, text); m.Hold != "stolen" {
+		t.Errorf("%+v", m)
+	}
+	for _, free := range []mailstore.Outgoing{{}, {Account: "me@example.org", Forwarded: true}} {
+		if m, _ := o.send(t, free, text); m.Hold != "" {
+			t.Errorf("%+v", m)
+		}
+	}
+	if m, _ := o.send(t, mailstore.Outgoing{Account: "me@example.org"}, "From: me@example.org\r\n\r\nx\r\n"); m.Hold != "" {
+		t.Errorf("%+v", m)
+	}
 	o.config.Limits.HeaderSize = 1024
 	large := "From: me@example.org\r\nSubject: " + strings.Repeat("x", 2000) + "\r\n\r\nx\r\n"
-	if _, err := o.signingOutbox.Stage(t.Context(), []mailstore.Outgoing{{Account: "me@example.org", Content: strings.NewReader(large)}}); err == nil {
-		t.Error("a mail whose header cannot be read leaves")
+	if m, _ := o.send(t, mailstore.Outgoing{Account: "me@example.org"}, large); !strings.Contains(m.Hold, "larger than 1024 octets") {
+		t.Errorf("a mail whose header cannot be read leaves: %+v", m)
 	}
 	o.config.Signing.Require = false
+	o.log.Reset()
 	if _, text := o.send(t, mailstore.Outgoing{Account: "me@example.org"}, large); text != large || !strings.Contains(o.log.String(), "larger than 1024 octets") {
 		t.Errorf("%.100q, %s", text, o.log.String())
 	}

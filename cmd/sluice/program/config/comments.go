@@ -178,7 +178,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program/config.SieveProgram.Use":        "Use says what scripts may do with it: any of pipe, filter, execute. Default: pipe.",
 	"sluice/cmd/sluice/program/config.Signing.Keys":            "Keys are keys that are kept elsewhere. For a domain that is named here, those in the data folder do not count.",
 	"sluice/cmd/sluice/program/config.Signing.Lifetime":        "Lifetime is how long after it was made a signature is good for (x=); 0 is for ever. Less than the 5 days that mail may wait in queues makes late mail look forged.",
-	"sluice/cmd/sluice/program/config.Signing.Require":         "Require keeps mail of an account from leaving unsigned: where its From is of a domain that has no key, or cannot be read, it is not taken. Default: it leaves unsigned.",
+	"sluice/cmd/sluice/program/config.Signing.Require":         "Require keeps mail of an account from leaving unsigned: where its From is of a domain that has no key, or cannot be read, it is held in the queue until `sluice queue` releases it. Default: it leaves unsigned.",
 	"sluice/cmd/sluice/program/config.SigningKey.Domain":       "Domain is whose mail it signs: with From of this domain, or of one below it that has no keys.",
 	"sluice/cmd/sluice/program/config.SigningKey.File":         "File is the private key in PEM, RSA or ed25519. Nobody but its owner may read it. It is read again on a reload.",
 	"sluice/cmd/sluice/program/config.SigningKey.Selector":     "Selector is the name under which the DNS has the public key: SELECTOR._domainkey.DOMAIN.",

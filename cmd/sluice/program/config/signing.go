@@ -17,7 +17,7 @@ type Signing struct {
 	// may wait in queues makes late mail look forged.
 	Lifetime time.Duration `yaml:"lifetime"`
 	// Require keeps mail of an account from leaving unsigned: where its From is of a domain that has no key, or cannot be
-	// read, it is not taken. Default: it leaves unsigned.
+	// read, it is held in the queue until `sluice queue` releases it. Default: it leaves unsigned.
 	Require bool `yaml:"require"`
 }
 
