@@ -150,17 +150,26 @@ type subject struct {
 	text   string
 	ascii  string
 	folded bool
+	// unicode is the same for i;unicode-casemap, which is dear.
+	unicode string
+	titled  bool
 }
 
 // fold returns the subject as a comparator sees it.
 func (s *subject) fold(c comparator) string {
-	if c != asciiCasemap {
-		return c.fold(s.text)
+	switch c {
+	case asciiCasemap:
+		if !s.folded {
+			s.ascii, s.folded = lowerASCII(s.text), true
+		}
+		return s.ascii
+	case unicodeCasemap:
+		if !s.titled {
+			s.unicode, s.titled = foldUnicode(s.text, nil), true
+		}
+		return s.unicode
 	}
-	if !s.folded {
-		s.ascii, s.folded = lowerASCII(s.text), true
-	}
-	return s.ascii
+	return s.text
 }
 
 // A matcher compares the values of one test, one by one.
@@ -282,6 +291,9 @@ func (x *matcher) matches(v *subject, g *glob) bool {
 	var offsets []int
 	var folded string
 	if x.m.by == unicodeCasemap {
+		if !x.spend(1 + len(v.text)/16) { // it is folded again, with its places
+			return false
+		}
 		folded = foldUnicode(v.text, &offsets)
 	} else {
 		folded = v.fold(x.m.by)
@@ -305,7 +317,7 @@ func (x *matcher) matches(v *subject, g *glob) bool {
 const mostMatches = 100
 
 func (x *matcher) regex(v *subject, e *expression) bool {
-	if !x.spend(1 + len(v.text)*e.steps/octetsPerInstruction) {
+	if !x.spend(1 + len(v.text)*(8+e.steps)/64) {
 		return false
 	}
 	if !x.m.captures {

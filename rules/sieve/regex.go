@@ -12,7 +12,7 @@ import (
 func compileRegex(s string, c comparator) (e *expression, err string) {
 	const (
 		longest = 4096
-		most    = 2000 // steps of the program: what a match of one octet can cost
+		most    = 1000 // steps of the program: what a match of one octet can cost
 	)
 	if len(s) > longest {
 		return nil, sprintf("the regular expression has %d octets; %d are allowed", len(s), longest)

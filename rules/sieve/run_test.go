@@ -216,7 +216,7 @@ func TestNothingIsKnown(t *testing.T) {
 // A run ends with its context, and at each of its limits; the mail is kept then, and the line said.
 func TestLimitsOfRuns(t *testing.T) {
 	double := "set \"a\" \"0123456789\";\n" + strings.Repeat(`set "a" "${a}${a}";`, 10)
-	const has = `require ["variables", "body", "foreverypart", "vnd.dovecot.debug", "fileinto", "regex"]; `
+	const has = `require ["variables", "body", "foreverypart", "vnd.dovecot.debug", "fileinto", "regex", "include"]; `
 	for _, tt := range []struct {
 		script string
 		limits sieve.Limits
@@ -227,6 +227,7 @@ func TestLimitsOfRuns(t *testing.T) {
 		{"keep;\nif body :raw :matches \"*?y?z*\" { stop; }", sieve.Limits{Instructions: 900}, "implicit keep; line 2: the script does more than 900 instructions"},
 		{"keep;\nif body :raw :regex \"(x+x+)+y\" { stop; }", sieve.Limits{Instructions: 700}, "implicit keep; line 2: the script does more than 700 instructions"},
 		{double + `fileinto "${a}";`, sieve.Limits{VariableSize: 15}, "fileinto 012345678901234"},
+		{"set \"global.a\" \"\";\nset \"global.b\" \"\";\nset \"global.c\" \"\";", sieve.Limits{Variables: 2}, "implicit keep; line 3: the script has more than 2 variables"},
 		{double, sieve.Limits{Memory: 100}, "implicit keep; line 2: the variables have more than 100 octets together"},
 		{"fileinto \"A\";\nfileinto \"B\";\nfileinto \"C\";", sieve.Limits{Actions: 2}, "implicit keep; line 3: the script asks for more than 2 actions"},
 		{"redirect \"a@example.org\";\nredirect \"b@example.org\";", sieve.Limits{Redirects: 1}, "implicit keep; line 2: the script redirects more than 1 times"},
