@@ -33,6 +33,9 @@ func TestSettle(t *testing.T) {
 		{"milter: postponed", Milter, false, []Verdict{pass, later}, "451 4.7.1 later", D{Postponed, Postponed}},
 		{"lmtp: each its own, refusals are held", LMTP, false, []Verdict{pass, no("x"), later, discard}, "250 2.0.0 accepted", D{Delivered, Held, Postponed, Dropped}},
 		{"lmtp: a peer that holds its client", LMTP, true, []Verdict{pass, no("x")}, "250 2.0.0 accepted", D{Delivered, Refused}},
+		{"submission: kept and held", Submission, false, []Verdict{pass, keep, discard, hold}, "250 2.0.0 accepted", D{Queued, Queued, Dropped, Held}},
+		{"submission: one refusal is for all", Submission, false, []Verdict{pass, hold, no("x"), no("y")}, "550 5.7.1 x", D{Refused, Refused, Refused, Refused}},
+		{"submission: postponed", Submission, false, []Verdict{no("x"), later, pass}, "451 4.7.1 later", D{Postponed, Postponed, Postponed}},
 		{"deliver: all refused", Deliver, false, []Verdict{no("x")}, "250 2.0.0 accepted", D{Held}},
 	} {
 		var decisions []Decision
@@ -44,7 +47,7 @@ func TestSettle(t *testing.T) {
 			t.Errorf("%s: %q %v; want %q %v", tt.name, s.Reply, s.Dispositions, tt.reply, tt.want)
 		}
 		for i, d := range s.Dispositions {
-			if took := d == Delivered || d == Held || d == Dropped; took != (s.Replies[i].Code == 250) {
+			if took := d == Delivered || d == Held || d == Dropped || d == Queued; took != (s.Replies[i].Code == 250) {
 				t.Errorf("%s: recipient %d is %s and told %q", tt.name, i, d, s.Replies[i])
 			}
 		}

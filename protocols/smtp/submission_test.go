@@ -420,7 +420,7 @@ func TestLoginIsForgotten(t *testing.T) {
 		C: STARTTLS
 		S: 220 *
 	`)
-	secure := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the certificate is of this test
+	secure := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
 	c = newClient(t, secure)
 	c.talk(`
 		C: HELO laptop

@@ -28,7 +28,7 @@ func (c *userBlock) Run(p *program) error {
 
 type userRelease struct {
 	account
-	KeepHeld bool `help:"Mail that was held stays held: sluice queue list --account shows it."`
+	KeepHeld bool `help:"Mail that was held or slowed stays so: sluice queue list --account shows it."`
 }
 
 func (c *userRelease) Run(p *program) error {
@@ -49,31 +49,46 @@ func (c *userRelease) Run(p *program) error {
 		if c.KeepHeld {
 			return nil
 		}
-		n, err := p.releaseHeld(settings, name, before.Why)
-		if n > 0 {
-			fmt.Fprintf(p.stdout, "%d %s held for that, and may leave\n", n, plural(n, "message was", "messages were"))
+		held, slowed, err := p.releaseHeld(settings, name, before.Why)
+		if held > 0 {
+			fmt.Fprintf(p.stdout, "%d %s held for that, and may leave\n", held, plural(held, "message was", "messages were"))
+		}
+		if slowed > 0 {
+			fmt.Fprintf(p.stdout, "%d %s slowed, and may leave\n", slowed, plural(slowed, "message was", "messages were"))
 		}
 		return err
 	})
 }
 
-// releaseHeld lets leave what is held because of what its account has sent: not what steps for outgoing mail hold.
-func (p *program) releaseHeld(c *config.Config, account, why string) (n int, err error) {
-	var ids []string
+// releaseHeld lets leave what is held or slowed because of what its account has sent: not what steps for outgoing mail
+// hold, and not what waits because nobody has taken it.
+func (p *program) releaseHeld(c *config.Config, account, why string) (held, slowed int, err error) {
+	var stopped, late []string
 	err = withQueue(p.ctx, c, func(r *queue.Reader) error {
-		return eachQueued(p.ctx, r, queue.Filter{Account: account, State: queue.Held}, func(m queue.Message) error {
-			if m.Held == why || strings.Contains(m.Held, "(submission.limits.") {
-				ids = append(ids, m.ID)
+		return eachQueued(p.ctx, r, queue.Filter{Account: account, Why: submitted}, func(m queue.Message) error {
+			untried := func(x queue.Recipient) bool { return x.Attempts == 0 && x.Due.After(p.now()) }
+			switch {
+			case m.Held != "" && (m.Held == why || strings.Contains(m.Held, "(submission.limits.")):
+				stopped = append(stopped, m.ID)
+			case m.Held == "" && slices.ContainsFunc(m.Recipients, untried):
+				late = append(late, m.ID)
 			}
 			return nil
 		})
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	held, err = p.orderEach(c, "release", stopped)
+	slowed, e := p.orderEach(c, "retry", late)
+	return held, slowed, errors.Join(err, e)
+}
+
+// orderEach has something done with mail that is to leave, and returns with how many that went well.
+func (p *program) orderEach(c *config.Config, do string, ids []string) (n int, _ error) {
 	var errs []error
 	for part := range slices.Chunk(ids, 1000) {
-		a, err := p.orderQueue(c, queueOrder{Version: queueVersion, Do: "release", IDs: part})
+		a, err := p.orderQueue(c, queueOrder{Version: queueVersion, Do: do, IDs: part})
 		if err != nil {
 			return n, errors.Join(append(errs, err)...)
 		}
