@@ -45,7 +45,7 @@ type Action struct {
 	// Fields are put above the header of a mail that is handed on, so that it is known when it comes back.
 	Fields [][2]string
 
-	Text  string // for Reject and EReject: the reason, as the script wrote it; see [ReplyLines]
+	Text  string // for Reject and EReject: the reason, as the script wrote it
 	Reply *Reply // for Vacation and Notify: what is sent
 
 	Program   string   // for Pipe

@@ -285,25 +285,17 @@ func TestActionLimits(t *testing.T) {
 	}
 }
 
-func TestReplyLines(t *testing.T) {
-	for _, tt := range []struct {
-		reason string
-		utf8   bool
-		want   []string
-	}{
-		{"no", false, []string{"no"}},
-		{"one\ntwo\r\n\r\nthree\n", false, []string{"one", "two", "three"}},
-		{"Grüße\x07\x00x", false, []string{"Gr??e x"}},
-		{"Grüße", true, []string{"Grüße"}},
-		{" \n ", false, []string{"message refused"}},
-		{strings.Repeat("word ", 90), false, []string{strings.TrimSpace(strings.Repeat("word ", 80)), strings.TrimSpace(strings.Repeat("word ", 10))}},
+func TestRefusalText(t *testing.T) {
+	for reason, want := range map[string]string{
+		"no":                       "no",
+		"one\n two\r\n\r\nthree\n": "one two three",
+		"Keine Grüße\x07\x00!":     "Keine Grüße !",
+		"Не пишите мне больше, go away": "message refused by its recipient",
+		" \n ": "message refused by its recipient",
 	} {
-		if got := ReplyLines(tt.reason, tt.utf8); !reflect.DeepEqual(got, tt.want) {
-			t.Errorf("%q: %q, want %q", tt.reason, got, tt.want)
+		if got := refusalText(reason); got != want {
+			t.Errorf("%q: %q, want %q", reason, got, want)
 		}
-	}
-	if got := ReplyLines(strings.Repeat("x", 100000)+strings.Repeat("\ny", 1000), true); len(got) != replyLines {
-		t.Errorf("%d lines", len(got))
 	}
 }
 

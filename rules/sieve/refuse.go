@@ -28,38 +28,21 @@ func (r *run) refuse(n *call, kind Kind) flow {
 	return r.add(n, Action{Kind: kind, Text: reason})
 }
 
-// Bounds of what a refusal says.
-const (
-	replyLines = 20  // lines
-	replyLine  = 400 // octets of one
-)
-
-// ReplyLines makes a reason fit for an SMTP reply of several lines (RFC 5321, 4.2.1): at least one line, none too long,
-// without control characters. Where the client does not take UTF-8 in replies (RFC 6531, 3.7.4.2), what is not ASCII
-// becomes "?" (RFC 5429, 2.1.2 leaves it to the server).
-func ReplyLines(reason string, utf8 bool) []string {
-	var lines []string
-	for line := range strings.SplitSeq(strings.TrimSpace(crlf(reason)), "\r\n") {
-		line = oneLine(line)
-		if !utf8 {
-			line = strings.Map(func(c rune) rune {
-				if c > 0x7e {
-					return '?'
-				}
-				return c
-			}, line)
+// refusalText makes a reason fit for an SMTP reply, which is one line of ASCII with us. One that would be unreadable then,
+// in another script than Latin, is not said at all: RFC 5429, 2.1.2 leaves it to the server, and wants nothing garbled.
+func refusalText(reason string) string {
+	text := strings.Join(strings.Fields(oneLine(reason)), " ")
+	letters, foreign := 0, 0
+	for _, c := range text {
+		if c > 0x7e {
+			foreign++
 		}
-		for line != "" && len(lines) < replyLines {
-			part := cutText(line, replyLine)
-			if i := strings.LastIndexByte(part, ' '); i > 0 && len(part) < len(line) {
-				part = part[:i]
-			}
-			lines = append(lines, part)
-			line = strings.TrimSpace(line[len(part):])
+		if c != ' ' {
+			letters++
 		}
 	}
-	if len(lines) == 0 {
-		return []string{"message refused"}
+	if letters == 0 || foreign > letters/3 {
+		return "message refused by its recipient"
 	}
-	return lines
+	return text
 }

@@ -357,7 +357,7 @@ func (x *execution) add(a Action, from *mime.Message) {
 	case Reject, EReject:
 		if x.verdict.Action == pipeline.Pass {
 			x.verdict = pipeline.Verdict{
-				Action: pipeline.Reject, By: fmt.Sprintf("%s line %d", path.Base(a.Script), a.Line), Reply: pipeline.Reply{Text: oneReply(a.Text)},
+				Action: pipeline.Reject, By: fmt.Sprintf("%s line %d", path.Base(a.Script), a.Line), Reply: pipeline.Reply{Text: refusalText(a.Text)},
 			}
 		}
 	case Discard:
@@ -368,6 +368,3 @@ func (x *execution) add(a Action, from *mime.Message) {
 		})
 	}
 }
-
-// oneReply is the text of a refusal in one line, as our replies are.
-func oneReply(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -156,8 +156,9 @@ func (e *scriptEvents) run(x imap.Event) {
 		}
 		for _, uid := range x.UIDs {
 			r := &eventRun{scriptEvents: e, setup: now, event: x, account: account, folder: folder, uid: uid}
-			if err := r.all(); err != nil {
-				return err
+			if err := r.all(); err != nil && !errors.Is(err, mailstore.ErrNoMessage) {
+				// The others may go well.
+				e.s.log.Error("a script for what a mail client has done is not carried out", "account", x.Account, "folder", x.Folder, "uid", uid, "err", err)
 			}
 		}
 		return nil
@@ -197,12 +198,38 @@ func (r *eventRun) all() error {
 		if there, err := r.look(ctx); err != nil || !there {
 			return err
 		}
-		stays, err := r.one(ctx, s.script)
+		script := s.script
+		if s.Own != "" {
+			var err error
+			if script, err = r.own(ctx, s.Own); err != nil {
+				return err
+			}
+			if script == nil {
+				continue
+			}
+		}
+		stays, err := r.one(ctx, script)
 		if err != nil || !stays {
 			return err
 		}
 	}
 	return nil
+}
+
+// own is a script of the account's, nil where it has none of this name, or one that is wrong: it is told so.
+func (r *eventRun) own(ctx context.Context, name string) (*sieve.Script, error) {
+	text, err := r.s.house.scripts.Script(ctx, r.event.Account, name)
+	if errors.Is(err, mailstore.ErrNoScript) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	script, problems := sieve.Compile(name, text, newScriptChecker(r.setup.config, r.s.house.scripts).options(ctx, r.event.Account))
+	if script == nil && len(problems) > 0 {
+		r.tell(name, problems[0].Line, problems[0].Text, "")
+	}
+	return script, nil
 }
 
 // look finds the mail; false: it is gone since.
@@ -273,6 +300,8 @@ type eventFailure struct {
 
 func (f *eventFailure) Error() string { return fmt.Sprintf("%s failed: %v", f.action.Kind, f.err) }
 
+func (f *eventFailure) Unwrap() error { return f.err }
+
 // tell lets the account and the operator know what went wrong.
 func (r *eventRun) tell(script string, line int, text, messageID string) {
 	r.s.house.owners(r.setup.config.Hostname, r.s.program.now, r.s.log).reports.report(r.ctx, r.event.Account, mailstore.ScriptProblem{
@@ -321,7 +350,11 @@ func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Messag
 				return true, &eventFailure{a, fmt.Errorf("the program %s: %w", a.Program, err)}
 			}
 		case sieve.Redirect, sieve.Notify:
-			leaving = append(leaving, r.outgoing(a, text))
+			out, err := r.outgoing(a, text)
+			if err != nil {
+				return true, err
+			}
+			leaving = append(leaving, out)
 		case sieve.Discard, sieve.Vacation, sieve.Reject, sieve.EReject:
 			// The first is that nothing else is done; a script that asks for the others here has failed.
 		}
@@ -367,7 +400,7 @@ func (r *eventRun) file(ctx context.Context, a sieve.Action, name string, m *mim
 }
 
 // outgoing is a mail that leaves because of a script. It is the account's own doing: reports go to it (RFC 6785, 3.4).
-func (r *eventRun) outgoing(a sieve.Action, m *mime.Message) mailstore.Outgoing {
+func (r *eventRun) outgoing(a sieve.Action, m *mime.Message) (mailstore.Outgoing, error) {
 	out := mailstore.Outgoing{
 		Account: r.event.Account, Why: fmt.Sprintf("%s by line %d of %s", a.Kind, a.Line, path.Base(a.Script)), Sender: r.event.Account,
 	}
@@ -376,17 +409,39 @@ func (r *eventRun) outgoing(a sieve.Action, m *mime.Message) mailstore.Outgoing 
 		for _, to := range a.Reply.To {
 			out.Recipients = append(out.Recipients, mailstore.OutgoingRecipient{Address: to})
 		}
-		out.EightBit = slices.ContainsFunc(a.Reply.Content, func(b byte) bool { return b > 0x7f })
-		return out
+		return out, encoded(&out, bytes.NewReader(a.Reply.Content), bytes.Index(a.Reply.Content, []byte("\r\n\r\n")))
 	}
 	var fields strings.Builder
 	for _, f := range a.Fields {
 		fields.WriteString(f[0] + ": " + f[1] + "\r\n")
 	}
 	out.Recipients = []mailstore.OutgoingRecipient{{Address: a.Address}}
-	out.Forwarded, out.EightBit = true, true // nobody has looked: it may be
+	out.Forwarded = true
 	out.Content = io.MultiReader(strings.NewReader(fields.String()), m.Raw())
-	return out
+	return out, encoded(&out, m.Raw(), m.Header().Len())
+}
+
+// encoded says what servers must be able to take for a mail: octets over 127 in its body (RFC 6152), or in its header or
+// an address (RFC 6531).
+func encoded(out *mailstore.Outgoing, mail io.Reader, header int) error {
+	for _, to := range out.Recipients {
+		out.UTF8 = out.UTF8 || strings.ContainsFunc(to.Address, func(c rune) bool { return c > 0x7f })
+	}
+	buf := make([]byte, 32<<10)
+	for at := 0; ; {
+		n, err := mail.Read(buf)
+		for i, b := range buf[:n] {
+			if b > 0x7f {
+				out.EightBit, out.UTF8 = true, out.UTF8 || at+i < header
+			}
+		}
+		if at += n; err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return fmt.Errorf("read the mail: %w", err)
+		}
+	}
 }
 
 func (r *eventRun) send(ctx context.Context, leaving []mailstore.Outgoing) error {

@@ -59,6 +59,10 @@ func readScripting(c *config.Config) (*scripting, error) {
 		}
 	}
 	for i, e := range c.Sieve.IMAP {
+		if e.Own != "" {
+			x.events = append(x.events, scriptEvent{SieveEvent: e})
+			continue
+		}
 		if e.Script == "" {
 			continue // that is said already
 		}

@@ -19,7 +19,7 @@ type Sieve struct {
 	Programs map[string]SieveProgram `yaml:"programs" example:"{learn-spam: {command: [/usr/bin/rspamc, learn_spam], use: [pipe]}}"`
 	// AtOnce is how many programs of scripts run at the same time; others wait for them.
 	AtOnce int `yaml:"programs_at_once"`
-	// IMAP are scripts that run when a mail client files, copies or moves a mail, or changes its flags (RFC 6785): of each
+	// IMAP are scripts that run, the site's or accounts' own, when a mail client files, copies or moves a mail, or changes its flags (RFC 6785): of each
 	// event all that fit, in this order.
 	IMAP []SieveEvent `yaml:"imap" example:"[{folder: Junk, script: sieve/learn-spam.sieve}]"`
 	// IMAPWaiting is how many mails may wait for these scripts; a client that does more to mails then waits for them.
@@ -54,6 +54,8 @@ type SieveEvent struct {
 	Causes []string `yaml:"causes" example:"[copy]"`
 	// Script is the file of the script, with `require \"imapsieve\"` where it asks for the event.
 	Script string `yaml:"script" example:"sieve/learn-spam.sieve"`
+	// Own is the name of a script of the account's own that runs in place of one of the site's, where the account has it.
+	Own string `yaml:"own" example:"imap"`
 }
 
 func defaultSieve() Sieve { return Sieve{AtOnce: 4, IMAPWaiting: 1000} }
@@ -101,8 +103,11 @@ func (c *Config) checkSieve() {
 		} else if !strings.ContainsAny(e.Folder, "*") && !strings.EqualFold(e.Folder, "INBOX") && maildir.CheckFolder(e.Folder) != nil {
 			d.wrong(at+".folder", fmt.Sprintf("%q is no name for a folder", e.Folder), "write for example Junk or Lists/*")
 		}
-		if e.Script == "" {
+		switch {
+		case e.Script == "" && e.Own == "":
 			d.wrong(at, "the event has no script", "write script: sieve/learn-spam.sieve")
+		case e.Script != "" && e.Own != "":
+			d.wrong(at+".own", "the event has two scripts", "make another entry of it")
 		}
 		for k, cause := range e.Causes {
 			if cause != "append" && cause != "copy" && cause != "flag" {
