@@ -65,7 +65,7 @@ func (s *Server) serve(conn *listen.Conn) {
 		c.say(Goodbye)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.say(answer("BYE", "", "you have been silent for too long"))
-	case err != nil && !errors.Is(err, errLogout) && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed):
+	case !errors.Is(err, errLogout) && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed):
 		c.log.Debug("managesieve connection ended", "error", err)
 	}
 	_ = c.bw.Flush()
