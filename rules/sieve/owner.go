@@ -169,7 +169,7 @@ func (x *execution) virus() Score {
 	if x.config.Virustest == "" {
 		return Score{}
 	}
-	infected := false
+	var infected bool
 	switch v := x.fact(x.config.Virustest).(type) {
 	case bool:
 		infected = v

@@ -88,7 +88,7 @@ type build struct {
 	extensions map[string]*extension
 	files      []string // names of the scripts, in the order they were met
 	problems   []Problem
-	wrong      bool // not only warnings are among them
+	wrong      bool               // not only warnings are among them
 	units      map[Included]*unit // compiled; nil while it is being compiled
 	included   []Included
 	depth      int
