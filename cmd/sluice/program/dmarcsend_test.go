@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,7 @@ import (
 
 // A mailbag is an outbox that keeps what was released.
 type mailbag struct {
+	mu         sync.Mutex // of list and texts
 	staged     int
 	list       []mailstore.Outgoing
 	texts      []string
@@ -64,8 +66,16 @@ func (s *bagged) Release(context.Context) error {
 	if s.bag.let != nil {
 		return s.bag.let
 	}
+	s.bag.mu.Lock()
+	defer s.bag.mu.Unlock()
 	s.bag.list, s.bag.texts = append(s.bag.list, s.list...), append(s.bag.texts, s.texts...)
 	return nil
+}
+
+func (b *mailbag) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.list)
 }
 
 var reportedDay = time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
@@ -251,14 +261,14 @@ func TestReportsDaily(t *testing.T) {
 		go func() { defer close(ended); r.run(ctx) }()
 		time.Sleep(29 * time.Minute)
 		synctest.Wait()
-		if len(bag.list) > 0 {
+		if bag.count() > 0 {
 			t.Error("a report was sent before the day's last mail can have its record")
 		}
 		for range 2 {
 			time.Sleep(6 * time.Hour)
 			synctest.Wait()
-			if len(bag.list) != 1 {
-				t.Errorf("%d reports were sent", len(bag.list))
+			if bag.count() != 1 {
+				t.Errorf("%d reports were sent", bag.count())
 			}
 		}
 		cancel()
