@@ -128,11 +128,11 @@ func (r Report) text() []byte {
 		about = fmt.Sprintf("A mail%s to you, handed on to others on %s (%s)", subject,
 			r.Message.Queued.Format("Mon, 2 Jan 2006 15:04 MST"), oneLine(r.Message.Why))
 	}
-	switch {
-	case r.Kind == "delay":
+	switch r.Kind {
+	case "delay":
 		line("%s is still on its way. You need not send it again: it is tried until %s.", about,
 			r.Until.UTC().Format("Mon, 2 Jan 2006 15:04 MST"))
-	case r.Kind == "success":
+	case "success":
 		line("%s has arrived as follows.", about)
 	default:
 		line("%s could not be delivered, and will not be tried again. What went wrong, and what you can do:", about)

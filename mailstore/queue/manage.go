@@ -193,7 +193,7 @@ func (q *Queue) Delete(ctx context.Context, id string) error {
 	}
 	q.mu.Lock()
 	m.jobs = nil
-	q.stats.Deleted += uint64(n) //nolint:gosec // a number of rows
+	q.stats.Deleted += uint64(n)
 	q.mu.Unlock()
 	if ended > 0 { // else a report is owed, and ends it
 		q.forget(m.id)

@@ -143,12 +143,12 @@ func (q *Queue) judge(x *result, j *job, r mailstore.JobRecipient, now int64) {
 func (q *Queue) wait(id string, attempts int) time.Duration {
 	d := q.c.Backoff[min(attempts, len(q.c.Backoff))-1]
 	h := fnv.New64a()
-	_, _ = h.Write(binary.BigEndian.AppendUint32([]byte(id), uint32(attempts))) //nolint:gosec // never fails, never negative
+	_, _ = h.Write(binary.BigEndian.AppendUint32([]byte(id), uint32(attempts))) // never fails
 	eighth := int64(d / 8)
 	if eighth == 0 {
 		return d
 	}
-	return d + time.Duration(int64(h.Sum64()>>2)%(2*eighth+1)-eighth) //nolint:gosec // its two highest bits are 0
+	return d + time.Duration(int64(h.Sum64()>>2)%(2*eighth+1)-eighth) // its two highest bits are 0
 }
 
 // write writes what became of a job.
@@ -159,6 +159,7 @@ func (s *settled) write(ctx context.Context, tx *sql.Tx, often *statements, now 
 		if r.Outcome == mailstore.Untried {
 			_, err = tx.ExecContext(ctx, setUntried, s.id, r.Recipient, r.due)
 		} else {
+			//nolint:sqlclosecheck // it ends with the transaction
 			_, err = tx.StmtContext(ctx, often.result).ExecContext(ctx, s.id, r.Recipient, r.state, r.due, r.attempts, now, text(r.Host), text(bounded(r.Reply)),
 				text(r.Status), text(r.How), r.delayed, r.owed)
 			over = over || r.state != Waiting
@@ -171,6 +172,7 @@ func (s *settled) write(ctx context.Context, tx *sql.Tx, often *statements, now 
 	if !over {
 		return nil
 	}
+	//nolint:sqlclosecheck // it ends with the transaction
 	done, err := tx.StmtContext(ctx, often.ended).ExecContext(ctx, s.id, now)
 	if err != nil {
 		return err

@@ -110,7 +110,7 @@ type statements struct{ message, waiting, result, ended, insertMessage, insertRe
 func (s *statements) prepare(ctx context.Context, db *database.DB) error {
 	var errs []error
 	for to, text := range s.texts() {
-		made, err := db.PrepareContext(ctx, text)
+		made, err := db.PrepareContext(ctx, text) //nolint:sqlclosecheck // close does
 		*to, errs = made, append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

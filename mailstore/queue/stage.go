@@ -80,7 +80,7 @@ func (q *Queue) stage(ctx context.Context, list []mailstore.Outgoing, reserve fu
 	s := &staged{q: q}
 	defer func() {
 		if err != nil {
-			s.drop()
+			_ = s.drop() // the next Open removes what stays
 		}
 	}()
 	for _, m := range list {
@@ -250,7 +250,7 @@ func (s *staged) IDs() (ids []string) {
 func (s *staged) Release(ctx context.Context) error {
 	err := s.q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.insert(ctx, tx) })
 	if err != nil {
-		s.drop()
+		_ = s.drop() // the next Open removes what stays
 		return fmt.Errorf("queue: %w", full(err))
 	}
 	s.enter()
