@@ -15,20 +15,20 @@ import (
 // it waits in the queue, which says so.
 type Config struct {
 	// Smarthost are the servers that take all mail, HOST:PORT each, tried in this order: "[::1]:25" and names both do. The
-	// usual is the Postfix beside us, on another port than ours.
+	// usual is the Postfix beside us, on another port than ours. At port 465 TLS comes first (RFC 8314).
 	Smarthost []string `yaml:"smarthost" example:"[\"mail.example.net:587\"]"`
 	// Direct sends to the servers that the DNS names for each domain (MX). It needs port 25 open to the world.
 	Direct bool `yaml:"direct"`
 	// TLS says what the connection must be: none, may (TLS where it is offered, else without), require (TLS, whoever it is
-	// with) or verify (TLS, and a certificate for the host's name). DANE and MTA-STS demand more where a domain publishes
-	// them. Default: may; where there is a login: verify.
+	// with) or verify (TLS, and a certificate for the host's name; with direct that is the name that the DNS gives). DANE and
+	// MTA-STS demand more where a domain publishes them. Default: may; where there is a login: verify.
 	TLS Level `yaml:"tls"`
 	// Login is who we are to the smarthost.
 	Login Login `yaml:"login"`
 	// CA is a file with the certificates that sign those of servers, in PEM. Default: those the system trusts.
 	CA string `yaml:"ca" example:"/etc/sluice/ca.pem"`
 	// Routes are other ways for some domains: `example.org: {smarthost: ["192.0.2.1:25"]}`. A key `.example.org` is for all
-	// domains below it.
+	// domains below it. A domain of ours that has a key of its own goes that way as well.
 	Routes map[string]Route `yaml:"routes" example:"{partner.example: {direct: true, tls: verify}}"`
 	// DANE heeds TLSA records (RFC 7672), where resolver.trust_ad says that the resolver validates.
 	DANE bool `yaml:"dane"`

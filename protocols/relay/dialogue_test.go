@@ -21,7 +21,8 @@ import (
 //	set tls require       a setting
 //	set rcpt a@x, b@x     recipients; default: you@example.org
 //	set mail TEXT         the message, quoted as in Go
-//	S: what the server sends; "S: hang" is silent from there on, "S: close" hangs up, "S: lines N TEXT" repeats it
+//	S: what the server sends; "S: hang" is silent from there on, "S: deaf" does not even read, "S: close" hangs up,
+//	                      "S: wait TIME" waits, "S: lines N TEXT" repeats it, "S: drip TEXT" sends an octet a minute
 //	C: what we must send
 //	TLS                   a handshake begins
 //	= what became of each recipient, an attempt a line
@@ -91,6 +92,12 @@ func (d dialogue) run(t *testing.T, ca *authority, certs map[string]tls.Certific
 		c.Login = Login{User: "me", PasswordFile: "secret", Cleartext: login == "cleartext"}
 	}
 	c.ReplyLines, c.ReplyLine = 20, 200
+	if d.set["mailtime"] != "" {
+		var err error
+		if c.Timeouts.Mail, err = time.ParseDuration(d.set["mailtime"]); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s := start(t, c, func(o *Options) {
 		if d.set["limit"] == "recipients" {
 			o.Recipients = 2
@@ -153,7 +160,6 @@ func (d dialogue) run(t *testing.T, ca *authority, certs map[string]tls.Certific
 		t.Errorf("%d connections, the dialogue has %d", at, len(d.conns))
 	}
 	s.network.mu.Unlock()
-	time.Sleep(time.Hour)
 }
 
 // play plays the server's part on a connection and checks ours.
@@ -175,6 +181,15 @@ func play(c net.Conn, script []string, cert tls.Certificate) error {
 				return nil
 			case text == "close":
 				return nil
+			case text == "deaf":
+				time.Sleep(5 * time.Minute)
+				return nil
+			case strings.HasPrefix(text, "wait "):
+				d, err := time.ParseDuration(text[5:])
+				if err != nil {
+					return err
+				}
+				time.Sleep(d)
 			case strings.HasPrefix(text, "lines "):
 				var n int
 				var what string

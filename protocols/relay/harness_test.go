@@ -127,12 +127,27 @@ func (q *memory) Settle(_ context.Context, attempts []mailstore.Attempt) error {
 			if time.Since(e.since) > 5*24*time.Hour {
 				e.job.Recipients = nil
 			}
+			select { // it may be due before what Take has named
+			case q.wake <- struct{}{}:
+			default:
+			}
 		}
 	}
 	return nil
 }
 
 func (q *memory) Wake() <-chan struct{} { return q.wake }
+
+// forget keeps a message from being tried again.
+func (q *memory) forget(message string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range q.entries {
+		if e.job.Message == message {
+			e.job.Recipients = nil
+		}
+	}
+}
 
 // history returns what became of the recipients of a message, an attempt a line.
 func (q *memory) history(message string) string {

@@ -21,6 +21,7 @@ func (s *site) send(address string) string {
 	s.queue.mu.Unlock()
 	s.queue.add(mailstore.Job{Message: name, Domain: domain, Sender: "me@example.com", Recipients: to(address)}, letter)
 	time.Sleep(14 * time.Minute)
+	s.queue.forget(name)
 	return strings.TrimSuffix(s.queue.history(name), "\n")
 }
 

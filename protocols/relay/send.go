@@ -268,10 +268,10 @@ func (s *session) stream(content io.Reader) (no *failure, open bool) {
 			return unasked("reading the message", "4.3.0", err), false
 		}
 		s.out = out[:0]
-		s.limit(s.config.Timeouts.Block)
+		within := s.limit(s.config.Timeouts.Block)
 		if _, err := s.conn.Write(out); err != nil {
 			s.over = true
-			no := unasked("sending the message", "4.4.2", plainly(err, s.config.Timeouts.Block))
+			no := unasked("sending the message", "4.4.2", plainly(err, within))
 			if r, silent := s.hear("sending the message", s.config.Timeouts.Quit); silent == nil && r.class() >= 4 {
 				no = said("sending the message", r) // it has said why, and closed
 				no.mail = r.code != 421

@@ -110,7 +110,11 @@ func (o *opener) try(ctx context.Context, to *server, secure bool) (_ *session, 
 // heed makes the session end with ctx until the function it returns is called.
 func (s *session) heed(ctx context.Context) (done func()) {
 	s.until, _ = ctx.Deadline()
-	stop := context.AfterFunc(ctx, func() { _ = s.raw.Close() }) // what waits for it says so
+	stop := context.AfterFunc(ctx, func() {
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) { // limit sees to that
+			_ = s.raw.Close() // what waits for it says so
+		}
+	})
 	return func() { stop() }
 }
 
@@ -120,13 +124,13 @@ func (s *session) close() {
 	_ = s.raw.Close() // nobody is left to tell
 }
 
-// limit sets the deadline of what comes next.
-func (s *session) limit(d time.Duration) {
-	at := time.Now().Add(d)
-	if !s.until.IsZero() && s.until.Before(at) {
-		at = s.until
+// limit sets the deadline of what comes next, and returns how long that is: less than d where the time for all is short.
+func (s *session) limit(d time.Duration) time.Duration {
+	if left := time.Until(s.until); !s.until.IsZero() && left < d {
+		d = max(left, 0).Round(time.Millisecond)
 	}
-	s.conn.SetDeadline(at)
+	s.conn.SetDeadline(time.Now().Add(d))
+	return d
 }
 
 // say keeps a command for flush.
@@ -136,11 +140,11 @@ func (s *session) say(format string, args ...any) {
 
 // flush sends what was said. at is what it is called where that fails.
 func (s *session) flush(at string) *failure {
-	s.limit(s.config.Timeouts.Command)
+	within := s.limit(s.config.Timeouts.Command)
 	_, err := s.conn.Write(s.out)
 	if s.out = s.out[:0]; err != nil {
 		s.over = true
-		return unasked(at, "4.4.2", plainly(err, s.config.Timeouts.Command))
+		return unasked(at, "4.4.2", plainly(err, within))
 	}
 	return nil
 }
@@ -150,7 +154,7 @@ func (s *session) hear(at string, within time.Duration) (reply, *failure) {
 	if s.broke != nil {
 		return reply{}, s.broke
 	}
-	s.limit(within)
+	within = s.limit(within)
 	r, err := readReply(s.r, s.config.ReplyLines)
 	if err != nil {
 		s.over = true
