@@ -101,8 +101,7 @@ func TestWriteFails(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				first := true
-				var s *site
-				s = start(t, Config{Smarthost: []string{"192.0.2.1:25"}}, func(o *Options) {
+				s := start(t, Config{Smarthost: []string{"192.0.2.1:25"}}, func(o *Options) {
 					dial := o.Dial
 					o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 						c, err := dial(ctx, network, address)
