@@ -268,12 +268,14 @@ func (s *staged) insert(ctx context.Context, tx *sql.Tx) error {
 		if e.notBefore.After(since) {
 			since = e.notBefore
 		}
+		//nolint:sqlclosecheck // it ends with the transaction
 		_, err := tx.StmtContext(ctx, s.q.often.insertMessage).ExecContext(ctx, e.id, v.ID, v.Account, v.Why, v.Sender, v.EnvelopeID, v.Return, number(v.UTF8),
 			number(v.EightBit), number(v.Forwarded), e.start, e.size, micro(v.Queued), micro(since), text(e.hold))
 		if err != nil {
 			return err
 		}
 		for i, r := range v.Recipients {
+			//nolint:sqlclosecheck // it ends with the transaction
 			_, err := tx.StmtContext(ctx, s.q.often.insertRecipient).ExecContext(ctx, e.id, i, r.Address, domainOf(r.Address), strings.Join(r.Notify, ","),
 				r.Original, micro(since))
 			if err != nil {
