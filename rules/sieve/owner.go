@@ -99,7 +99,25 @@ func (o *ownState) Before(key string, within time.Duration) bool {
 		}
 		return false
 	}
-	return ok && o.env.Now().Sub(left) < within
+	if ok && o.env.Now().Sub(left) < within {
+		return true
+	}
+	if !claims(key) || slices.Contains(o.claimed, key) {
+		return false
+	}
+	if !o.pending.claim(o.key(key), o.view.ID) {
+		return true // it is being answered
+	}
+	o.claimed = append(o.claimed, key)
+	return false
+}
+
+// unclaim leaves replies to other mails, after what was done is remembered.
+func (x *execution) unclaim() {
+	for _, key := range x.claimed {
+		x.pending.drop(x.key(key))
+	}
+	x.claimed = nil
 }
 
 // left is when a mark was left.

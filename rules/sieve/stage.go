@@ -20,6 +20,7 @@ type stage struct {
 	global        map[string][]byte
 	reads         []string // steps before it
 	cache         *cache
+	pending       pending
 }
 
 // Reads: where a mail goes may depend on everything.
@@ -52,6 +53,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 	}
 	x := &execution{stage: s, ctx: ctx, view: v, ownName: ownName, handling: new(pipeline.Handling)}
 	if err := x.run(turns); err != nil {
+		x.unclaim()
 		return pipeline.Result{}, err
 	}
 	return x.result(), nil
@@ -117,6 +119,7 @@ type execution struct {
 	handling *pipeline.Handling
 	verdict  pipeline.Verdict
 	marks    []Mark
+	claimed  []string // marks that it counts on leaving, see pending
 	failures []pipeline.ScriptFailure
 	own      ownState
 }
@@ -219,10 +222,11 @@ func (x *execution) result() pipeline.Result {
 	if x.verdict.Action != pipeline.Pass {
 		r.Handling = nil
 	}
-	if len(x.marks) == 0 && len(x.failures) == 0 && len(x.handling.Copies) == 0 {
+	if len(x.marks) == 0 && len(x.claimed) == 0 && len(x.failures) == 0 && len(x.handling.Copies) == 0 {
 		return r
 	}
 	r.After = func(ctx context.Context, o pipeline.Outcome) {
+		defer x.unclaim()
 		if !o.Counted || !o.Taken {
 			return
 		}
