@@ -230,12 +230,15 @@ func (s *Sluice) AddUser(account, password string) {
 	}
 }
 
-// Explain waits until `sluice explain` finds the record of key, and returns what it says.
+// Explain waits until `sluice explain` finds the record of key, with what shadow steps have found, and returns what it says.
 func (s *Sluice) Explain(key string, args ...string) string {
 	s.t.Helper()
 	var out string
 	Eventually(s.t, func() (err error) {
 		out, err = s.try("", append([]string{"explain", key}, args...)...)
+		if err == nil && strings.Contains(out, "not finished: it is asked after the door has answered") {
+			return errors.New("shadow steps are still asked")
+		}
 		return err
 	})
 	return out
