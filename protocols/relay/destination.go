@@ -39,9 +39,6 @@ const (
 	mostWaiting = 2000
 	shares      = 10 // mails that wait for each connection a destination may have
 	mostPlaces  = 10_000
-	// ahead is how many mails for each connection may be answered before the queue has kept that of the first: what is
-	// written together is written faster. It is what a crash sends twice at most.
-	ahead = 5
 )
 
 // room reports whether a destination takes another job, of those promised to it already.
@@ -106,8 +103,9 @@ func (r *Relay) pick() (t task, ok bool) {
 		}
 		// A way that the configuration names is trusted to work: only the DNS of others can lead to a crowd that hangs.
 		t := task{d: d, unproven: d.way.kind == "direct" && !d.proven()}
-		// Those that may hang do not get all connections.
-		if d.busy >= limit || d.owed >= ahead*r.o.PerDestination || t.unproven && r.unproven >= max(1, r.o.Connections*3/4) {
+		// A connection's next mail waits until the queue has kept what became of the one before: what a crash sends twice is
+		// one mail of each. Those that may hang do not get all connections.
+		if d.busy >= limit || d.busy+d.owed >= r.o.PerDestination || t.unproven && r.unproven >= max(1, r.o.Connections*3/4) {
 			continue
 		}
 		t.job, d.jobs = d.jobs[0], d.jobs[1:]

@@ -5,7 +5,7 @@
 //
 // Until a server has answered the end of the data the mail is ours; from its 2yz on it is theirs. A connection that ends in
 // between says neither: the mail is postponed, and may be sent twice. So may mail whose 2yz the queue has not kept when the
-// program ends: at most five for each connection that a destination may have, as no more is sent there until that is kept.
+// program ends: at most one for each connection that a destination may have, as no more is sent there until that is kept.
 //
 // # What is never sent
 //

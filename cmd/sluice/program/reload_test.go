@@ -143,7 +143,7 @@ func TestReloadDropsNothing(t *testing.T) {
 			all.Add(int64(n))
 		})
 	}
-	reloads := 100
+	reloads := 40
 	if testing.Short() {
 		reloads = 10
 	}
