@@ -167,6 +167,28 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Right after a mail came nobody has heard of its shadow rules: that is no difference.
+func TestDifferencesOfShadowsUnderWay(t *testing.T) {
+	step := func(state string, hits ...pipeline.Hit) *pipeline.Record {
+		return &pipeline.Record{Steps: []pipeline.StepRecord{{Name: "rules", Hits: hits, Stages: []pipeline.StageRecord{{State: state}}}}}
+	}
+	live, tried := pipeline.Hit{Name: "live"}, pipeline.Hit{At: 1, Name: "tried", Shadow: true}
+	for _, tt := range []struct {
+		state string
+		hits  []pipeline.Hit
+		want  string
+	}{
+		{"not finished", []pipeline.Hit{live}, "[]"},
+		{"not run", []pipeline.Hit{live}, "[]"},
+		{"answered", []pipeline.Hit{live}, "[rules of rules was live and is live, tried]"},
+		{"not finished", nil, "[rules of rules was none and is live]"},
+	} {
+		if got := fmt.Sprint(Differences(step(tt.state, tt.hits...), step("answered", live, tried))); got != tt.want {
+			t.Errorf("%s %v: %s, want %s", tt.state, tt.hits, got, tt.want)
+		}
+	}
+}
+
 func TestCompareWithoutTheMail(t *testing.T) {
 	was := newSite(t, oldRules)
 	same := newSite(t, strings.Replace(oldRules, "score: 2", "score: 3", 1))

@@ -29,7 +29,7 @@ func (d Difference) String() string {
 }
 
 // Differences compares what was decided about each recipient and which rules held. Timings, evidence and reasons in words
-// are not compared. None: the decisions agree.
+// are not compared, nor is what shadow rules say that nobody has heard of yet. None: the decisions agree.
 func Differences(was, is *pipeline.Record) (all []Difference) {
 	differ := func(rcpt, what, a, b string) {
 		if a != b {
@@ -37,8 +37,9 @@ func Differences(was, is *pipeline.Record) (all []Difference) {
 		}
 	}
 	rulesOf := func(rcpt string, a, b []pipeline.StepRecord) {
-		names, left := stepsOf(a)
-		more, right := stepsOf(b)
+		unheard := unheardOf(a)
+		names, left := stepsOf(a, unheard)
+		more, right := stepsOf(b, unheard)
 		for _, name := range more {
 			if !slices.Contains(names, name) {
 				names = append(names, name)
@@ -89,8 +90,19 @@ func Folder(r *pipeline.RecipientRecord) string {
 	return s
 }
 
-// stepsOf lists, for each step that has rules, those that held and those that could not be decided: "zen, dmarc?".
-func stepsOf(steps []pipeline.StepRecord) (names []string, rules map[string]string) {
+// unheardOf names the steps of a record whose shadow stages were still being asked, or never were.
+func unheardOf(steps []pipeline.StepRecord) (names []string) {
+	for _, s := range steps {
+		if slices.ContainsFunc(s.Stages, func(x pipeline.StageRecord) bool { return x.State == "not finished" || x.State == "not run" }) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// stepsOf lists, for each step that has rules, those that held and those that could not be decided: "zen, dmarc?". Of
+// unheard steps shadow rules are left out.
+func stepsOf(steps []pipeline.StepRecord, unheard []string) (names []string, rules map[string]string) {
 	rules = map[string]string{}
 	for _, s := range steps {
 		type one struct {
@@ -98,11 +110,16 @@ func stepsOf(steps []pipeline.StepRecord) (names []string, rules map[string]stri
 			name string
 		}
 		var held []one
+		out := slices.Contains(unheard, s.Name)
 		for _, h := range s.Hits {
-			held = append(held, one{h.At, h.Name})
+			if !out || !s.Shadow && !h.Shadow {
+				held = append(held, one{h.At, h.Name})
+			}
 		}
 		for _, u := range s.Undecided {
-			held = append(held, one{u.At, u.Name + "?"})
+			if !out || !s.Shadow && !u.Shadow {
+				held = append(held, one{u.At, u.Name + "?"})
+			}
 		}
 		slices.SortFunc(held, func(a, b one) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.name, b.name)) })
 		var all []string
