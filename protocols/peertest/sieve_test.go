@@ -71,9 +71,10 @@ func TestSieveConnect(t *testing.T) {
 	}
 }
 
-// A user of Roundcube makes a filter in the browser. It sorts the mail that Postfix brings.
+// A user of Roundcube makes a filter in the browser, and then another script with sieve-connect. The one that is active sorts
+// the mail that Postfix brings.
 func TestRoundcube(t *testing.T) {
-	Need(t, "php", "postfix", "swaks")
+	Need(t, "php", "postfix", "swaks", "sieve-connect")
 	const user = "user@example.org"
 	s := StartSluice(t, SluiceConfig{YAML: "pipeline:\n  - sieve: {}\n", Accounts: []string{user}})
 	p := StartPostfix(t, PostfixConfig{Transport: []string{"example.org lmtp:unix:" + s.LMTPSocket}})
@@ -85,17 +86,34 @@ func TestRoundcube(t *testing.T) {
 		!strings.Contains(text, `fileinto "Archive"`) {
 		t.Errorf("there is %s\n%s", list, text)
 	}
-	for _, subject := range []string{`your Invoice "42"`, "your invoice"} {
+	send := func(subject string) {
+		t.Helper()
 		out, code := Swaks(t, "--server", p.Address, "--from", "a@sender.example", "--to", user, "--header", "Subject: "+subject)
 		if code != 0 {
 			t.Fatalf("exit code %d:\n%s", code, out)
 		}
 	}
+	send(`your Invoice "42"`)
+	send("your invoice")
 	if mail := s.Mails(user, "Archive", 1)[0]; !strings.Contains(mail, `Subject: your Invoice "42"`) {
 		t.Errorf("what was filed is\n%s", mail)
 	}
 	if mail := s.Mails(user, "", 1)[0]; !strings.Contains(mail, "Subject: your invoice\n") {
 		t.Errorf("in the inbox is\n%s", mail)
+	}
+
+	file := filepath.Join(s.Dir, "offers.sieve")
+	if err := os.WriteFile(file, []byte("require \"fileinto\";\nfileinto \"Junk\";\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range [][]string{{"--localsieve", file, "--remotesieve", "offers", "--upload"}, {"--remotesieve", "offers", "--activate"}} {
+		if out, code := s.sieveConnect(user, do...); code != 0 {
+			t.Fatalf("sieve-connect %q: exit code %d:\n%s", do, code, out)
+		}
+	}
+	send("an offer")
+	if mail := s.Mails(user, "Junk", 1)[0]; !strings.Contains(mail, "Subject: an offer\n") {
+		t.Errorf("what was filed is\n%s", mail)
 	}
 	if log := s.Run("user", "log", user); log != "" {
 		t.Errorf("something went wrong: %s", log)
