@@ -289,10 +289,10 @@ func tagOf(line []byte) string {
 	return tag
 }
 
-// RFC 9051, 9: tag = 1*<any ASTRING-CHAR except "+">
+// RFC 9051, 9: tag = 1*<any ASTRING-CHAR except "+">. The library takes an atom, without "]", and hangs up at others.
 func isTag(s string) bool {
 	return s != "" && len(s) <= maxTag && !strings.ContainsFunc(s, func(c rune) bool {
-		return c <= ' ' || c > '~' || strings.ContainsRune(`(){%*"\+`, c)
+		return c <= ' ' || c > '~' || strings.ContainsRune(`(){%*"\+]`, c)
 	})
 }
 

@@ -78,7 +78,7 @@ func FuzzGuard(f *testing.F) {
 		"a SEARCH TEXT {5+}\r\nab\"\\c OR (NOT ALL) 1:*\r\n", "a LOGIN {3}\r\nabc {4+}\r\nabcd\r\n", "a APPEND x (\\Seen) {3}\r\nabc\r\n",
 		"a LIST (SUBSCRIBED) \"\" (a \"b\\\"c\" {0+}\r\n) RETURN (STATUS (MESSAGES))\r\n", "a SELECT \"{5+}\r\nb NOOP\r\n",
 		"a SEARCH {5+}\r\nx\r\nyz\r\nb NOOP\r\n", "a STORE 1 +FLAGS (\\Seen \"x\")\r\n", "a CREATE x (USE (\\Sent))\r\n", "a LIST ~{1}\r\n",
-		"a UID FETCH $ BODY[1.2.TEXT]\r\n", "a MOVE 1 {2+}\r\nab\r\n", "a STATUS {9999+}\r\n", "a LIST \"\" a\x80\xff%*]\r\n",
+		"a UID FETCH $ BODY[1.2.TEXT]\r\n", "a MOVE 1 {2+}\r\nab\r\n", "a STATUS {9999+}\r\n", "a LIST \"\" a\x80\xff%*]\r\n", "] NOOP\r\na NOOP\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -189,7 +189,7 @@ func FuzzStructure(f *testing.F) {
 
 // FuzzMailboxName checks that no two spellings name one mailbox.
 func FuzzMailboxName(f *testing.F) {
-	for _, s := range []string{"INBOX", "&-", "B&APw-cher", "&U,BTFw-", "&2DzfVQ-", "&AAA-", "&AP8A"} {
+	for _, s := range []string{"INBOX", "&-", "B&APw-cher", "&U,BTFw-", "&2DzfVQ-", "&AAA-", "&AP8A", "&\r-", "&AP8\n-"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

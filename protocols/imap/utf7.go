@@ -33,7 +33,8 @@ func decodeUTF7(s string) (string, error) {
 			continue
 		}
 		raw, err := base64UTF7().DecodeString(code)
-		if err != nil || len(raw)%2 != 0 {
+		// The decoder passes over line ends.
+		if err != nil || len(raw)%2 != 0 || strings.ContainsAny(code, "\r\n") {
 			return "", errUTF7
 		}
 		units := make([]uint16, 0, len(raw)/2)
