@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
@@ -130,6 +131,11 @@ func (p *plans) message(ctx context.Context, r *pipeline.Record, files []found) 
 		return nil, errors.New("no message came")
 	}
 	why := errors.New("it was not kept: nobody got it")
+	if r.Door == pipeline.Submission && slices.ContainsFunc(r.Recipients, func(x pipeline.RecipientRecord) bool {
+		return x.Disposition == pipeline.Queued || x.Disposition == pipeline.Held
+	}) {
+		why = errors.New("it went into the queue, where it is not as it came")
+	}
 	for _, f := range files {
 		if f.Path == "" {
 			why = errors.New(f.Gone)
