@@ -303,15 +303,12 @@ func (c *Conn) SetBusy(busy bool) bool {
 	return !draining || busy && was
 }
 
-// drain begins the connection's end: at once if it is idle.
-func (c *Conn) drain() {
+// drain lets nothing new begin. A busy connection says goodbye itself when it becomes idle.
+func (c *Conn) drain() (busy bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.draining = true
-	busy := c.busy
-	c.mu.Unlock()
-	if !busy {
-		c.goodbye()
-	}
+	return c.busy
 }
 
 // interrupt makes reads fail with ErrShutdown and ends the context, so that the protocol can say so itself.

@@ -428,6 +428,29 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// Whoever has read a goodbye may rely on it that nothing new begins on any other connection.
+func TestShutdownTellsAllAtOnce(t *testing.T) {
+	l := open(t, listen.Config{}, listen.Options{Goodbye: "421 4.3.2 bye\r\n"})
+	first, _ := connect(t, l)
+	others := make([]*listen.Conn, 200)
+	for i := range others {
+		_, others[i] = connect(t, l)
+	}
+	done := make(chan error, 1)
+	go func() { done <- l.Shutdown(t.Context()) }() // ends when all have been told
+	if _, err := first.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range others {
+		if c.SetBusy(true) {
+			t.Fatalf("connection %d may begin something new", i)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
 func TestShutdownGivesUp(t *testing.T) {
 	l := open(t, listen.Config{}, listen.Options{Goodbye: "* BYE\r\n"})
 	client, waiting := connect(t, l)

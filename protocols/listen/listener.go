@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -472,11 +473,13 @@ func (l *Listener) stop() ([]*Conn, error) {
 const cutGrace = time.Second
 
 // Shutdown stops accepting, says goodbye to idle connections at once, and waits for the busy ones to become idle or
-// end. When ctx ends first, what is still open has its reads fail with ErrShutdown and its context ended; a second later
+// end. Once one connection has read its goodbye, none begins anything new. When ctx ends first, what is still open has its reads fail with ErrShutdown and its context ended; a second later
 // it is told goodbye and closed. The error is ctx's if it came to that.
 func (l *Listener) Shutdown(ctx context.Context) error {
 	conns, err := l.stop()
-	each(conns, (*Conn).drain)
+	// All of them know before one is told: nothing new begins after the first goodbye.
+	idle := slices.DeleteFunc(conns, func(c *Conn) bool { return c.drain() })
+	each(idle, (*Conn).goodbye)
 	select {
 	case <-l.empty:
 		return err

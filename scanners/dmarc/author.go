@@ -57,14 +57,16 @@ func authorOf(m *mime.Message) (f Fact, why string) {
 	return f, ""
 }
 
-// domainName returns the name of a domain in A-labels. ok is false for addresses and for what is no name.
+// domainName returns the name of a domain in A-labels. For addresses, and for what is no name, it is "" and ok is false.
 func domainName(s string) (name string, ok bool) {
 	name, ok = orgdomain.Canonical(s)
 	if !ok || strings.ContainsAny(name, "[]:") {
 		return "", false
 	}
-	_, err := netip.ParseAddr(name)
-	return name, err != nil
+	if _, err := netip.ParseAddr(name); err == nil {
+		return "", false
+	}
+	return name, true
 }
 
 // mostSigned is how many signatures are looked at for the domains they are of. Those that dkim verifies are fewer.

@@ -87,6 +87,7 @@ func FuzzParseRecord(f *testing.F) {
 func FuzzSignedFor(f *testing.F) {
 	f.Add("v=1; d=example.com; s=x")
 	f.Add("d = ex ample\t.com")
+	f.Add("d=0.0.0.0") // an address is no domain
 	f.Fuzz(func(t *testing.T, s string) {
 		d := signedFor(s)
 		if name, ok := domainName(d); d != "" && (!ok || name != d) {
