@@ -14,6 +14,8 @@ import (
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/parser/lexer"
+
+	"sluice/pipeline/lookalike"
 )
 
 const (
@@ -476,7 +478,7 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 		}
 	}
 	remedy := "facts come from steps that stand before this one; text is written in quotes"
-	if best := nearest(name, append(c.set.scope.names(), c.set.listNames()...)); best != "" {
+	if best := lookalike.Nearest(name, append(c.set.scope.names(), c.set.listNames()...)); best != "" {
 		remedy = fmt.Sprintf("did you mean `%s`?", best)
 	}
 	return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), remedy)
@@ -540,7 +542,7 @@ func (c *conditionChecker) propertySpan(n *ast.MemberNode) (from, to int) {
 }
 
 func didYouMeanOnly(s string, names []string) string {
-	if best := nearest(s, names); best != "" {
+	if best := lookalike.Nearest(s, names); best != "" {
 		return fmt.Sprintf("did you mean `%s`?", best)
 	}
 	return ""
@@ -741,7 +743,7 @@ func (c *conditionChecker) neverAmong(what ast.Node, t *typ, with ast.Node) {
 		return
 	}
 	remedy := "it can be " + strings.Join(t.among, ", ")
-	if best := nearest(s.Value, t.among); best != "" {
+	if best := lookalike.Nearest(s.Value, t.among); best != "" {
 		remedy = fmt.Sprintf("did you mean %q?", best)
 	}
 	c.wrongAt(with, fmt.Sprintf("`%s` never is or holds %s", c.source(what), c.source(with)), remedy)

@@ -2,12 +2,8 @@ package imap
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"slices"
-	"sync"
 	"time"
 
 	"sluice/mailstore"
@@ -114,12 +110,8 @@ func or[T int | int64 | time.Duration](x, d T) T {
 
 // A Server serves IMAP on any number of listeners.
 type Server struct {
-	cfg Config
-
-	mu        sync.Mutex
-	listeners []net.Listener
-	closed    bool
-	clients   sync.WaitGroup
+	cfg      Config
+	sessions listen.Sessions
 }
 
 // New returns a server.
@@ -131,58 +123,18 @@ func New(cfg Config) *Server {
 	if cfg.Logins == nil {
 		cfg.Logins = &listen.Logins{Log: cfg.Log}
 	}
-	return &Server{cfg: cfg}
+	s := &Server{cfg: cfg}
+	s.sessions.Protocol, s.sessions.Talk = "imap", s.serve
+	return s
 }
 
 // Serve accepts connections from l, which hands out *listen.Conn, until l is closed or Shutdown is called; then it
 // returns nil.
-func (s *Server) Serve(l net.Listener) error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return l.Close()
-	}
-	s.listeners = append(s.listeners, l)
-	s.mu.Unlock()
-	for {
-		nc, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("accept an imap connection: %w", err)
-		}
-		conn, ok := nc.(*listen.Conn)
-		if !ok {
-			_ = nc.Close()
-			return fmt.Errorf("serve imap: the listener hands out %T, not *listen.Conn", nc)
-		}
-		s.clients.Go(func() { s.serve(conn) })
-	}
-}
+func (s *Server) Serve(l net.Listener) error { return s.sessions.Serve(l) }
 
-// Shutdown stops accepting, closes idle connections at once with a BYE, and waits for commands under way until ctx ends.
-// It returns when all connections have gone; the error is ctx's if some had to be cut.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	listeners := slices.Clone(s.listeners)
-	s.mu.Unlock()
-	errs := make([]error, len(listeners))
-	var all sync.WaitGroup
-	for i, l := range listeners {
-		all.Go(func() {
-			if d, ok := l.(interface{ Shutdown(context.Context) error }); ok {
-				errs[i] = d.Shutdown(ctx)
-				return
-			}
-			errs[i] = l.Close()
-		})
-	}
-	all.Wait()
-	s.clients.Wait()
-	return errors.Join(errs...)
-}
+// Shutdown stops accepting, closes idle connections at once, and waits for commands under way until ctx ends. It returns
+// when all connections have gone; the error is ctx's if some had to be cut.
+func (s *Server) Shutdown(ctx context.Context) error { return s.sessions.Shutdown(ctx) }
 
 // serve takes one connection from its greeting to its end.
 func (s *Server) serve(conn *listen.Conn) {

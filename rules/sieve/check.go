@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"sluice/pipeline/lookalike"
 )
 
 // A checker makes calls of nodes, and reports what is wrong with them.
@@ -171,7 +173,7 @@ func (c *checker) find(n *node, test bool) *form {
 	case n.name == "elseif" || n.name == "elif":
 		c.report(n.at, sprintf("there is no %s %q", what, n.name), "did you mean elsif?")
 	default:
-		remedy := nearest(n.name, slices.Sorted(maps.Keys(mine)))
+		remedy := lookalike.Nearest(n.name, slices.Sorted(maps.Keys(mine)))
 		if remedy != "" {
 			remedy = sprintf("did you mean %s?", remedy)
 		}

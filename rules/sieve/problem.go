@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"sluice/pipeline/lookalike"
 )
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
@@ -118,49 +120,9 @@ func (r *reporter) place(at span) (line, column, length int, source string) {
 	return line, column, length, strings.ToValidUTF8(strings.TrimRight(source, "\r"), "\ufffd")
 }
 
-// nearest returns the one of names that looks most like s, "" if none does.
-func nearest(s string, names []string) string {
-	best, at := "", max(1, len(s)/3)+1
-	for _, name := range names {
-		if d := distance(s, name); d < at {
-			best, at = name, d
-		}
-	}
-	return best
-}
-
-// distance counts the octets to add, drop, change or swap with a neighbour to make b of a; what is long is far from all.
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
-}
-
 // didYouMean is a remedy that names the nearest of names, else what there is if that is not much.
 func didYouMean(s string, names []string) string {
-	if best := nearest(s, names); best != "" {
+	if best := lookalike.Nearest(s, names); best != "" {
 		return fmt.Sprintf("did you mean %s?", best)
 	}
 	if len(names) == 0 || len(names) > 12 {

@@ -14,6 +14,7 @@ import (
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore/journal"
 	"sluice/pipeline"
+	"sluice/pipeline/lookalike"
 	"sluice/pipeline/mime"
 	"sluice/rules/replay"
 )
@@ -289,7 +290,7 @@ func (b *backtest) checkMailboxes() error {
 			return fmt.Errorf("--mailbox %s: there is no mailbox of this name in %s", m.account, b.plans.settings.Data)
 		case m.folder != "" && !containsFold(a.folders, m.folder):
 			remedy := ""
-			if near := config.Nearest(m.folder, a.folders); near != "" {
+			if near := lookalike.Nearest(m.folder, a.folders); near != "" {
 				remedy = fmt.Sprintf("; did you mean %s/%s?", m.account, near)
 			}
 			return fmt.Errorf("--mailbox %s/%s: there is no such folder%s", m.account, m.folder, remedy)

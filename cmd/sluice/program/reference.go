@@ -10,6 +10,7 @@ import (
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/pipeline"
+	"sluice/pipeline/lookalike"
 	"sluice/rules"
 )
 
@@ -56,7 +57,7 @@ func noKind(name string, kinds []pipeline.Kind) error {
 	for _, k := range kinds {
 		names = append(names, k.Name)
 	}
-	if near := config.Nearest(name, names); near != "" {
+	if near := lookalike.Nearest(name, names); near != "" {
 		return fmt.Errorf("there is no kind of step %q; did you mean %q?", name, near)
 	}
 	return fmt.Errorf("there is no kind of step %q; there are %s", name, strings.Join(names, ", "))

@@ -11,6 +11,7 @@ import (
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore/journal"
 	"sluice/pipeline"
+	"sluice/pipeline/lookalike"
 	"sluice/rules/replay"
 )
 
@@ -180,7 +181,7 @@ func leftOut(plan *pipeline.Plan, names []string) (all []pipeline.Place, _ error
 			}
 		case at < 0:
 			remedy := ""
-			if near := config.Nearest(rule, rules); near != "" {
+			if near := lookalike.Nearest(rule, rules); near != "" {
 				remedy = fmt.Sprintf("; did you mean %s/%s?", step, near)
 			}
 			return nil, fmt.Errorf("--without %s: step %s has no rule %s%s", name, step, rule, remedy)

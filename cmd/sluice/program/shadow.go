@@ -11,9 +11,9 @@ import (
 	"slices"
 	"time"
 
-	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore/journal"
 	"sluice/pipeline"
+	"sluice/pipeline/lookalike"
 	"sluice/rules"
 )
 
@@ -286,7 +286,7 @@ func (x *shadowReporter) noSuch() error {
 	for _, t := range x.plans.current.Tried() {
 		names[triedName(t)], names[cmp.Or(t.Rule, t.Step)] = triedName(t), triedName(t)
 	}
-	if near := config.Nearest(x.rule, slices.Sorted(maps.Keys(names))); near != "" {
+	if near := lookalike.Nearest(x.rule, slices.Sorted(maps.Keys(names))); near != "" {
 		remedy = "; did you mean " + names[near] + "?"
 	}
 	return fmt.Errorf("--rule %s: no shadow step and no shadow rule has that name%s", x.rule, remedy)

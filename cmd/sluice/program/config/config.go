@@ -28,6 +28,7 @@ import (
 	"sluice/mailstore/state"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
+	"sluice/pipeline/lookalike"
 	"sluice/pipeline/mime"
 	"sluice/protocols/imap"
 	"sluice/protocols/listen"
@@ -277,7 +278,7 @@ func speaks() []string { return []string{string(SpeakRcpt), string(SpeakEarliest
 func choose(to *string, text []byte, words ...string) error {
 	if !slices.Contains(words, string(text)) {
 		remedy := "write " + strings.Join(words, " or ")
-		if near := Nearest(string(text), words); near != "" {
+		if near := lookalike.Nearest(string(text), words); near != "" {
 			remedy = fmt.Sprintf("did you mean %q?", near)
 		}
 		return &remedied{fmt.Sprintf("there is no %q", text), remedy}
@@ -952,7 +953,7 @@ func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (step 
 		for _, k := range kinds {
 			names = append(names, k.Name)
 		}
-		near := Nearest(e.key, names)
+		near := lookalike.Nearest(e.key, names)
 		remedy := "there are " + strings.Join(names, ", ")
 		if near != "" {
 			remedy = fmt.Sprintf("did you mean %q?", near)

@@ -15,6 +15,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"sluice/pipeline/lookalike"
 )
 
 // Limits on the file itself.
@@ -542,7 +544,7 @@ func (d *decoder) unknown(path string, e entry, names []string) {
 		text += " in " + last(path)
 	}
 	slices.Sort(names)
-	switch near := Nearest(e.key, names); {
+	switch near := lookalike.Nearest(e.key, names); {
 	case near != "":
 		d.at(e.place, text, fmt.Sprintf("did you mean %q?", near))
 	case len(names) == 0:
