@@ -107,6 +107,12 @@ func (q *Queue) let(ctx context.Context, id string, anew bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.id, err)
 	}
+	q.goesNow(m, now)
+	return nil
+}
+
+// goesNow makes due what waits of a message, unless somebody deletes it meanwhile.
+func (q *Queue) goesNow(m *message, now int64) {
 	q.mu.Lock()
 	m.held = false
 	for _, j := range m.jobs {
@@ -118,13 +124,12 @@ func (q *Queue) let(ctx context.Context, id string, anew bool) error {
 		}
 		q.schedule.remove(j)
 		j.due = now
-		if q.alive[m.id] == m {
+		if q.alive[m.id] == m && !m.going {
 			q.schedule.add(j)
 		}
 	}
 	q.mu.Unlock()
 	signal(q.wake)
-	return nil
 }
 
 // Hold keeps a message from leaving until it is released. What is being sent of it right now may still arrive. Errors:
@@ -161,6 +166,7 @@ func (q *Queue) Delete(ctx context.Context, id string) error {
 		q.mu.Unlock()
 		return fmt.Errorf("%s: %w; hold it, and delete it then", m.id, ErrBusy)
 	}
+	m.going = true
 	for _, j := range m.jobs { // so that nobody takes it now
 		q.schedule.remove(j)
 	}
@@ -183,6 +189,7 @@ func (q *Queue) Delete(ctx context.Context, id string) error {
 	})
 	if err != nil {
 		q.mu.Lock()
+		m.going = false
 		if !m.held {
 			for _, j := range m.jobs {
 				q.schedule.add(j)

@@ -47,7 +47,7 @@ type Config struct {
 	Backoff []time.Duration `yaml:"backoff"`
 	// Messages is how many may wait; beyond it no more are taken, and whoever brings them keeps them. 0 is 100,000.
 	Messages int `yaml:"messages"`
-	// Octets is how much they may take on disk. 0 is 10 GiB.
+	// Octets is how much they may take on disk, with the one that comes. 0 is 10 GiB.
 	Octets int64 `yaml:"octets"`
 	// PerAccount is how many of them one account may have. 0 is 10,000.
 	PerAccount int `yaml:"per_account"`
@@ -137,6 +137,7 @@ type message struct {
 	start, size int64 // of the content in its file
 	queued      int64
 	held        bool
+	going       bool // it is being deleted
 	jobs        []*job
 }
 

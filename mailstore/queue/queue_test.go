@@ -465,43 +465,6 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
-	for name, tt := range map[string]struct {
-		change func(*Config)
-		text   string
-	}{
-		"messages":    {func(c *Config) { c.Messages = 2 }, "2 messages wait (queue.messages)"},
-		"octets":      {func(c *Config) { c.Octets = 2 * int64(len(mail)) }, "octets wait (queue.octets)"},
-		"per account": {func(c *Config) { c.PerAccount = 2 }, "2 messages of me@example.org wait (queue.per_account)"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t, tt.change)
-			r.queue(outgoing("a@example.net"))
-			r.queue(outgoing("b@example.net"))
-			_, err := r.Stage(t.Context(), []mailstore.Outgoing{outgoing("c@example.net")})
-			if !errors.Is(err, mailstore.ErrQueueFull) || !strings.Contains(err.Error(), tt.text) {
-				t.Errorf("got %v", err)
-			}
-			if name == "per account" {
-				m := outgoing("c@example.net")
-				m.Account = "you@example.org"
-				r.queue(m)
-			}
-			for _, j := range r.take() {
-				r.settle(j, done(0))
-			}
-			r.queue(outgoing("d@example.net"))
-		})
-	}
-	r := newRig(t, func(c *Config) { c.Messages = 3 })
-	if _, err := r.Stage(t.Context(), []mailstore.Outgoing{outgoing("a@b.c"), outgoing("a@b.c"), outgoing("a@b.c"), outgoing("a@b.c")}); !errors.Is(err, mailstore.ErrQueueFull) {
-		t.Errorf("four at once: %v", err)
-	}
-	if len(r.files()) != 0 || r.Stats().Messages != 0 {
-		t.Errorf("some of them stay: %v, %+v", r.files(), r.Stats())
-	}
-}
-
 func TestUnusable(t *testing.T) {
 	r := newRig(t)
 	for name, change := range map[string]func(*mailstore.Outgoing){

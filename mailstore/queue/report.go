@@ -148,7 +148,7 @@ func (q *Queue) compose(ctx context.Context, m Message, kind string, about []Rec
 	return q.stage(ctx, []mailstore.Outgoing{{
 		ID: m.Transaction, Why: why, UTF8: r.utf8(), EightBit: !isASCII(mail), Content: bytes.NewReader(mail),
 		Recipients: []mailstore.OutgoingRecipient{{Address: to, Notify: []string{"never"}}},
-	}}, q.reserveReport)
+	}}, false)
 }
 
 // readOriginal reads as much of the message as a report brings back. One that is gone brings nothing.

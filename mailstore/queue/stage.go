@@ -73,10 +73,11 @@ func (q *Queue) Stage(ctx context.Context, list []mailstore.Outgoing) (mailstore
 			return nil, fmt.Errorf("queue: %w", err)
 		}
 	}
-	return q.stage(ctx, list, q.reserve)
+	return q.stage(ctx, list, true)
 }
 
-func (q *Queue) stage(ctx context.Context, list []mailstore.Outgoing, reserve func(mailstore.Outgoing) error) (_ *staged, err error) {
+// stage keeps messages; bounded: as far as the limits allow. A report is not: it takes the place of the mail it is about.
+func (q *Queue) stage(ctx context.Context, list []mailstore.Outgoing, bounded bool) (_ *staged, err error) {
 	s := &staged{q: q}
 	defer func() {
 		if err != nil {
@@ -87,12 +88,12 @@ func (q *Queue) stage(ctx context.Context, list []mailstore.Outgoing, reserve fu
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := reserve(m); err != nil {
+		if err := q.reserve(m, bounded); err != nil {
 			return nil, err
 		}
 		e := entry{id: newID(), notBefore: m.NotBefore, hold: m.Hold, envelope: envelopeOf(m, q.c.Now())}
 		s.entries = append(s.entries, e)
-		if err := q.writeFile(&s.entries[len(s.entries)-1], m.Content); err != nil {
+		if err := q.writeFile(&s.entries[len(s.entries)-1], m.Content, bounded); err != nil {
 			return nil, fmt.Errorf("queue: %w", full(err))
 		}
 	}
@@ -110,15 +111,14 @@ func full(err error) error {
 	return err
 }
 
-// reserve counts a message in if the limits allow it. Its size is not known yet: octets are bounded by what is there.
-func (q *Queue) reserve(m mailstore.Outgoing) error {
+// reserve counts a message in, if it is not bounded by limits or they allow it. Its octets are counted as they come.
+func (q *Queue) reserve(m mailstore.Outgoing, bounded bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
+	case !bounded:
 	case q.usage.messages >= q.c.Messages:
 		return fmt.Errorf("%w: %d messages wait (queue.messages)", mailstore.ErrQueueFull, q.usage.messages)
-	case q.usage.octets >= q.c.Octets:
-		return fmt.Errorf("%w: %d octets wait (queue.octets)", mailstore.ErrQueueFull, q.usage.octets)
 	case m.Account != "" && q.usage.accounts[m.Account] >= q.c.PerAccount:
 		return fmt.Errorf("%w: %d messages of %s wait (queue.per_account)", mailstore.ErrQueueFull, q.usage.accounts[m.Account], m.Account)
 	}
@@ -126,12 +126,24 @@ func (q *Queue) reserve(m mailstore.Outgoing) error {
 	return nil
 }
 
-// reserveReport is reserve for a report: it takes the place of the mail it is about.
-func (q *Queue) reserveReport(m mailstore.Outgoing) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.usage.add(m.Account, 0)
-	return nil
+// A coming message counts its octets in before they are written, so that several at once cannot be too many together.
+type coming struct {
+	q       *Queue
+	e       *entry
+	content io.Reader
+	bounded bool
+}
+
+func (c *coming) Read(p []byte) (int, error) {
+	n, err := c.content.Read(p)
+	c.q.mu.Lock()
+	defer c.q.mu.Unlock()
+	if c.bounded && c.q.usage.octets+int64(n) > c.q.c.Octets {
+		return 0, fmt.Errorf("%w: this mail and those that wait have more than %d octets (queue.octets)", mailstore.ErrQueueFull, c.q.c.Octets)
+	}
+	c.e.size += int64(n)
+	c.q.usage.octets += int64(n)
+	return n, err
 }
 
 // check refuses what no server could be told.
@@ -206,7 +218,7 @@ func newID() string {
 }
 
 // writeFile writes a message's file and syncs it, not its folder.
-func (q *Queue) writeFile(e *entry, content io.Reader) error {
+func (q *Queue) writeFile(e *entry, content io.Reader, bounded bool) error {
 	line, err := json.Marshal(e.envelope)
 	if err != nil {
 		return err
@@ -218,9 +230,8 @@ func (q *Queue) writeFile(e *entry, content io.Reader) error {
 	w := bufio.NewWriterSize(f, 64<<10)
 	n, err := fmt.Fprintf(w, "%s%s\n", firstLine, line)
 	e.start = int64(n)
-	var size int64
 	if err == nil {
-		size, err = io.Copy(w, content)
+		_, err = io.Copy(w, &coming{q, e, content, bounded})
 	}
 	if err == nil {
 		err = w.Flush()
@@ -228,14 +239,7 @@ func (q *Queue) writeFile(e *entry, content io.Reader) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	e.size = size
-	q.usage.octets += size
-	return nil
+	return errors.Join(err, f.Close())
 }
 
 // IDs implements mailstore.Staged.

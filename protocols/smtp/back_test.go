@@ -101,8 +101,8 @@ func TestBack(t *testing.T) {
 			name: "a door that does not know them", change: func(d *door, _ *post) { d.cfg.Back = nil },
 			dialogue: "C: MAIL FROM:<>\nS: 250 *\nC: RCPT TO:<srs0=you@example.org>\nS: 550 5.1.1 *\n",
 		},
-		{name: "the queue is full", change: func(_ *door, p *post) { p.err = mailstore.ErrQueueFull }, dialogue: report + bounce + "S: 451 *\n"},
-		{name: "the queue is full, at LMTP", lmtp: true, change: func(_ *door, p *post) { p.err = mailstore.ErrQueueFull }, dialogue: report + bounce + "S: 451 *\n"},
+		{name: "the queue is full", change: func(_ *door, p *post) { p.err = mailstore.ErrQueueFull }, dialogue: report + bounce + "S: 452 *\n"},
+		{name: "the queue is full, at LMTP", lmtp: true, change: func(_ *door, p *post) { p.err = mailstore.ErrQueueFull }, dialogue: report + bounce + "S: 452 *\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var p post

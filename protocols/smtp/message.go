@@ -349,6 +349,10 @@ func (f *filing) failed(err error) pipeline.Reply {
 		f.s.cfg.Log.Warn("mailbox full", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
 		return fullMailbox
 	}
+	if errors.Is(err, mailstore.ErrQueueFull) {
+		f.s.cfg.Log.Warn("the queue is full", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
+		return fullQueue
+	}
 	f.s.cfg.Log.Error("mail not filed", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
 	return notNow
 }

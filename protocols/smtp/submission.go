@@ -339,8 +339,7 @@ func decodedXtext(s string) string {
 // notLeft logs why mail did not get into the outbox and returns what the client is told.
 func (f *filing) notLeft(err error) pipeline.Reply {
 	if errors.Is(err, mailstore.ErrQueueFull) {
-		f.s.cfg.Log.Warn("the queue is full", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
-		return fullQueue
+		return f.failed(err)
 	}
 	f.s.cfg.Log.Error("mail not queued", "door", f.s.door, "id", f.id, "account", f.login, "client", f.peer(), "error", err)
 	return notNow
