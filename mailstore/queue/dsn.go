@@ -158,7 +158,7 @@ func (r Report) words(x Recipient) (lines []string) {
 	}
 	switch x.State {
 	case Delivered:
-		return []string{"It is in the mailbox."}
+		return []string{"It has been delivered."}
 	case Relayed:
 		return []string{"It was handed to " + oneLine(x.Host) + ", which will not report what becomes of it."}
 	}

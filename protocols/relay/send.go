@@ -367,7 +367,9 @@ func (s *session) addresses(m *mail, fates []fate) (from string, to []string, no
 			continue
 		}
 		extended = extended || !isASCII(address)
-		to[i] = "RCPT TO:<" + address + ">" + s.notify(x)
+		if to[i] = "RCPT TO:<" + address + ">"; s.offer("DSN") {
+			to[i] += RecipientParameters(x.OutgoingRecipient)
+		}
 	}
 	from = "MAIL FROM:<" + sender + ">"
 	if s.offer("SIZE") {
@@ -380,47 +382,9 @@ func (s *session) addresses(m *mail, fates []fate) (from string, to []string, no
 		from += " SMTPUTF8"
 	}
 	if s.offer("DSN") {
-		if m.ret != "" {
-			from += " RET=" + strings.ToUpper(m.ret)
-		}
-		if m.envelopeID != "" {
-			from += " ENVID=" + xtext(m.envelopeID)
-		}
+		from += MailParameters(m.ret, m.envelopeID)
 	}
 	return from, to, nil
-}
-
-// notify returns what a recipient's sender asked for about reports (RFC 3461, 4.1, 4.2), for a server that gives them.
-func (s *session) notify(x mailstore.JobRecipient) (text string) {
-	if !s.offer("DSN") {
-		return ""
-	}
-	if len(x.Notify) > 0 {
-		text += " NOTIFY=" + strings.ToUpper(strings.Join(x.Notify, ","))
-	}
-	// RFC 6533, 3: an address in UTF-8 as it is would need a form of its own.
-	if kind, address, ok := strings.Cut(x.Original, ";"); ok && isASCII(x.Original) && atom(kind) {
-		text += " ORCPT=" + kind + ";" + xtext(address)
-	}
-	return text
-}
-
-// atom reports whether s may stand where a word stands, so that it cannot become more than one.
-func atom(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("=;<>", r) })
-}
-
-// xtext encodes as RFC 3461, 4 does.
-func xtext(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
-			fmt.Fprintf(&b, "+%02X", c)
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // spelt returns an address as a server is told it. Without SMTPUTF8 only its domain can be put another way.

@@ -15,6 +15,7 @@ import (
 	"sluice/mailstore/queue"
 	"sluice/pipeline/mime"
 	"sluice/protocols/admin"
+	"sluice/protocols/relay"
 )
 
 // openQueue opens the mail that is to leave. Its files are this process's alone: the caller owns the data folder. sign signs
@@ -130,7 +131,8 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 	if job.EightBit {
 		line += " BODY=8BITMIME"
 	}
-	a, err := d.ask(line)
+	// Reports are the queue's to make; what was asked for goes with the mail to whoever a script or a release hands it on to.
+	a, err := d.ask(line + relay.MailParameters(job.Return, job.EnvelopeID))
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 	}
 	var taken []int
 	for i, r := range job.Recipients {
-		if a, err = d.ask("RCPT TO:<" + r.Address + ">"); err != nil {
+		if a, err = d.ask("RCPT TO:<" + r.Address + ">" + relay.RecipientParameters(r.OutgoingRecipient)); err != nil {
 			return nil, err
 		}
 		if a.code >= 400 {

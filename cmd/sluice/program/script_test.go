@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"password":   passwordScript,
 			"stale":      staleScript,
 			"send":       sendScript,
+			"talk":       talkScript,
 			"greeting":   greetingScript,
 			"hangup":     hangupScript,
 			"as":         asScript,

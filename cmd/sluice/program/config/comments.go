@@ -216,7 +216,7 @@ var comments = map[string]string{
 	"sluice/mailstore/queue.Config.Keep":                       "Keep is how long what has left is remembered for `sluice queue list --all` and `sluice explain`; less than 0, such as -1s, not at all. 0 is 7 days.",
 	"sluice/mailstore/queue.Config.KeepMessages":               "KeepMessages is how many are remembered at most. 0 is 100,000.",
 	"sluice/mailstore/queue.Config.Messages":                   "Messages is how many may wait; beyond it no more are taken, and whoever brings them keeps them. 0 is 100,000.",
-	"sluice/mailstore/queue.Config.Octets":                     "Octets is how much they may take on disk. 0 is 10 GiB.",
+	"sluice/mailstore/queue.Config.Octets":                     "Octets is how much they may take on disk, with the one that comes. 0 is 10 GiB.",
 	"sluice/mailstore/queue.Config.PerAccount":                 "PerAccount is how many of them one account may have. 0 is 10,000.",
 	"sluice/mailstore/queue.Config.ReportSize":                 "ReportSize is how many octets of a mail a failure report brings back; of a larger one it brings the header. 0 is 1 MiB.",
 	"sluice/mailstore/queue.Config.Warn":                       "Warn is after how long its sender is told that a mail is still waiting; less than 0, such as -1s, never. 0 is 4 hours.",
