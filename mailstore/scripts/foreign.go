@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // A Foreign is what another program keeps for a user, in the layout that Pigeonhole and those who write about it use: a
@@ -34,7 +35,8 @@ type ForeignScript struct {
 const original = "dovecot.orig"
 
 // Take reads what is in a user's home folder, in the folder of scripts itself, or in one file. It changes nothing. What
-// is compiled (.svbin) or a log is not looked at, and neither are folders.
+// is compiled (.svbin) or a log is not looked at, and neither are folders. Nothing is read that a link leads to elsewhere:
+// whoever runs this may read more than the user, who could have made the link and would find the file among the scripts.
 func Take(from string) (f Foreign, err error) {
 	info, err := os.Stat(from)
 	switch {
@@ -45,7 +47,7 @@ func Take(from string) (f Foreign, err error) {
 	case !info.IsDir() && filepath.Base(from) == link:
 		from = filepath.Dir(from)
 	case !info.IsDir():
-		f.add(strings.TrimSuffix(filepath.Base(from), extension), from)
+		f.add(strings.TrimSuffix(filepath.Base(from), extension), from, filepath.Dir(from))
 		return f, nil
 	}
 	folder, beside := from, filepath.Dir(filepath.Clean(from))
@@ -67,7 +69,7 @@ func Take(from string) (f Foreign, err error) {
 		if !ok || name == "" || name[0] == '.' || e.IsDir() || leads(folder, e) {
 			continue
 		}
-		f.add(name, filepath.Join(folder, e.Name()))
+		f.add(name, filepath.Join(folder, e.Name()), from)
 	}
 	if err := f.findActive(folder, beside); err != nil {
 		return Foreign{}, err
@@ -100,29 +102,30 @@ func leads(folder string, e fs.DirEntry) bool {
 
 // target returns where a path leads in the end; ok is false if that is not there.
 func target(path string) (to string, ok bool) {
-	to, err := filepath.EvalSymlinks(path)
+	to, err := followed(path)
 	return to, err == nil
 }
 
 func within(folder, path string) bool {
-	folder, err := filepath.EvalSymlinks(folder)
+	folder, err := followed(folder)
 	return err == nil && filepath.Dir(path) == folder
 }
 
-func (f *Foreign) add(name, path string) *ForeignScript {
+func (f *Foreign) add(name, path, top string) *ForeignScript {
 	s := ForeignScript{Name: name, Path: path}
 	if checked, err := CheckName(name); err != nil {
 		s.Err = err
 	} else {
 		s.Name = checked
-		s.Text, s.Err = readForeign(path)
+		s.Text, s.Err = readForeign(path, top)
 	}
 	f.Scripts = append(f.Scripts, s)
 	return &f.Scripts[len(f.Scripts)-1]
 }
 
-func readForeign(path string) ([]byte, error) {
-	in, err := openPlain(path)
+// readForeign reads a file that is in the folder top or below, also once its links are followed.
+func readForeign(path, top string) ([]byte, error) {
+	in, err := openBelow(path, top)
 	if err != nil {
 		var p *fs.PathError
 		if errors.As(err, &p) {
@@ -136,6 +139,35 @@ func readForeign(path string) ([]byte, error) {
 		err = fmt.Errorf("it has more than %d octets", hardLimit)
 	}
 	return text, err
+}
+
+func openBelow(path, top string) (*os.File, error) {
+	to, err := followed(path)
+	if err != nil {
+		return nil, err
+	}
+	if top, err = followed(top); err != nil {
+		return nil, err
+	}
+	name, err := filepath.Rel(top, to)
+	if err != nil || !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("it leads to %s, outside of %s, and is not read; if that is the script, name it or its folder", to, top)
+	}
+	root, err := os.OpenRoot(top) // holds also where somebody turns a link meanwhile
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return plainFile(root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+}
+
+// followed is where a path leads in the end.
+func followed(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 // findActive finds what leads to the active script.
@@ -178,9 +210,11 @@ func (f *Foreign) findActive(folder, beside string) error {
 	if slices.ContainsFunc(f.Scripts, func(s ForeignScript) bool { return s.Name == name }) {
 		name = original
 	}
-	s := f.add(name, to)
+	s := f.add(name, pointer, beside)
 	f.Active = s.Name
-	f.Notes = append(f.Notes, fmt.Sprintf("the active script %s is called %s here", to, s.Name))
+	if s.Err == nil {
+		f.Notes = append(f.Notes, fmt.Sprintf("the active script %s is called %s here", to, s.Name))
+	}
 	return nil
 }
 

@@ -211,13 +211,17 @@ func (s shelf) read(file string) ([]byte, error) {
 
 // openPlain opens a file for reading. A pipe would make the caller wait.
 func openPlain(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	return plainFile(os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+}
+
+// plainFile is a file that was opened, unless it is something else.
+func plainFile(f *os.File, err error) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("it is no file")}
+		err = &fs.PathError{Op: "read", Path: f.Name(), Err: errors.New("it is no file")}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -264,10 +264,20 @@ func (c *userImportSieve) Run(p *program) error {
 			return err
 		}
 		i := importing{program: p, store: s, account: name, replace: c.Replace}
-		for _, x := range theirs.Scripts {
-			if err := i.take(x); err != nil {
+		if _, err := s.List(p.ctx, name); err != nil {
+			return err
+		}
+		// All of them first: what they include is another of them.
+		what := make([]string, len(theirs.Scripts))
+		for n, x := range theirs.Scripts {
+			if what[n], err = i.take(x); err != nil {
 				i.failed = true
 				fmt.Fprintf(p.stderr, "%s: %s\n", x.Path, config.Printable(err.Error()))
+			}
+		}
+		for n, x := range theirs.Scripts {
+			if what[n] != "" {
+				i.check(x, what[n])
 			}
 		}
 		for _, note := range theirs.Notes {
@@ -296,35 +306,36 @@ type importing struct {
 }
 
 // take keeps a script, also one with errors: its owner may mend it. One of the same name with another text stays as it is.
-func (i *importing) take(x scripts.ForeignScript) error {
+// It returns what was done.
+func (i *importing) take(x scripts.ForeignScript) (what string, err error) {
 	if x.Err != nil {
-		return x.Err
+		return "", x.Err
 	}
 	have, err := i.store.Script(i.ctx, i.account, x.Name)
-	what := "taken over"
 	switch {
 	case err == nil && bytes.Equal(have, x.Text):
-		what = "is here already"
+		return "is here already", nil
 	case err == nil && !i.replace:
-		return fmt.Errorf("another script %q is here; --replace puts this one in its place", x.Name)
+		return "", fmt.Errorf("another script %q is here; --replace puts this one in its place", x.Name)
 	case err == nil:
 		what = "replaced"
-	case !errors.Is(err, mailstore.ErrNoScript):
-		return err
+	case errors.Is(err, mailstore.ErrNoScript):
+		what = "taken over"
+	default:
+		return "", err
 	}
-	if what != "is here already" {
-		if err := i.store.Put(i.ctx, i.account, x.Name, x.Text); err != nil {
-			return err
-		}
-	}
+	return what, i.store.Put(i.ctx, i.account, x.Name, x.Text)
+}
+
+// check says of a script that is here what was done with it, and what is wrong with it.
+func (i *importing) check(x scripts.ForeignScript, what string) {
 	if i.passes(i.store, i.account, x.Path, x.Text) {
 		i.good = append(i.good, x.Name)
 	} else {
 		what += ", has errors"
 		i.failed = true
 	}
-	_, err = fmt.Fprintf(i.stdout, "%s: %s\n", config.Printable(x.Name), what)
-	return err
+	fmt.Fprintf(i.stdout, "%s: %s\n", config.Printable(x.Name), what)
 }
 
 // activate makes the script active that was so there, unless it has errors or its owner has chosen another one here.
