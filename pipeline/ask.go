@@ -54,10 +54,10 @@ func (a *answer) verdict(o OnError) Verdict {
 	switch o {
 	case Postpone:
 		return Verdict{At: -1, Action: TempFail, By: "on_error", Reason: a.err.Error(),
-			Reply: Reply{451, "4.7.1", "a check could not be made; please try again later"}}
+			Reply: Reply{Code: 451, Enhanced: "4.7.1", Text: "a check could not be made; please try again later"}}
 	case Refuse:
 		return Verdict{At: -1, Action: Reject, By: "on_error", Reason: a.err.Error(),
-			Reply: Reply{550, "5.7.1", "a check could not be made"}}
+			Reply: Reply{Code: 550, Enhanced: "5.7.1", Text: "a check could not be made"}}
 	}
 	return Verdict{}
 }

@@ -49,7 +49,7 @@ type Settlement struct {
 // for all: who wrote it is there to hear it, and would not hear that some got it.
 func (d Door) Settle(decisions []Decision, refuse bool) Settlement {
 	s := Settlement{
-		Reply:        Reply{250, "2.0.0", "accepted"},
+		Reply:        Reply{Code: 250, Enhanced: "2.0.0", Text: "accepted"},
 		Dispositions: make([]Disposition, len(decisions)),
 		Replies:      make([]Reply, len(decisions)),
 	}

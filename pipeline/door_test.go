@@ -6,8 +6,10 @@ import (
 )
 
 func TestSettle(t *testing.T) {
-	no := func(text string) Verdict { return Verdict{Action: Reject, Reply: Reply{550, "5.7.1", text}} }
-	later := Verdict{Action: TempFail, Reply: Reply{451, "4.7.1", "later"}}
+	no := func(text string) Verdict {
+		return Verdict{Action: Reject, Reply: Reply{Code: 550, Enhanced: "5.7.1", Text: text}}
+	}
+	later := Verdict{Action: TempFail, Reply: Reply{Code: 451, Enhanced: "4.7.1", Text: "later"}}
 	var (
 		pass    = Verdict{}
 		discard = Verdict{Action: Discard}
@@ -51,42 +53,5 @@ func TestSettle(t *testing.T) {
 				t.Errorf("%s: recipient %d is %s and told %q", tt.name, i, d, s.Replies[i])
 			}
 		}
-	}
-}
-
-func TestParseReply(t *testing.T) {
-	for _, tt := range []struct {
-		action Action
-		in     string
-		want   string
-		err    string
-	}{
-		{Reject, "5.7.1 we do not want this", "550 5.7.1 we do not want this", ""},
-		{Reject, "we do not want this", "550 5.7.1 we do not want this", ""},
-		{Reject, "5.7.1", "550 5.7.1 message refused", ""},
-		{Reject, "", "550 5.7.1 message refused", ""},
-		{TempFail, "4.7.1 come back", "451 4.7.1 come back", ""},
-		{Reject, "4.7.1 come back", "", "reject answers with a code of class 5, not 4.7.1"},
-		{TempFail, "5.7.1 x", "", "tempfail answers with a code of class 4, not 5.7.1"},
-		{Reject, "5.7 x", "", `"5.7" is no enhanced status code; write for example "5.7.1 message refused"`},
-		{Reject, "no\r\n250 yes", "", `a reply is one line of printable ASCII; character 3 is '\r'`},
-		{Reject, "näh", "", `a reply is one line of printable ASCII; character 2 is 'ä'`},
-	} {
-		got, err := ParseReply(tt.action, tt.in)
-		if tt.err != "" {
-			if err == nil || err.Error() != tt.err {
-				t.Errorf("%q: error %v; want %s", tt.in, err, tt.err)
-			}
-			continue
-		}
-		if err != nil || got.String() != tt.want {
-			t.Errorf("%q: %q, %v; want %q", tt.in, got, err, tt.want)
-		}
-	}
-}
-
-func TestCleanText(t *testing.T) {
-	if got, want := CleanText("a\r\n250 b\x00 ü "), "a  250 b  ?"; got != want {
-		t.Errorf("%q, want %q", got, want)
 	}
 }

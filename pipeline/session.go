@@ -232,7 +232,7 @@ func (s *Session) AnswerOnce() {
 func (s *Session) Rcpt(ctx context.Context, r Recipient) *Reply {
 	t := s.tx
 	if t == nil {
-		return &Reply{503, "5.5.1", "MAIL first"}
+		return &Reply{Code: 503, Enhanced: "5.5.1", Text: "MAIL first"}
 	}
 	t.phase = Rcpt
 	x := &rcpt{Recipient: r, own: make([]*answer, len(s.plan.stages))}
@@ -325,7 +325,7 @@ func (s *Session) Repeat(r Recipient, reply Reply, why string) {
 // Data says that all recipients are known. A reply that is not nil refuses the message for all (SpeakEarliest).
 func (s *Session) Data(ctx context.Context) *Reply {
 	if s.tx == nil {
-		return &Reply{503, "5.5.1", "MAIL first"}
+		return &Reply{Code: 503, Enhanced: "5.5.1", Text: "MAIL first"}
 	}
 	s.tx.phase = Data
 	if !s.plan.options.SpeakEarliest || s.door == LMTP || s.door == Deliver || len(s.tx.live) == 0 {
@@ -521,7 +521,7 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 		for i := range deliveries {
 			deliveries[i].Disposition = Postponed
 		}
-		_ = s.record(ctx, "refused", Reply{451, "4.3.0", ""}, err.Error(), deliveries, false)
+		_ = s.record(ctx, "refused", Reply{Code: 451, Enhanced: "4.3.0"}, err.Error(), deliveries, false)
 	} else {
 		err = nil
 		for _, d := range deliveries {

@@ -41,23 +41,6 @@ func (a *Action) UnmarshalText(text []byte) error {
 // Refuses reports whether a leaves the mail with the sender: TempFail or Reject.
 func (a Action) Refuses() bool { return a == TempFail || a == Reject }
 
-// A Reply is an SMTP answer in words for the sender. The zero Reply is none.
-type Reply struct {
-	Code     int    `json:"code,omitempty"`     // 250, 451, 550 …
-	Enhanced string `json:"enhanced,omitempty"` // "5.7.1" (RFC 3463)
-	Text     string `json:"text,omitempty"`     // one line of printable ASCII
-}
-
-func (r Reply) String() string {
-	if r.Enhanced == "" {
-		return fmt.Sprintf("%d %s", r.Code, r.Text)
-	}
-	return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text)
-}
-
-// Permanent reports whether r refuses for good.
-func (r Reply) Permanent() bool { return r.Code >= 500 }
-
 // A Verdict is a final word about the mail for one recipient, or for all of them. The zero Verdict is none.
 type Verdict struct {
 	At     int    `json:"at"`               // place in its step; -1: what on_error says
@@ -67,13 +50,7 @@ type Verdict struct {
 	Reason string `json:"reason,omitempty"` // for the operator: why; never shown to the sender
 }
 
-// Reply codes that a verdict without one of its own gets.
-var (
-	defaultReject   = Reply{550, "5.7.1", "message refused"}
-	defaultTempFail = Reply{451, "4.7.1", "please try again later"}
-)
-
-// withReply fills in what v leaves out and makes its text fit for one reply line.
+// withReply fills in what v leaves out and makes its text fit for a reply.
 func (v Verdict) withReply() Verdict {
 	var d Reply
 	switch v.Action {
@@ -91,78 +68,8 @@ func (v Verdict) withReply() Verdict {
 	if v.Reply.Enhanced == "" || v.Reply.Enhanced[0] != byte('0'+d.Code/100) {
 		v.Reply.Enhanced = d.Enhanced
 	}
-	if v.Reply.Text = CleanText(v.Reply.Text); v.Reply.Text == "" {
-		v.Reply.Text = d.Text
-	}
+	v.Reply = v.Reply.clean(d.Text)
 	return v
-}
-
-// CleanText makes s fit for a reply or a header field: one line of printable ASCII of at most 400 octets.
-// Line ends and other control characters become spaces, what is not ASCII becomes "?".
-func CleanText(s string) string {
-	const most = 400
-	var b strings.Builder
-	for _, r := range s {
-		if b.Len() >= most {
-			break
-		}
-		switch {
-		case r < ' ' || r == 0x7f:
-			b.WriteByte(' ')
-		case r > 0x7e:
-			b.WriteByte('?')
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return strings.TrimSpace(b.String())
-}
-
-// ParseReply reads a refusal as configurations write it, "5.7.1 text" for Reject and "4.7.1 text" for TempFail: an
-// enhanced status code of the action's class, a space, and one line of printable ASCII. The text alone is enough.
-func ParseReply(a Action, s string) (Reply, error) {
-	d := defaultReject
-	if a == TempFail {
-		d = defaultTempFail
-	}
-	if s == "" {
-		return d, nil
-	}
-	for i, r := range s {
-		if r < ' ' || r > 0x7e {
-			return Reply{}, fmt.Errorf("a reply is one line of printable ASCII; character %d is %q", i+1, r)
-		}
-	}
-	if len(s) > 400 {
-		return Reply{}, fmt.Errorf("a reply is at most 400 characters long; this has %d", len(s))
-	}
-	code, text, _ := strings.Cut(s, " ")
-	if !isEnhanced(code) {
-		if code != "" && strings.Trim(code, "0123456789.") == "" {
-			return Reply{}, fmt.Errorf("%q is no enhanced status code; write for example %q", code, d.Enhanced+" "+d.Text)
-		}
-		d.Text = s
-		return d, nil
-	}
-	if code[0] != d.Enhanced[0] {
-		return Reply{}, fmt.Errorf("%s answers with a code of class %c, not %s", a, d.Enhanced[0], code)
-	}
-	d.Enhanced = code
-	if text = strings.TrimSpace(text); text != "" {
-		d.Text = text
-	}
-	return d, nil
-}
-
-// RFC 3463, 2: class "." subject "." detail, of one, one to three and one to three digits.
-func isEnhanced(s string) bool {
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 || len(parts[0]) != 1 || !strings.Contains("245", parts[0]) {
-		return false
-	}
-	return !slices.ContainsFunc(parts[1:], func(p string) bool {
-		return p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != ""
-	})
 }
 
 // An EffectKind names what an [Effect] does.

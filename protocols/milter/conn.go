@@ -39,6 +39,7 @@ type conn struct {
 	// About the message, until the MTA ends it.
 	args   []string // of the MAIL or RCPT at hand
 	tx     *transaction
+	utf8   bool            // MAIL had SMTPUTF8, and replies may have UTF-8 (RFC 6531, 3.7.4.1)
 	answer *pipeline.Reply // what a message that is refused for all is answered with until the MTA ends it
 }
 
@@ -99,7 +100,7 @@ func (c *conn) guard(during string, f func() gomilter.Response) (resp gomilter.R
 		c.log.Error("panic in a milter session", "during", during, "panic", v, "stack", string(debug.Stack()))
 		c.abandon()
 		c.answer = internalError()
-		resp = respond(c.answer)
+		resp = c.respond(c.answer)
 	}()
 	return f()
 }
@@ -161,7 +162,7 @@ func (c *conn) Connect(_, _ string, _ uint16, _ net.IP, _ *gomilter.Modifier) (g
 		c.peer, c.macros = p, m
 		c.client = c.identify()
 		_, refuse := c.session()
-		return respond(refuse)
+		return c.respond(refuse)
 	}), nil
 }
 
@@ -173,14 +174,14 @@ func (c *conn) Helo(name string, _ *gomilter.Modifier) (gomilter.Response, error
 		c.helo = ""
 		sess, refuse := c.session()
 		if refuse != nil {
-			return respond(refuse)
+			return c.respond(refuse)
 		}
 		if tls != c.client.TLS {
 			c.client.TLS = tls
 			sess.SetClient(c.client)
 		}
 		c.helo = name
-		return respond(sess.Helo(c.ctx, name))
+		return c.respond(sess.Helo(c.ctx, name))
 	}), nil
 }
 
@@ -193,12 +194,14 @@ func (c *conn) MailFrom(from string, _ *gomilter.Modifier) (gomilter.Response, e
 			from = unbracket(c.args[0])
 		}
 		c.answer = c.begin(from) // recipients get it where MAIL has no answer
-		return respond(c.answer)
+		return c.respond(c.answer)
 	}), nil
 }
 
 // begin begins a message.
 func (c *conn) begin(from string) *pipeline.Reply {
+	wants := asked(c.parameters())
+	c.utf8 = wants.UTF8
 	sender, err := mime.ParseAddress(from)
 	if err != nil {
 		c.log.Info("malformed sender address", "from", from, "err", err)
@@ -219,7 +222,7 @@ func (c *conn) begin(from string) *pipeline.Reply {
 	if refuse != nil {
 		return refuse
 	}
-	sess.SetAsked(asked(c.parameters()))
+	sess.SetAsked(wants)
 	c.tx = &transaction{id: id, sender: sender, received: c.server.cfg.Now()}
 	c.noteQueueID(gomilter.CodeMail)
 	if c.local() {
@@ -251,7 +254,7 @@ func (c *conn) RcptTo(to string, _ *gomilter.Modifier) (gomilter.Response, error
 		r := rcpt{raw: to}
 		r.refused = c.take(&r.recipient, to)
 		if r.refused != nil && !c.local() {
-			return respond(r.refused)
+			return c.respond(r.refused)
 		}
 		c.tx.rcpts = append(c.tx.rcpts, r)
 		return gomilter.RespContinue
@@ -407,7 +410,7 @@ func (c *conn) refuse(r pipeline.Reply, why string) gomilter.Response {
 	}
 	c.endTransaction()
 	c.answer = &r
-	return respond(&r)
+	return c.respond(&r)
 }
 
 // keepGoing is the context of what is to be written although nobody may wait for a decision any more.
@@ -421,7 +424,7 @@ func (c *conn) stray() gomilter.Response {
 	if c.answer == nil {
 		c.answer = &pipeline.Reply{Code: 451, Enhanced: "4.3.0", Text: "no message was begun"}
 	}
-	return respond(c.answer)
+	return c.respond(c.answer)
 }
 
 // Abort implements gomilter.Milter. Postfix sends it after every message, and before the first.
@@ -471,9 +474,12 @@ func unbracket(s string) string {
 	return s
 }
 
-// respond says r, or "continue" where it is nil. A reply is one line of printable ASCII; MTAs read % as libmilter's
-// callers write it, doubled.
-func respond(r *pipeline.Reply) gomilter.Response {
+// respond says r in what the client can take.
+func (c *conn) respond(r *pipeline.Reply) gomilter.Response { return respond(r, c.utf8) }
+
+// respond says r, or "continue" where it is nil. It is written as smfi_setmlreply writes it: with all codes on each line,
+// and % as libmilter's callers have it, doubled.
+func respond(r *pipeline.Reply, utf8 bool) gomilter.Response {
 	if r == nil {
 		return gomilter.RespContinue
 	}
@@ -484,8 +490,8 @@ func respond(r *pipeline.Reply) gomilter.Response {
 	if len(x.Enhanced) < 5 || int(x.Enhanced[0]-'0') != x.Code/100 {
 		x.Enhanced = fmt.Sprintf("%d.0.0", x.Code/100)
 	}
-	if x.Text = pipeline.CleanText(x.Text); x.Text == "" {
+	if strings.TrimSpace(x.Text) == "" {
 		x.Text = "not accepted"
 	}
-	return gomilter.NewResponseStr(byte(gomilter.ActReplyCode), strings.ReplaceAll(x.String(), "%", "%%"))
+	return gomilter.NewResponseStr(byte(gomilter.ActReplyCode), strings.ReplaceAll(x.Wire(utf8), "%", "%%"))
 }

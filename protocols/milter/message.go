@@ -108,7 +108,7 @@ func (c *conn) pass(msg *mime.Message, r *pipeline.Record, mark string) gomilter
 	if err := again.Done(ctx, reply, deliveries); err != nil {
 		c.log.Error("record a decision", "id", r.ID, "err", err)
 		c.answer = internalError()
-		return respond(c.answer)
+		return c.respond(c.answer)
 	}
 	remove, _ := plan(msg.Header(), nil)
 	last := slices.IndexFunc(remove, func(e pipeline.Edit) bool { return e.Value == mark && isMark(e.Name) })
@@ -188,11 +188,11 @@ func (c *conn) settle(msg *mime.Message, decisions []pipeline.Decision) gomilter
 	} else if err := c.sess.Done(ctx, s.Reply, c.deliveries(s, held)); err != nil {
 		c.log.Error("record a decision", "id", c.tx.id, "err", err)
 		c.answer = internalError()
-		return respond(c.answer)
+		return c.respond(c.answer)
 	}
 	if s.Reply.Code >= 400 {
 		c.answer = &s.Reply
-		return respond(&s.Reply)
+		return c.respond(&s.Reply)
 	}
 	return c.accept(msg, mark, s)
 }

@@ -773,18 +773,22 @@ func TestRespond(t *testing.T) {
 		want  string
 	}{
 		{pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "100% sure, 5%d"}, "y550 5.7.1 100%% sure, 5%%d\x00"},
-		{pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "two\r\nlines \x00é"}, "y550 5.7.1 two  lines  ?\x00"},
+		{pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "two\r\nlines: 9% \x00é"}, "y550-5.7.1 two\r\n550 5.7.1 lines: 9%%  ?\x00"},
 		{pipeline.Reply{Code: 550, Text: "no status"}, "y550 5.0.0 no status\x00"},
 		{pipeline.Reply{Code: 451, Enhanced: "5.7.1", Text: "mixed"}, "y451 4.0.0 mixed\x00"},
 		{pipeline.Reply{Code: 250, Enhanced: "2.0.0", Text: "ok"}, "y451 4.3.0 not accepted\x00"},
 		{pipeline.Reply{}, "y451 4.3.0 not accepted\x00"},
 	} {
-		m := respond(&x.reply).Response()
+		m := respond(&x.reply, false).Response()
 		if got := string(m.Code) + string(m.Data); got != x.want {
 			t.Errorf("%+v: %q, want %q", x.reply, got, x.want)
 		}
 	}
-	if got := respond(nil).Response().Code; got != 'c' {
+	both := pipeline.Reply{Code: 550, Enhanced: "5.7.1", Text: "Nein, danke.\nGruss", UTF8: "Nein, danke.\nGruß"}
+	if got := string(respond(&both, true).Response().Data); got != "550-5.7.1 Nein, danke.\r\n550 5.7.1 Gruß\x00" {
+		t.Errorf("for a client that has said SMTPUTF8: %q", got)
+	}
+	if got := respond(nil, false).Response().Code; got != 'c' {
 		t.Errorf("no reply: %q", got)
 	}
 }

@@ -75,7 +75,7 @@ func delivered(t *testing.T, mail, mailbox string, n int) []string {
 func TestUnderPostfix(t *testing.T) {
 	d := open(t, nil,
 		says("bad", pipeline.Rcpt, reject("100% not wanted"), "bad"),
-		says("late", pipeline.Content, reject("refused after DATA"), "late"),
+		says("late", pipeline.Content, reject("refused after DATA\n5% of it: zu groß"), "late"),
 		says("drop", pipeline.Content, pipeline.Verdict{Action: pipeline.Discard}, "drop"),
 		says("hold", pipeline.Content, pipeline.Verdict{Action: pipeline.Quarantine}, "hold"))
 	p, mail := d.behind(t)
@@ -139,7 +139,7 @@ func TestUnderPostfix(t *testing.T) {
 	})
 	t.Run("refused at the end", func(t *testing.T) {
 		out, code := send("Subject: x\n\nbody\n", "--to", "late@example.org")
-		if code == 0 || !strings.Contains(out, "550 5.7.1 refused after DATA") {
+		if code == 0 || !strings.Contains(out, "550-5.7.1 refused after DATA\n") || !strings.Contains(out, "550 5.7.1 5% of it: zu gross\n") {
 			t.Errorf("exit code %d:\n%s", code, out)
 		}
 	})

@@ -42,6 +42,7 @@ type conversation struct {
 	// Of the goroutine that reads commands.
 	path       string // the address of the command under way, as written
 	parameters parameters
+	utf8       bool     // the last MAIL had SMTPUTF8, and replies may have UTF-8 (RFC 6531, 3.7.4.1)
 	paths      []string // of the recipients taken, by their place for the wire
 	unknown    int
 	hangUp     bool
@@ -300,7 +301,7 @@ func (s session) Mail(string, *smtp.MailOptions) (err error) {
 		var no *pipeline.Reply
 		if t.id, no = s.session.Mail(s.ctx(), from); no != nil {
 			s.session.Reset("refused at MAIL")
-			return replyError(*no)
+			return replyErrorIn(*no, s.utf8)
 		}
 		s.session.SetAsked(t.wants)
 	}
@@ -391,7 +392,7 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 		case no.Code == 0:
 			fit = append(fit, r)
 		case !no.Permanent():
-			return replyError(no) // a 250 for the others would be one for this account too: nobody would come again
+			return replyErrorIn(no, s.utf8) // a 250 for the others would be one for this account too: nobody would come again
 		case first.Code == 0:
 			first = no
 		}
@@ -403,13 +404,13 @@ func (s session) Rcpt(string, *smtp.RcptOptions) (err error) {
 			taken.accounts = append(taken.accounts, len(t.taken))
 			t.taken = append(t.taken, r)
 		case !no.Permanent():
-			return replyError(no) // as above; who was taken already gets nothing by this recipient: see settle
+			return replyErrorIn(no, s.utf8) // as above; who was taken already gets nothing by this recipient: see settle
 		case first.Code == 0:
 			first = no
 		}
 	}
 	if len(taken.accounts) == 0 {
-		return replyError(first)
+		return replyErrorIn(first, s.utf8)
 	}
 	t.rcpts = append(t.rcpts, taken)
 	return nil
@@ -536,7 +537,10 @@ func (c *conversation) finish(s session, sp *spool.Spool, ends *lineEnds) []pipe
 func (c *conversation) addressed(replies []pipeline.Reply, places []int) []pipeline.Reply {
 	if c.s.cfg.LMTP {
 		for i := range places {
-			replies[i].Text = "<" + c.written(places[i]) + "> " + replies[i].Text
+			to := "<" + c.written(places[i]) + "> "
+			if replies[i].Text = to + replies[i].Text; replies[i].UTF8 != "" {
+				replies[i].UTF8 = to + replies[i].UTF8
+			}
 		}
 	}
 	return replies

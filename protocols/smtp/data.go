@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 
@@ -24,7 +23,7 @@ func (w *wire) data(arg string) []byte {
 		return w.wrong(503, "5.5.1", "MAIL and RCPT first")
 	}
 	if no := w.c.beforeData(); no != nil {
-		w.say(no.Code, no.Enhanced, no.Text)
+		w.sayAll([]pipeline.Reply{*no})
 		w.refused = no.String()
 		return w.forget()
 	}
@@ -76,7 +75,7 @@ func (w *wire) sayAll(all []pipeline.Reply) bool {
 	var b bytes.Buffer
 	for _, r := range all {
 		w.note(r.Code)
-		fmt.Fprintf(&b, "%d %s %s\r\n", r.Code, r.Enhanced, pipeline.CleanText(r.Text))
+		b.WriteString(r.Wire(w.c.utf8) + "\r\n")
 		if r.Code == 421 {
 			w.over.Store(true)
 		}

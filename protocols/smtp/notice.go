@@ -36,7 +36,7 @@ func (f *filing) notice(d *pipeline.Decision) io.Reader {
 	say("  Subject: %s", subject)
 	say("  Date:    %s", f.received.Format(time.RFC1123Z))
 	say("  Script:  %s", plain(cmp.Or(d.Verdict.By, d.Step)))
-	say("  Reason:  %s", plain(d.Verdict.Reply.Text))
+	say("  Reason:  %s", plain(cmp.Or(d.Verdict.Reply.UTF8, d.Verdict.Reply.Text)))
 	say("")
 	say("Its sender could not be told: the mail had been taken for you by then, and a reply")
 	say("might go to somebody who never wrote to you. It is not lost: it is held in quarantine")

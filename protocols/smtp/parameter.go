@@ -146,7 +146,7 @@ func (w *wire) rcptParameter(p *parameters, name, value string) *pipeline.Reply 
 		switch {
 		case err != nil || !ascii(text) && !strings.EqualFold(kind, "utf-8") || strings.ContainsFunc(text, isControl):
 			return malformed("the address of ORCPT is no xtext")
-		case !ascii(value) && !w.c.utf8():
+		case !ascii(value) && !w.c.utf8:
 			return &pipeline.Reply{Code: 553, Enhanced: "5.6.7", Text: "that address needs SMTPUTF8"}
 		}
 		p.orcpt = value
@@ -167,13 +167,6 @@ func (w *wire) rcptParameter(p *parameters, name, value string) *pipeline.Reply 
 // At a submission door it goes into our own queue, which makes them.
 func (c *conversation) offersDSN() bool {
 	return c.s.cfg.LMTP || c.s.cfg.Submission != nil || c.trusted()
-}
-
-// utf8 reports whether MAIL had SMTPUTF8.
-func (c *conversation) utf8() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.tx != nil && c.tx.wants.UTF8
 }
 
 // isAtom: RFC 3461, 4.2, addr-type.

@@ -424,25 +424,6 @@ func TestPanics(t *testing.T) {
 	})
 }
 
-func TestReplyTextsAreOneLine(t *testing.T) {
-	d := open(t, func(d *door) {
-		d.steps = []pipeline.Step{pipelinetest.Step("no", pipelinetest.Stage{
-			Looks: pipeline.Reads{Input: pipeline.InputRecipient, Can: []pipeline.Final{{Action: pipeline.Reject}}},
-			Says: says(pipeline.Result{Verdict: pipeline.Verdict{Action: pipeline.Reject, Reply: pipeline.Reply{
-				Code: 550, Enhanced: "5.7.1", Text: "100% listed\r\n250 injected",
-			}}}),
-		})}
-	})
-	d.dial().talk(greeting + `
-		C: MAIL FROM:<s@client.example>
-		S: 250 *
-		C: RCPT TO:<me@example.org>
-		S: 550 5.7.1 100% listed  250 injected
-		C: NOOP
-		S: 250 *
-	`)
-}
-
 func TestHostileCommands(t *testing.T) {
 	tests := []struct{ name, send, reply string }{
 		{"NUL in an address", `R: "RCPT TO:<me\x00@example.org>\r\n"`, "553 5.1.3 there is a control character in the address"},

@@ -212,11 +212,7 @@ func (w *wire) wrong(code int, enhanced, text string) []byte {
 
 // say writes a reply of ours.
 func (w *wire) say(code int, enhanced, text string) {
-	w.note(code)
-	_, err := fmt.Fprintf(w.conn, "%d %s %s\r\n", code, enhanced, pipeline.CleanText(text))
-	if err != nil || code == 421 {
-		w.over.Store(true)
-	}
+	w.sayAll([]pipeline.Reply{{Code: code, Enhanced: enhanced, Text: text}})
 }
 
 // note counts a reply that says the command was wrong. Refused mail is no error.
@@ -233,7 +229,7 @@ func (w *wire) hello(line, verb, arg string) []byte {
 	}
 	w.dropChunks()
 	if no := w.c.hello(verb, greeting); no != nil {
-		w.say(no.Code, no.Enhanced, no.Text)
+		w.sayAll([]pipeline.Reply{*no})
 		return nil
 	}
 	return []byte(line + "\r\n")
@@ -260,6 +256,9 @@ func (w *wire) path(verb, arg, prefix string) []byte {
 		}
 	}
 	w.c.path, w.c.parameters = path, p
+	if verb == "MAIL" {
+		w.c.utf8 = p.asked.UTF8
+	}
 	switch {
 	case verb == "RCPT":
 		path = "r" + strconv.Itoa(w.c.nextPlace()) + placeholder
@@ -373,9 +372,7 @@ func (w *wire) bdat(arg string) []byte {
 	}
 	m := w.chunks
 	w.chunks = nil // it is closed there
-	for _, r := range w.c.finish(session{w.c, w}, m, w.ends) {
-		w.say(r.Code, r.Enhanced, r.Text)
-	}
+	w.sayAll(w.c.finish(session{w.c, w}, m, w.ends))
 	return w.forget()
 }
 
@@ -489,8 +486,8 @@ func (w *wire) Write(p []byte) (int, error) {
 		w.c.untake()
 		w.c.postponed = w.c.postponed || code < 500
 	}
-	if code >= 400 {
-		w.refused = strings.TrimSpace(string(p))
+	if code >= 400 { // line by line
+		w.refused = strings.TrimSpace(w.refused + " " + string(p))
 	}
 	_, err := w.conn.Write(w.words(p, code)) // of nothing: nothing
 	if err != nil || code == 421 {
@@ -563,9 +560,16 @@ func (w *wire) SetDeadline(time.Time) error      { return nil }
 func (w *wire) SetReadDeadline(time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
-// replyError makes r a reply of go-smtp.
-func replyError(r pipeline.Reply) error {
-	e := &smtp.SMTPError{Code: r.Code, Message: pipeline.CleanText(r.Text)}
+// replyError makes r a reply of go-smtp, in ASCII.
+func replyError(r pipeline.Reply) error { return replyErrorIn(r, false) }
+
+// replyErrorIn makes r a reply of go-smtp, which puts the enhanced code on the last line alone.
+func replyErrorIn(r pipeline.Reply, utf8 bool) error {
+	lines := r.Lines(utf8)
+	for i := range lines[:len(lines)-1] {
+		lines[i] = r.Enhanced + " " + lines[i]
+	}
+	e := &smtp.SMTPError{Code: r.Code, Message: strings.Join(lines, "\n")}
 	if n, _ := fmt.Sscanf(r.Enhanced, "%d.%d.%d", &e.EnhancedCode[0], &e.EnhancedCode[1], &e.EnhancedCode[2]); n != 3 {
 		e.EnhancedCode = smtp.EnhancedCodeNotSet
 	}

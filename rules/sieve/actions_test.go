@@ -285,20 +285,6 @@ func TestActionLimits(t *testing.T) {
 	}
 }
 
-func TestRefusalText(t *testing.T) {
-	for reason, want := range map[string]string{
-		"no":                       "no",
-		"one\n two\r\n\r\nthree\n": "one two three",
-		"Keine Grüße\x07\x00!":     "Keine Grüße !",
-		"Не пишите мне больше, go away": "message refused by its recipient",
-		" \n ": "message refused by its recipient",
-	} {
-		if got := refusalText(reason); got != want {
-			t.Errorf("%q: %q, want %q", reason, got, want)
-		}
-	}
-}
-
 // Whatever a URI says, what comes of it is a letter with one header and recipients that are addresses.
 func FuzzMailto(f *testing.F) {
 	f.Add("mailto:a@example.net?subject=x&body=y&x-a=b")

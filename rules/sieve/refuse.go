@@ -1,8 +1,6 @@
 package sieve
 
-import (
-	"strings"
-)
+import "strings"
 
 // refuseExtensions: RFC 5429.
 func refuseExtensions() []extension {
@@ -26,23 +24,4 @@ func (r *run) refuse(n *call, kind Kind) flow {
 	reason := r.text(&n.args[0])
 	r.say(n, "%s %q", kind, clipTo(reason, 200))
 	return r.add(n, Action{Kind: kind, Text: reason})
-}
-
-// refusalText makes a reason fit for an SMTP reply, which is one line of ASCII with us. One that would be unreadable then,
-// in another script than Latin, is not said at all: RFC 5429, 2.1.2 leaves it to the server, and wants nothing garbled.
-func refusalText(reason string) string {
-	text := strings.Join(strings.Fields(oneLine(reason)), " ")
-	letters, foreign := 0, 0
-	for _, c := range text {
-		if c > 0x7e {
-			foreign++
-		}
-		if c != ' ' {
-			letters++
-		}
-	}
-	if letters == 0 || foreign > letters/3 {
-		return "message refused by its recipient"
-	}
-	return text
 }

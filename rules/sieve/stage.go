@@ -361,7 +361,7 @@ func (x *execution) add(a Action, from *mime.Message) {
 	case Reject, EReject:
 		if x.verdict.Action == pipeline.Pass {
 			x.verdict = pipeline.Verdict{
-				Action: pipeline.Reject, By: fmt.Sprintf("%s line %d", path.Base(a.Script), a.Line), Reply: pipeline.Reply{Text: refusalText(a.Text)},
+				Action: pipeline.Reject, By: fmt.Sprintf("%s line %d", path.Base(a.Script), a.Line), Reply: pipeline.Reply{Text: a.Text},
 			}
 		}
 	case Discard:
