@@ -4,8 +4,18 @@ package sending
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
+
+// A Policy is the limits of all accounts.
+type Policy struct {
+	Limits
+	// For are other limits for some: of an account, or with "@example.org" of all accounts of a domain, by the names that
+	// configurations have for limits. What is said of the account counts before what is said of its domain; a limit that
+	// neither names is that of all.
+	For map[string]map[string]Bound
+}
 
 // Limits say from when on an account sends like a stolen one. Windows slide: an hour is the last 60 minutes.
 type Limits struct {
@@ -52,6 +62,47 @@ type limit struct {
 	what   string // "messages in an hour"
 	bound  Bound
 	window time.Duration
+	from   string // whose it is: a key of Policy.For; "" is everybody's
+}
+
+// setting is where a configuration says it.
+func (l limit) setting() string {
+	if l.from != "" {
+		return "submission.limits_for." + l.from + "." + l.name
+	}
+	return "submission.limits." + l.name
+}
+
+// of returns the limits of an account.
+func (p Policy) of(account string) []limit {
+	all := p.all()
+	_, domain, _ := strings.Cut(account, "@")
+	for _, key := range []string{"@" + domain, account} {
+		for i := range all {
+			if b, ok := p.For[key][all[i].name]; ok {
+				all[i].bound, all[i].from = b, key
+			}
+		}
+	}
+	return all
+}
+
+// Of returns the limits of an account, nothing of them used.
+func (p Policy) Of(account string) (all []Count) {
+	for _, l := range p.of(account) {
+		all = append(all, l.count(0))
+	}
+	return all
+}
+
+func (l limit) count(used int) Count { return Count{l.name, l.what, used, l.bound, l.from} }
+
+// Names returns what the limits are called in configurations.
+func Names() (names []string) {
+	for _, l := range (Limits{}).all() {
+		names = append(names, l.name)
+	}
+	return names
 }
 
 const (
@@ -61,13 +112,13 @@ const (
 
 func (l Limits) all() []limit {
 	return []limit{
-		{"messages_per_hour", "messages in an hour", l.MessagesPerHour, hour},
-		{"messages_per_day", "messages in a day", l.MessagesPerDay, day},
-		{"recipients_per_hour", "recipients in an hour", l.RecipientsPerHour, hour},
-		{"recipients_per_day", "recipients in a day", l.RecipientsPerDay, day},
-		{"different_per_day", "different recipients in a day", l.DifferentPerDay, day},
-		{"failed_per_day", "recipients in a day that there are not", l.FailedPerDay, day},
-		{"networks_per_day", "networks in a day that it sends from", l.NetworksPerDay, day},
+		{name: "messages_per_hour", what: "messages in an hour", bound: l.MessagesPerHour, window: hour},
+		{name: "messages_per_day", what: "messages in a day", bound: l.MessagesPerDay, window: day},
+		{name: "recipients_per_hour", what: "recipients in an hour", bound: l.RecipientsPerHour, window: hour},
+		{name: "recipients_per_day", what: "recipients in a day", bound: l.RecipientsPerDay, window: day},
+		{name: "different_per_day", what: "different recipients in a day", bound: l.DifferentPerDay, window: day},
+		{name: "failed_per_day", what: "recipients in a day that there are not", bound: l.FailedPerDay, window: day},
+		{name: "networks_per_day", what: "networks in a day that it sends from", bound: l.NetworksPerDay, window: day},
 	}
 }
 
@@ -75,14 +126,34 @@ func (l Limits) all() []limit {
 func (l Limits) Check() map[string]error {
 	wrong := map[string]error{}
 	for _, x := range l.all() {
-		switch b := x.bound; {
-		case b.Slow < 0:
-			wrong[x.name+".slow"] = fmt.Errorf("%d is below zero", b.Slow)
-		case b.Hold < 0:
-			wrong[x.name+".hold"] = fmt.Errorf("%d is below zero", b.Hold)
-		case b.Slow > 0 && b.Hold > 0 && b.Hold < b.Slow:
-			wrong[x.name+".hold"] = fmt.Errorf("mail would be held from %d on, before it is slowed at %d", b.Hold, b.Slow)
+		for key, err := range x.bound.Check() {
+			wrong[x.name+"."+key] = err
 		}
 	}
 	return wrong
+}
+
+// Check returns what is wrong with a pair of limits, by key.
+func (b Bound) Check() map[string]error {
+	wrong := map[string]error{}
+	switch {
+	case b.Slow < 0:
+		wrong["slow"] = fmt.Errorf("%d is below zero", b.Slow)
+	case b.Hold < 0:
+		wrong["hold"] = fmt.Errorf("%d is below zero", b.Hold)
+	case b.Slow > 0 && b.Hold > 0 && b.Hold < b.Slow:
+		wrong["hold"] = fmt.Errorf("mail would be held from %d on, before it is slowed at %d", b.Hold, b.Slow)
+	}
+	return wrong
+}
+
+// String says it for people: "slowed over 100, held over 300".
+func (b Bound) String() string {
+	over := func(what string, n int) string {
+		if n == 0 {
+			return "never " + what
+		}
+		return fmt.Sprintf("%s over %d", what, n)
+	}
+	return over("slowed", b.Slow) + ", " + over("held", b.Hold)
 }

@@ -25,7 +25,7 @@ type Config struct {
 	// ReadOnly opens what is there, and changes nothing.
 	ReadOnly bool
 	// Limits returns the limits of now; nil: there are none.
-	Limits func() Limits
+	Limits func() Policy
 	// Tell tells an administrator that mail of an account is held from now on. It is called once; after an error it is
 	// called again with the next message of the account. nil: nobody is told.
 	Tell func(ctx context.Context, s Standing) error
@@ -61,6 +61,8 @@ type Count struct {
 	What  string // "messages in an hour"
 	Used  int
 	Bound Bound
+	// From is whose limit it is: the account's, "@example.org" of all its domain; "" everybody's.
+	From string
 }
 
 // Sending counts what accounts send. Several processes may have it open. Its methods may be called by any number of
@@ -76,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Sending, error) { return open(ctx, c,
 
 func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Connector) (*Sending, error) {
 	if c.Limits == nil {
-		c.Limits = func() Limits { return Limits{} }
+		c.Limits = func() Policy { return Policy{} }
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -136,7 +138,7 @@ func (s *Sending) Blocked(ctx context.Context, account string) (why string, err 
 // Reserve implements mailstore.Submitters.
 func (s *Sending) Reserve(ctx context.Context, m mailstore.Sending) (pace mailstore.Pace, err error) {
 	now := s.c.Now()
-	limits := s.c.Limits().all()
+	limits := s.c.Limits().of(m.Account)
 	var slow string
 	var tell bool
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
@@ -272,7 +274,7 @@ func judge(ctx context.Context, q querier, m mailstore.Sending, limits []limit, 
 			return j, err
 		}
 		if l.bound.Hold > 0 && n > l.bound.Hold {
-			j.hold = fmt.Sprintf("%d %s, more than %d (submission.limits.%s.hold)", n, l.what, l.bound.Hold, l.name)
+			j.hold = fmt.Sprintf("%d %s, more than %d (%s.hold)", n, l.what, l.bound.Hold, l.setting())
 			return j, nil
 		}
 		if l.bound.Slow <= 0 || n <= l.bound.Slow {
@@ -285,7 +287,7 @@ func judge(ctx context.Context, q querier, m mailstore.Sending, limits []limit, 
 		wait := l.window / time.Duration(l.bound.Slow) * time.Duration(units)
 		if j.slow == "" || wait > j.wait {
 			j.wait = wait
-			j.slow = fmt.Sprintf("%d %s, more than %d (submission.limits.%s.slow)", n, l.what, l.bound.Slow, l.name)
+			j.slow = fmt.Sprintf("%d %s, more than %d (%s.slow)", n, l.what, l.bound.Slow, l.setting())
 		}
 	}
 	return j, nil
@@ -357,7 +359,7 @@ func (s *Sending) Cancel(ctx context.Context, m mailstore.Sending) error {
 // Failed implements mailstore.Submitters. Too many of them hold the account's mail at once.
 func (s *Sending) Failed(ctx context.Context, m mailstore.Sending) error {
 	now := s.c.Now()
-	limits := s.c.Limits().all()
+	limits := s.c.Limits().of(m.Account)
 	held := false
 	err := s.db.Write(ctx, func(tx *sql.Tx) error {
 		held = false
@@ -394,12 +396,12 @@ func (s *Sending) Standing(ctx context.Context, account string) (Standing, error
 	if next := time.UnixMicro(r.next); next.After(now) {
 		x.Slowed, x.Slow = next, r.slow
 	}
-	for _, l := range s.c.Limits().all() {
+	for _, l := range s.c.Limits().of(account) {
 		n, err := counted(ctx, s.db, account, l, now)
 		if err != nil {
 			return Standing{}, s.db.Explain(err)
 		}
-		x.Counts = append(x.Counts, Count{l.name, l.what, n, l.bound})
+		x.Counts = append(x.Counts, l.count(n))
 	}
 	return x, nil
 }

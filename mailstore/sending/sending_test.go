@@ -27,6 +27,7 @@ type site struct {
 	path   string
 	now    time.Time
 	limits Limits
+	others map[string]map[string]Bound
 	told   []Standing
 	fails  error // of telling
 	log    strings.Builder
@@ -44,7 +45,7 @@ func (s *site) open(wrap func(driver.Connector) driver.Connector) {
 	s.t.Helper()
 	var err error
 	s.Sending, err = open(s.t.Context(), Config{
-		Path: s.path, Limits: func() Limits { return s.limits }, Now: func() time.Time { return s.now },
+		Path: s.path, Limits: func() Policy { return Policy{s.limits, s.others} }, Now: func() time.Time { return s.now },
 		Tell: func(_ context.Context, x Standing) error {
 			if s.fails == nil {
 				s.told = append(s.told, x)
@@ -185,6 +186,55 @@ func TestSlowed(t *testing.T) {
 	s.now = s.now.Add(61 * time.Minute)
 	if p := s.send(60); p != (mailstore.Pace{}) {
 		t.Errorf("an hour later: %+v", p)
+	}
+}
+
+// What is said of the account counts before what is said of its domain, limit by limit.
+func TestLimitsOfSome(t *testing.T) {
+	s := newSite(t, Limits{MessagesPerHour: Bound{1, 2}, MessagesPerDay: Bound{0, 3}, RecipientsPerDay: Bound{0, 50}})
+	s.others = map[string]map[string]Bound{
+		"@example.org":     {"messages_per_hour": {0, 4}, "messages_per_day": {}},
+		me:                 {"messages_per_hour": {0, 6}},
+		"you@example.org":  {"messages_per_hour": {0, 0}},
+		"@elsewhere.other": {"messages_per_hour": {0, 0}},
+	}
+	for _, tt := range []struct {
+		account, hold string
+		slowed        bool
+		taken         int
+	}{
+		{me, "7 messages in an hour, more than 6 (submission.limits_for." + me + ".messages_per_hour.hold)", false, 6},
+		{"they@example.org", "5 messages in an hour, more than 4 (submission.limits_for.@example.org.messages_per_hour.hold)", false, 4},
+		{"you@example.org", "100 recipients in a day, more than 50 (submission.limits.recipients_per_day.hold)", false, 7},
+		{"x@example.net", "3 messages in an hour, more than 2 (submission.limits.messages_per_hour.hold)", true, 2},
+	} {
+		for n := 0; ; n++ {
+			m := mailstore.Sending{Account: tt.account, ID: fmt.Sprint(tt.account, n), Recipients: make([]string, 1)}
+			if n == 7 {
+				m.Recipients = make([]string, 93)
+			}
+			p := s.reserve(m)
+			if p.Hold != "" {
+				if p.Hold != tt.hold || n != tt.taken {
+					t.Errorf("%s: held after %d: %s", tt.account, n, p.Hold)
+				}
+				break
+			}
+			if slowed := !p.NotBefore.IsZero(); slowed && !tt.slowed || n > 7 {
+				t.Errorf("%s: mail %d: %+v", tt.account, n, p)
+				break
+			}
+		}
+	}
+	x := s.standing()
+	if c := x.Counts[0]; c.Bound != (Bound{0, 6}) || c.From != me || c.Used != 7 {
+		t.Errorf("%+v", c)
+	}
+	if c := x.Counts[1]; c.Bound != (Bound{}) || c.From != "@example.org" {
+		t.Errorf("%+v", c)
+	}
+	if c := x.Counts[3]; c.Bound != (Bound{0, 50}) || c.From != "" || c.Bound.String() != "never slowed, held over 50" {
+		t.Errorf("%+v", c)
 	}
 }
 

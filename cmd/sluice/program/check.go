@@ -28,7 +28,7 @@ type checkCommand struct {
 	Helo     string   `placeholder:"NAME" help:"What the client greets with."`
 	Outgoing string   `placeholder:"ACCOUNT" help:"Decide as about mail that this account sends: by the steps of outgoing:."`
 	// Effective is asked for a recipient who need not exist: overrides may be written first.
-	Effective string `placeholder:"ADDRESS" help:"Print what the rules are for a recipient, with all overrides, and where each line comes from."`
+	Effective string `placeholder:"ADDRESS" help:"Print what the rules are for a recipient, with all overrides, how much an account may send, and where each line comes from."`
 
 	Mutate    bool          `help:"Change the rules, one place at a time, and list the changes that no test in the rule files notices."`
 	MutateFor time.Duration `placeholder:"TIME" default:"1m" help:"How long --mutate may take."`
@@ -49,7 +49,9 @@ type checkResult struct {
 	Record       *pipeline.Record `json:"record,omitempty"`
 	// Effective are the steps with rules, as they are for one recipient.
 	Effective []effectiveStep `json:"effective,omitempty"`
-	Mutants   *mutantsResult  `json:"mutants,omitempty"`
+	// Sending are the limits of what that one may send, where some have others than all.
+	Sending []effectiveLimit `json:"sending,omitempty"`
+	Mutants *mutantsResult   `json:"mutants,omitempty"`
 }
 
 func (c *checkCommand) Run(p *program) error {
@@ -68,6 +70,7 @@ func (c *checkCommand) Run(p *program) error {
 				if result.Effective, err = effectiveSteps(settings, made, c.Effective); err != nil {
 					return err
 				}
+				result.Sending = effectiveLimits(settings, c.Effective)
 			}
 		}
 		told, keys := keyProblems(settings)
@@ -121,6 +124,7 @@ func (c *checkCommand) print(p *program, settings *config.Config, r checkResult)
 	t := text{w: p.stdout, hypothetical: true}
 	if c.Effective != "" {
 		t.effective(c.Effective, r.Effective)
+		t.effectiveLimits(r.Sending)
 		if r.Record == nil {
 			return t.err
 		}

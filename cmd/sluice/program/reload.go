@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/sending"
 	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/protocols/admin"
@@ -62,6 +63,7 @@ type setup struct {
 	believed     map[uint32]bool // users who may tell deliver's door of somebody else
 	plan         *pipeline.Plan
 	outgoing     *pipeline.Plan // of mail of our own users
+	sending      sending.Policy // how much they may send
 	keys         signingKeys    // of our domains
 	scripting    *scripting     // what scripts may use
 	relay        *relay.Relay   // it begins when the doors are open, or a reload has succeeded
@@ -96,7 +98,7 @@ func (s *service) serverTLS() *tls.Config {
 
 // prepare makes all of a setup that can fail. Nothing that runs is touched.
 func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup, err error) {
-	made = &setup{config: c}
+	made = &setup{config: c, sending: sendingPolicy(c)}
 	c.Listen.Admin = sockets.Admin // the flags win
 	var certificateErr, usersErr, aliasErr error
 	before := s.now.Load()

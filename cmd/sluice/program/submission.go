@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,7 +37,7 @@ func (s submitters) Addresses(ctx context.Context, account string) ([]string, er
 }
 
 // openSending opens what accounts have sent. tell may be nil.
-func openSending(ctx context.Context, c *config.Config, limits func() sending.Limits, tell func(context.Context, sending.Standing) error,
+func openSending(ctx context.Context, c *config.Config, limits func() sending.Policy, tell func(context.Context, sending.Standing) error,
 	log *slog.Logger, now func() time.Time,
 ) (*sending.Sending, error) {
 	return sending.Open(ctx, sending.Config{
@@ -47,11 +48,32 @@ func openSending(ctx context.Context, c *config.Config, limits func() sending.Li
 func sendingPath(data string) string { return filepath.Join(data, "sending.db") }
 
 // sendingLimits are the limits of now.
-func (s *service) sendingLimits() sending.Limits {
+func (s *service) sendingLimits() sending.Policy {
 	if x := s.now.Load(); x != nil {
-		return x.config.Submission.Limits
+		return x.sending
 	}
-	return s.started.Submission.Limits
+	return sendingPolicy(s.started)
+}
+
+// sendingPolicy is how much accounts may send by a configuration.
+func sendingPolicy(c *config.Config) sending.Policy {
+	p := sending.Policy{Limits: c.Submission.Limits, For: map[string]map[string]sending.Bound{}}
+	for _, key := range slices.Sorted(maps.Keys(c.Submission.LimitsFor)) {
+		account := normalAccounts(key)
+		if p.For[account] == nil {
+			p.For[account] = map[string]sending.Bound{}
+		}
+		maps.Copy(p.For[account], c.Submission.LimitsFor[key])
+	}
+	return p
+}
+
+// normalAccounts normalises what names an account, or with "@example.org" all of a domain.
+func normalAccounts(s string) string {
+	if domain, ok := strings.CutPrefix(s, "@"); ok {
+		return "@" + normalDomain(domain)
+	}
+	return normalAddress(s)
 }
 
 // submission is what makes a door of smtp one for our own users.
@@ -69,7 +91,7 @@ func savesSent(c *config.Config) func(account string) bool {
 	}
 	var only []string
 	for _, x := range c.Submission.SaveSentFor {
-		only = append(only, normalAddress(x))
+		only = append(only, normalAccounts(x))
 	}
 	return func(account string) bool {
 		_, domain, _ := strings.Cut(account, "@")

@@ -264,9 +264,9 @@ func usersConfig(c *config.Config) users.Config {
 	}
 	out.Senders = map[string][]string{}
 	for account, all := range c.Submission.Senders {
-		account = normalAddress(account)
+		account = normalAccounts(account)
 		for _, x := range all {
-			out.Senders[account] = append(out.Senders[account], normalAddress(x))
+			out.Senders[account] = append(out.Senders[account], normalAccounts(x))
 		}
 	}
 	out.Aliases = map[string][]string{}

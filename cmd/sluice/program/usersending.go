@@ -68,7 +68,7 @@ func (p *program) releaseHeld(c *config.Config, account, why string) (held, slow
 		return eachQueued(p.ctx, r, queue.Filter{Account: account, Why: submitted}, func(m queue.Message) error {
 			untried := func(x queue.Recipient) bool { return x.Attempts == 0 && x.Due.After(p.now()) }
 			switch {
-			case m.Held != "" && (m.Held == why || strings.Contains(m.Held, "(submission.limits.")):
+			case m.Held != "" && (m.Held == why || strings.Contains(m.Held, "(submission.limits")):
 				stopped = append(stopped, m.ID)
 			case m.Held == "" && slices.ContainsFunc(m.Recipients, untried):
 				late = append(late, m.ID)
@@ -113,7 +113,7 @@ func (p *program) withSending(a account, f func(s *sending.Sending, name string,
 		if _, err := u.Account(p.ctx, name); err != nil {
 			return err
 		}
-		s, err := openSending(p.ctx, settings, func() sending.Limits { return settings.Submission.Limits }, nil, nil, p.now)
+		s, err := openSending(p.ctx, settings, func() sending.Policy { return sendingPolicy(settings) }, nil, nil, p.now)
 		if err != nil {
 			return err
 		}
@@ -137,7 +137,7 @@ func (p *program) forgetSending(settings *config.Config, name string) error {
 // readSending opens what accounts have sent, if anything was ever sent: fs.ErrNotExist else.
 func (p *program) readSending(c *config.Config, readOnly bool) (*sending.Sending, error) {
 	config := sending.Config{
-		Path: sendingPath(c.Data), ReadOnly: true, Now: p.now, Limits: func() sending.Limits { return c.Submission.Limits },
+		Path: sendingPath(c.Data), ReadOnly: true, Now: p.now, Limits: func() sending.Policy { return sendingPolicy(c) },
 	}
 	s, err := sending.Open(p.ctx, config)
 	if err != nil || readOnly {
@@ -178,15 +178,12 @@ func (t *text) sends(ctx context.Context, u *users.Users, s *sending.Sending, na
 	for _, id := range x.Records {
 		t.line(0, "why      sluice explain %s", id)
 	}
-	bound := func(n int) string {
-		if n == 0 {
-			return "never"
-		}
-		return fmt.Sprintf("over %d", n)
-	}
 	for _, c := range x.Counts {
-		if c.Used > 0 {
-			t.line(0, "sent     %d %s (slowed %s, held %s)", c.Used, c.What, bound(c.Bound.Slow), bound(c.Bound.Hold))
+		switch {
+		case c.From != "":
+			t.line(0, "sent     %d %s (%s, as limits_for says of %s)", c.Used, c.What, c.Bound, c.From)
+		case c.Used > 0:
+			t.line(0, "sent     %d %s (%s)", c.Used, c.What, c.Bound)
 		}
 	}
 	return nil

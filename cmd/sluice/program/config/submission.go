@@ -8,6 +8,7 @@ import (
 
 	"sluice/mailstore/sending"
 	"sluice/mailstore/users"
+	"sluice/pipeline/lookalike"
 )
 
 // Submission is how mail of our own users leaves: what the doors submission and submissions do with it.
@@ -26,6 +27,9 @@ type Submission struct {
 	// Limits say from when on an account sends like one whose password was stolen: it is slowed, then held, and the
 	// postmaster gets a mail about it. See `sluice user show`, `sluice user release` and `sluice user block`.
 	Limits sending.Limits `yaml:"limits"`
+	// LimitsFor are other limits for some accounts; "@example.org" is all there. A limit that is named here counts for them
+	// instead of that of all, slow and hold together; what is said of an account counts before what is said of its domain.
+	LimitsFor map[string]map[string]sending.Bound `yaml:"limits_for" example:"{news@example.org: {messages_per_day: {slow: 20000, hold: 50000}}}"`
 }
 
 // DefaultSubmission returns the defaults.
@@ -58,8 +62,28 @@ func (c *Config) checkSubmission() {
 			c.d.wrong(fmt.Sprintf("submission.save_sent_for[%d]", i), fmt.Sprintf("%q is no account", x), remedy)
 		}
 	}
-	wrong := c.Submission.Limits.Check()
-	for _, key := range slices.Sorted(maps.Keys(wrong)) {
-		c.d.wrong("submission.limits."+key, wrong[key].Error(), "0 is no such limit; hold is more than slow")
+	wrong := func(at string, all map[string]error) {
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			c.d.wrong(at+"."+key, all[key].Error(), "0 is no such limit; hold is more than slow")
+		}
+	}
+	wrong("submission.limits", c.Submission.Limits.Check())
+	for _, account := range slices.Sorted(maps.Keys(c.Submission.LimitsFor)) {
+		at := "submission.limits_for." + account
+		if !isAddressOrDomain(account) {
+			c.d.wrong(at, fmt.Sprintf("%q is no account", account), remedy)
+		}
+		limits := c.Submission.LimitsFor[account]
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			if slices.Contains(sending.Names(), name) {
+				wrong(at+"."+name, limits[name].Check())
+				continue
+			}
+			hint := "there are " + strings.Join(sending.Names(), ", ")
+			if near := lookalike.Nearest(name, sending.Names()); near != "" {
+				hint = fmt.Sprintf("did you mean %s?", near)
+			}
+			c.d.wrong(at+"."+name, fmt.Sprintf("there is no limit %q", name), hint)
+		}
 	}
 }
