@@ -261,16 +261,16 @@ func bounded(n ast.Node, t *typ) *typ {
 	if id, ok := n.(*ast.IdentifierNode); ok && id.Value == "size" {
 		return &typ{kind: intKind, least: new(int64)}
 	}
-	x, ok := n.(*ast.BuiltinNode)
-	if !ok || t.kind != intKind {
-		return t
-	}
-	switch x.Name {
-	case "len", "count":
-		return &typ{kind: intKind, least: new(int64)}
-	case "indexOf", "lastIndexOf":
-		least := int64(-1)
-		return &typ{kind: intKind, least: &least}
+	switch x := n.(type) {
+	case *ast.BuiltinNode:
+		if t.kind == intKind && (x.Name == "len" || x.Name == "count") {
+			return &typ{kind: intKind, least: new(int64)}
+		}
+	case *ast.CallNode:
+		if id, ok := x.Callee.(*ast.IdentifierNode); ok && (id.Value == "indexOf" || id.Value == "lastIndexOf") {
+			least := int64(-1)
+			return &typ{kind: intKind, least: &least}
+		}
 	}
 	return t
 }

@@ -76,7 +76,10 @@ func (c *conditionChecker) parse(cfg *conf.Config) *parser.Tree {
 	return tree
 }
 
-var tokenText = regexp.MustCompile(`^(.*)unexpected token (\w+)(?:\("(.*)"\))?$`)
+var (
+	tokenText        = regexp.MustCompile(`^(.*)unexpected token (\w+)(?:\("(.*)"\))?$`)
+	strangeCharacter = regexp.MustCompile(`^unrecognized character: \S+ '(.+)'$`)
+)
 
 // syntax reports what the parser says in plainer words.
 func (c *conditionChecker) syntax(err error) {
@@ -100,7 +103,16 @@ func (c *conditionChecker) syntax(err error) {
 		case m[2] == "Identifier" && slices.Contains([]string{"and", "or", "not", "in"}, strings.ToLower(tok)) && tok != strings.ToLower(tok):
 			text, remedy = fmt.Sprintf("`%s` is not expected here", tok), fmt.Sprintf("write `%s`", strings.ToLower(tok))
 		default:
-			text = fmt.Sprintf("`%s` is not expected here", tok)
+			text, remedy = fmt.Sprintf("`%s` is not expected here", tok), unexpected(m[2], tok, string(c.rule.when[:min(from, len(c.rule.when))]))
+		}
+	}
+	if m := strangeCharacter.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("`%s` is not expected here", m[1])
+		switch remedy = "text is written in quotes"; {
+		case m[1] == "~" && from > 0 && c.rule.when[from-1] == '!':
+			remedy = "write not (… matches …)"
+		case m[1] == "~":
+			remedy = "write `matches`"
 		}
 	}
 	for _, x := range []struct{ says, text, remedy string }{
@@ -109,6 +121,8 @@ func (c *conditionChecker) syntax(err error) {
 		{"invalid char escape", "there is no such escape in text", "write \\\\ for a backslash, or put the text in backquotes"},
 		{"integer literal", "the number is too large, or none", ""},
 		{"float literal", "the number is too large, or none", ""},
+		{"bad number syntax", "a number has no unit", "write 10 * 1024 for 10 KiB, and days(2), hours(12) or minutes(30) for a time"},
+		{"expected at least 2 arguments", "any() and its like take a list and a condition", `write for example any(links, .domain == "example.org"), or len(links) > 0`},
 		{"maximum allowed nodes", "the condition is too large", "make several rules of it and use hit()"},
 	} {
 		if strings.Contains(text, x.says) {
@@ -481,6 +495,12 @@ func (c *conditionChecker) identifier(n *ast.IdentifierNode) *typ {
 	if best := lookalike.Nearest(name, append(c.set.scope.names(), c.set.listNames()...)); best != "" {
 		remedy = fmt.Sprintf("did you mean `%s`?", best)
 	}
+	if other := elsewhereName(name); other != "" {
+		remedy = other
+	}
+	if len(c.items) > 0 && c.items[len(c.items)-1].fields[name] != nil {
+		remedy = fmt.Sprintf("a field of the item is `.%s`", name)
+	}
 	return c.wrongAt(n, fmt.Sprintf("there is no `%s`", name), remedy)
 }
 
@@ -512,13 +532,21 @@ func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 			if _, isItem := n.Node.(*ast.PointerNode); isItem {
 				of = "#"
 			}
-			c.wrong(from, to, noMember(of, base, prop.Value), didYouMeanOnly(prop.Value, base.names()))
+			remedy := didYouMeanOnly(prop.Value, base.names())
+			if other := elsewhereField(prop.Value); slices.Contains(base.names(), other) {
+				remedy = fmt.Sprintf("did you mean `%s`?", other)
+			}
+			c.wrong(from, to, noMember(of, base, prop.Value), remedy)
 			return &typ{kind: badKind}
 		}
 		return t
 	case listKind:
 		if named {
-			return c.wrongAt(n, fmt.Sprintf("`%s` is a list, which has no field `%s`", c.source(n.Node), prop.Value), "ask any(list, .field …)")
+			remedy := "ask any(list, .field …)"
+			if isLength(prop.Value) {
+				remedy = fmt.Sprintf("write len(%s)", c.source(n.Node))
+			}
+			return c.wrongAt(n, fmt.Sprintf("`%s` is a list, which has no field `%s`", c.source(n.Node), prop.Value), remedy)
 		}
 		i := c.expr(n.Property)
 		if i.kind != intKind && i.kind != badKind {
@@ -530,7 +558,11 @@ func (c *conditionChecker) member(n *ast.MemberNode) *typ {
 		return base.elem
 	}
 	if named {
-		return c.wrongAt(n, fmt.Sprintf("`%s` is %s, which has no field `%s`", c.source(n.Node), base, prop.Value), "")
+		remedy := ""
+		if base.kind == textKind && isLength(prop.Value) {
+			remedy = fmt.Sprintf("write len(%s)", c.source(n.Node))
+		}
+		return c.wrongAt(n, fmt.Sprintf("`%s` is %s, which has no field `%s`", c.source(n.Node), base, prop.Value), remedy)
 	}
 	return c.wrongAt(n, fmt.Sprintf("`%s` is %s, not a list", c.source(n.Node), base), "")
 }
@@ -611,7 +643,10 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		}
 		return truth
 	case "==", "!=":
-		if !canEqual(l, r) {
+		switch {
+		case l.kind == recordKind && r.kind == recordKind, l.kind == listKind && r.kind == listKind && l.elem != nil && l.elem.kind == recordKind:
+			return c.wrongAt(n, fmt.Sprintf("`%s` and `%s` are not compared as a whole", c.source(n.Left), c.source(n.Right)), "compare a field of each")
+		case !canEqual(l, r):
 			return c.mismatch(n, l, r, "they are never equal")
 		}
 		c.neverLower(n.Left, l, n.Right)
@@ -647,7 +682,10 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 	case "in":
 		if r.kind != listKind {
 			remedy := "write the list in [ ]"
-			if r.kind == textKind {
+			switch {
+			case l.ip:
+				remedy = fmt.Sprintf("write in_network(%s, %s)", c.source(n.Left), c.source(n.Right))
+			case r.kind == textKind:
 				remedy = fmt.Sprintf("write %s contains %s", c.source(n.Right), c.source(n.Left))
 			}
 			return c.wrongAt(n.Right, fmt.Sprintf("`in` asks whether something is in a list; `%s` is %s", c.source(n.Right), r), remedy)
@@ -669,8 +707,10 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		switch {
 		case !ok1 || !ok2:
 			return c.wrongAt(n, "a range runs between two numbers that are written out", "compare with <= and >=")
-		case to.Value-from.Value >= maxRange || from.Value > to.Value:
-			return c.wrongAt(n, fmt.Sprintf("a range has from 1 to %d numbers", maxRange), "compare with <= and >=")
+		case from.Value > to.Value:
+			return c.wrongAt(n, "a range begins with the smaller number", "join two with `or`: x in 22..23 or x in 0..5")
+		case to.Value-from.Value >= maxRange:
+			return c.wrongAt(n, fmt.Sprintf("a range has at most %d numbers", maxRange), "compare with <= and >=")
 		}
 		return &typ{kind: listKind, elem: &typ{kind: intKind}}
 	case "+", "-", "*", "/", "%":
@@ -680,15 +720,14 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		if !l.isNumber() || !r.isNumber() {
 			return c.mismatch(n, l, r, fmt.Sprintf("`%s` takes numbers", n.Operator))
 		}
-		switch {
+		switch z, written := n.Right.(*ast.IntegerNode); {
+		case written && z.Value == 0 && (n.Operator == "/" || n.Operator == "%"):
+			return c.wrongAt(n, "this divides by zero", "")
 		case n.Operator == "/":
 			return &typ{kind: floatKind}
 		case n.Operator == "%":
 			if l.kind != intKind || r.kind != intKind {
 				return c.wrongAt(n, "`%` takes whole numbers", "")
-			}
-			if z, ok := n.Right.(*ast.IntegerNode); ok && z.Value == 0 {
-				return c.wrongAt(n, "this divides by zero", "")
 			}
 			return l
 		case l.kind == floatKind || r.kind == floatKind:
@@ -769,7 +808,8 @@ func badPattern(s string, most int) (why, remedy string) {
 		why := err.Error()
 		if errors.As(err, &e) {
 			why = fmt.Sprintf("%s: `%s`", e.Code, e.Expr)
-			if e.Code == syntax.ErrInvalidPerlOp {
+			foreign := e.Code == syntax.ErrInvalidEscape && strings.Trim(e.Expr, `\123456789`) == ""
+			if foreign || e.Code == syntax.ErrInvalidPerlOp || strings.HasPrefix(e.Expr, "(?<") {
 				remedy = "patterns are RE2: no look-around, no back-references"
 			}
 		}
@@ -789,7 +829,7 @@ func (c *conditionChecker) call(n *ast.CallNode) *typ {
 		}
 	}
 	if !ok {
-		return c.wrongAt(n, "only functions can be called", c.functionList())
+		return c.wrongAt(n, "only functions can be called", c.method(n))
 	}
 	switch id.Value {
 	case "has", "header", "headers":
@@ -839,7 +879,14 @@ func isFieldName(s string) bool {
 
 func (c *conditionChecker) noFunction(n ast.Node, name string) *typ {
 	if _, ok := builtin.Index[name]; ok {
-		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", name), c.functionList())
+		remedy := elsewhereFunction(name)
+		if remedy == "" {
+			remedy = c.functionList()
+		}
+		if _, ok := c.set.scope.vars[name]; ok {
+			return c.wrongAt(n, fmt.Sprintf("`%s` is not a function", name), remedy)
+		}
+		return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", name), remedy)
 	}
 	for _, op := range operators() {
 		if strings.EqualFold(op, name) {
@@ -847,7 +894,12 @@ func (c *conditionChecker) noFunction(n ast.Node, name string) *typ {
 		}
 	}
 	remedy := didYouMeanOnly(name, allFunctions())
-	if remedy == "" {
+	switch op := elsewhereOperator(name); {
+	case elsewhereFunction(name) != "":
+		remedy = elsewhereFunction(name)
+	case op != "":
+		remedy = fmt.Sprintf("`%s` stands between two values", op)
+	case remedy == "":
 		remedy = c.functionList()
 	}
 	return c.wrongAt(n, fmt.Sprintf("there is no function `%s`", name), remedy)
@@ -855,7 +907,7 @@ func (c *conditionChecker) noFunction(n ast.Node, name string) *typ {
 
 func allFunctions() []string {
 	return append(functions(), "len", "lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix",
-		"indexOf", "lastIndexOf", "any", "all", "none", "one", "count", "abs", "min", "max", "int", "float", "string")
+		"any", "all", "none", "one", "count", "abs", "min", "max", "int", "float", "string")
 }
 
 // functionList is a remedy that names all functions, the first time.
@@ -896,14 +948,11 @@ func (c *conditionChecker) builtin(n *ast.BuiltinNode) *typ {
 			out.large = c.arguments(n, textKind)
 		}
 		return out
-	case "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf":
+	case "hasPrefix", "hasSuffix":
 		if c.arity(n, 2, 2) {
 			c.arguments(n, textKind)
 		}
-		if strings.HasPrefix(n.Name, "has") {
-			return truth
-		}
-		return count
+		return truth
 	case "any", "all", "none", "one", "count":
 		c.predicate(n)
 		if n.Name == "count" {
@@ -947,11 +996,14 @@ func (c *conditionChecker) arity(n *ast.BuiltinNode, least, most int) bool {
 	if k := len(n.Arguments); k >= least && k <= most {
 		return true
 	}
-	want := fmt.Sprint(least)
-	if most > least {
-		want += " to " + fmt.Sprint(most)
+	want := fmt.Sprintf("%d arguments", least)
+	switch {
+	case most == 1:
+		want = "one argument"
+	case most > least:
+		want = fmt.Sprintf("%d to %d arguments", least, most)
 	}
-	c.wrongAt(n, fmt.Sprintf("%s() takes %s arguments, not %d", n.Name, want, len(n.Arguments)), "")
+	c.wrongAt(n, fmt.Sprintf("%s() takes %s, not %d", n.Name, want, len(n.Arguments)), "")
 	return false
 }
 

@@ -476,7 +476,7 @@ func (s *state) why(x *rule) string {
 				text = at.Message // without expr's own excerpt
 			}
 			if t.op == termProgram {
-				text = fmt.Sprintf("`%s` failed: %s", shorten(t.source, 60), text)
+				text = fmt.Sprintf("`%s` failed: %s", shorten(t.source, 60), failure(text))
 			}
 			add(text)
 			continue

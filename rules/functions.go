@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/builtin"
@@ -92,6 +94,12 @@ func ownFunctions() []function {
 			name: "count_matches", usage: `count_matches(text, "[0-9]+")`, args: []kind{textKind, textKind}, gives: intKind, written: true, pattern: true,
 			call: func(a []any) any { return countMatches(a[0].(string), a[1].(*regexp.Regexp)) }, prepare: preparePattern,
 		},
+		{name: "indexOf", usage: `indexOf(subject, "!") > 0`, args: []kind{textKind, textKind}, gives: intKind, call: func(a []any) any {
+			return characters(a[0].(string), strings.Index(a[0].(string), a[1].(string)))
+		}},
+		{name: "lastIndexOf", usage: `lastIndexOf(subject, "!") > 0`, args: []kind{textKind, textKind}, gives: intKind, call: func(a []any) any {
+			return characters(a[0].(string), strings.LastIndex(a[0].(string), a[1].(string)))
+		}},
 		{name: "days", usage: "days(2)", args: []kind{floatKind}, gives: intKind, call: seconds(24 * 3600)},
 		{name: "hours", usage: "hours(12)", args: []kind{floatKind}, gives: intKind, call: seconds(3600)},
 		{name: "minutes", usage: "minutes(30)", args: []kind{floatKind}, gives: intKind, call: seconds(60)},
@@ -210,7 +218,12 @@ func those[T any](args []any, of func(texts []string) []T) []T {
 const longestURL = 4096 // octets that are looked at
 
 // hostOf is the host that a URL leads to as addresses have domains, "" for what is no URL.
+//
+// What begins with www. is one without its scheme, as mail programs take it: what a link shows is mostly written so.
 func hostOf(url string) string {
+	if url = strings.TrimSpace(url); len(url) > 4 && strings.EqualFold(url[:4], "www.") {
+		url = "http://" + url
+	}
 	host := mime.HostOf(url)
 	if name := unicodeOf(host); name != "" {
 		return name
@@ -499,22 +512,47 @@ func hasWord(text string, words []word) bool {
 	return false
 }
 
-// wordIndex returns where a word stands in a text, -1 for nowhere.
+// wordIndex returns where a word or a phrase stands in a text, -1 for nowhere. Any white space separates the words of a phrase,
+// as in a list of words: mail is wrapped.
 func wordIndex(text, w string) int {
 	if w == "" {
 		return -1
 	}
+	first, others, _ := strings.Cut(w, " ")
 	for at := 0; ; {
-		i := strings.Index(text[at:], w)
+		i := strings.Index(text[at:], first)
 		if i < 0 {
 			return -1
 		}
-		begin, end := at+i, at+i+len(w)
-		if !letterBefore(text, begin, w) && !letterAfter(text, end, w) {
+		begin := at + i
+		end, ok := phraseEnd(text, begin+len(first), others)
+		if ok && !letterBefore(text, begin, w) && !letterAfter(text, end, w) {
 			return begin
 		}
 		at = begin + runeLen(text[begin:])
 	}
+}
+
+// phraseEnd returns where words end that stand in text from at on, each behind white space.
+func phraseEnd(text string, at int, words string) (end int, ok bool) {
+	for words != "" {
+		var w string
+		w, words, _ = strings.Cut(words, " ")
+		rest := strings.TrimLeftFunc(text[at:], unicode.IsSpace)
+		if len(rest) == len(text[at:]) || !strings.HasPrefix(rest, w) {
+			return 0, false
+		}
+		at = len(text) - len(rest) + len(w)
+	}
+	return at, true
+}
+
+// characters is how many of them stand before the octet at, as len() counts them; -1 stays what it is.
+func characters(text string, at int) int {
+	if at < 0 {
+		return at
+	}
+	return utf8.RuneCountInString(text[:at])
 }
 
 const maxMatches = 1000 // that count_matches counts
