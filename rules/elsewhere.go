@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
+
+	"sluice/pipeline/lookalike"
 )
 
 // elsewhereOperator is what rules write for an operator as other languages and filters have it, "" for none.
@@ -112,7 +114,7 @@ func unexpected(kind, tok, before string) string {
 	}
 	switch {
 	case kind == "Identifier":
-		if best := nearest(tok, []string{"and", "or", "in", "contains", "matches", "startsWith", "endsWith"}); best != "" && len(tok) > 2 {
+		if best := lookalike.Nearest(tok, []string{"and", "or", "in", "contains", "matches", "startsWith", "endsWith"}); best != "" && len(tok) > 2 {
 			return fmt.Sprintf("did you mean `%s`?", best)
 		}
 		if tok == "between" {
@@ -136,7 +138,7 @@ func (c *conditionChecker) method(n *ast.CallNode) string {
 	}
 	op := name.Value
 	if slices.ContainsFunc(operators(), func(s string) bool { return strings.EqualFold(s, op) }) || elsewhereOperator(op) != "" {
-		if best := nearest(op, operators()); strings.EqualFold(best, op) {
+		if best := lookalike.Nearest(op, operators()); strings.EqualFold(best, op) {
 			op = best
 		} else {
 			op = elsewhereOperator(op)

@@ -148,7 +148,7 @@ func (t *trial) run(plan *pipeline.Plan, x *ruleTest) {
 		t.fails(x, x.pos, "there is no record of it")
 		return
 	}
-	t.compare(x, decisions)
+	t.compare(x, plan, decisions)
 }
 
 // who is the client. One of whom the test says anything is known.
@@ -188,7 +188,11 @@ func (t *trial) text(x *ruleTest) (string, bool) {
 func (t *trial) file(x *ruleTest) (string, bool) {
 	files, err := beside(t.env, x.pos.src.path, x.message)
 	if err != nil {
-		t.fails(x, x.pos, fmt.Sprintf("%s: %v", x.message, err))
+		why := err.Error()
+		if !strings.Contains(why, x.message) {
+			why = x.message + ": " + why
+		}
+		t.fails(x, x.pos, why)
 		return "", false
 	}
 	text := string(files[0].Text)
@@ -267,13 +271,13 @@ func kindName(t reflect.Type) string {
 }
 
 // compare reports where the outcome is not what the test expects.
-func (t *trial) compare(x *ruleTest, decisions []pipeline.Decision) {
+func (t *trial) compare(x *ruleTest, plan *pipeline.Plan, decisions []pipeline.Decision) {
 	held, undecided := t.outcome()
 	for _, want := range x.hit {
 		if held[want.name] {
 			continue
 		}
-		why := "it does not hold"
+		why := "it does not hold" + t.terms(plan, want.name)
 		if u, ok := undecided[want.name]; ok {
 			why = "it is undecided: " + u
 		}
@@ -281,7 +285,7 @@ func (t *trial) compare(x *ruleTest, decisions []pipeline.Decision) {
 	}
 	for _, no := range x.miss {
 		if held[no.name] {
-			t.fails(x, no.at, fmt.Sprintf("rule `%s` should not hold, but it does", no.name))
+			t.fails(x, no.at, fmt.Sprintf("rule `%s` should not hold, but it does%s", no.name, t.terms(plan, no.name)))
 		}
 	}
 	for _, d := range decisions {
@@ -307,6 +311,30 @@ func (t *trial) compare(x *ruleTest, decisions []pipeline.Decision) {
 			t.fails(x, e.at, fmt.Sprintf("%s is no recipient of this test", e.rcpt))
 		}
 	}
+}
+
+// terms says what the terms of a rule came to in the test: those that were evaluated, for the last of them settled it.
+func (t *trial) terms(plan *pipeline.Plan, name string) string {
+	for at, x := range plan.Recorded(t.record) {
+		st, ok := at.Stage.(*stage)
+		if !ok || at.Step != t.env.Name {
+			continue
+		}
+		var came []string
+		for i, term := range st.terms {
+			if term.rule.name != name || i/4 >= len(x.Terms) {
+				continue
+			}
+			if v := truth(x.Terms[i/4] >> (i % 4 * 2) & 3); v != open && term.op != termConst {
+				came = append(came, fmt.Sprintf("`%s` was %s", shorten(term.source, 60), v))
+			}
+		}
+		if len(came) > 0 {
+			const most = 4
+			return ": " + strings.Join(came[max(0, len(came)-most):], ", ")
+		}
+	}
+	return ""
 }
 
 func inbox(folder string) string {
@@ -353,5 +381,8 @@ func (t *trial) fails(x *ruleTest, at spot, why string) {
 	if name == "" {
 		name = x.message
 	}
-	t.report(at, "", fmt.Sprintf("the test `%s` fails: %s", name, why), "")
+	if name != "" {
+		name = "`" + name + "` "
+	}
+	t.report(at, "", fmt.Sprintf("the test %sfails: %s", name, why), "")
 }

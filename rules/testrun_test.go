@@ -45,10 +45,10 @@ func tested(t *testing.T, tests string) string {
 func TestTestsAreRun(t *testing.T) {
 	for name, tt := range map[string]struct{ test, want string }{
 		"a hit":                  {"{name: t, mail: {facts: {scan: {listed: true}}}, expect: {hit: [listed], miss: [many]}}", ""},
-		"no hit":                 {"{name: t, mail: {facts: {scan: {listed: false}}}, expect: {hit: [listed]}}", "the test `t` fails: rule `listed` should hold, but it does not hold"},
+		"no hit":                 {"{name: t, mail: {facts: {scan: {listed: false}}}, expect: {hit: [listed]}}", "the test `t` fails: rule `listed` should hold, but it does not hold: `scan.listed` was false"},
 		"undecided":              {"{name: t, mail: {}, expect: {hit: [listed]}}", "rule `listed` should hold, but it is undecided: scan unavailable"},
 		"unknown in part":        {"{name: t, mail: {facts: {scan: {count: 1}}}, expect: {hit: [listed]}}", "rule `listed` should hold, but it is undecided: scan.listed unavailable"},
-		"a miss":                 {"{name: t, mail: {facts: {scan: {listed: true}}}, expect: {miss: [listed]}}", "rule `listed` should not hold, but it does"},
+		"a miss":                 {"{name: t, mail: {facts: {scan: {listed: true}}}, expect: {miss: [listed]}}", "rule `listed` should not hold, but it does: `scan.listed` was true"},
 		"a verdict":              {"{name: t, mail: {facts: {scan: {count: 4}}}, expect: {verdict: reject}}", ""},
 		"another verdict":        {"{name: t, mail: {facts: {scan: {count: 4}}}, expect: {verdict: pass}}", "the verdict for recipient@example.org is reject by `many`, not pass"},
 		"a list":                 {"{name: t, mail: {facts: {scan: {names: [x], count: 0}}}, expect: {verdict: reject}}", ""},
@@ -72,6 +72,8 @@ func TestTestsAreRun(t *testing.T) {
 		"no time":                {"{name: t, received: tonight, mail: {}, expect: {hit: night}}", `"tonight" is no time; write for example`},
 		"a trusted client":       {"{name: t, mail: {client: {trusted: true, tls: TLSv1.3}}, expect: {hit: secret}}", ""},
 		"a client in cleartext":  {"{name: t, mail: {client: {trusted: true}}, expect: {hit: secret}}", "rule `secret` should hold, but it does not hold"},
+		"without a name":         {"{mail: {}, expect: {folder: Lists}}", "the test fails: the folder for recipient@example.org is INBOX, not Lists"},
+		"which term":             {"{mail: {headers: {List-Id: <x>}, rcpts: [b@example.com]}, expect: {hit: news}}", "it does not hold: `has(\"List-Id\")` was true, `rcpt.domain == \"example.org\"` was false"},
 		"several at once":        {"{name: t, mail: {}, expect: {hit: [news, login]}}", "rule `login` should hold"},
 	} {
 		t.Run(name, func(t *testing.T) {

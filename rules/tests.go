@@ -185,6 +185,9 @@ func (r *reader) client(m *testMail, n ast.Node) {
 }
 
 func (r *reader) expect(t *ruleTest, n ast.Node) {
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 0 {
+		r.at(n, "the test expects nothing", "add `expect: {hit: […], verdict: …}`")
+	}
 	for _, e := range r.mapping(n, "`expect`", []string{"hit", "miss", "verdict", "folder", "score"}) {
 		switch e.name {
 		case "hit":
@@ -265,10 +268,7 @@ func (r *reader) names(e entry) []named {
 
 // checkTests says which tests speak of rules, steps and facts that there are not.
 func (s *ruleset) checkTests(r *reporter) {
-	var rules []string
-	for _, x := range s.rules {
-		rules = append(rules, x.name)
-	}
+	rules := s.ruleNames()
 	for _, t := range s.tests {
 		for _, x := range slices.Concat(t.hit, t.miss) {
 			if !slices.Contains(rules, x.name) && !s.torn {
