@@ -73,7 +73,7 @@ func TestTestsAreRun(t *testing.T) {
 		"a trusted client":       {"{name: t, mail: {client: {trusted: true, tls: TLSv1.3}}, expect: {hit: secret}}", ""},
 		"a client in cleartext":  {"{name: t, mail: {client: {trusted: true}}, expect: {hit: secret}}", "rule `secret` should hold, but it does not hold"},
 		"without a name":         {"{mail: {}, expect: {folder: Lists}}", "the test fails: the folder for recipient@example.org is INBOX, not Lists"},
-		"which term":             {"{mail: {headers: {List-Id: <x>}, rcpts: [b@example.com]}, expect: {hit: news}}", "it does not hold: `has(\"List-Id\")` was true, `rcpt.domain == \"example.org\"` was false"},
+		"which term":             {"{mail: {headers: {List-Id: <x>}, rcpts: [b@example.com]}, expect: {hit: news}}", "it does not hold: `rcpt.domain == \"example.org\"` was false"},
 		"several at once":        {"{name: t, mail: {}, expect: {hit: [news, login]}}", "rule `login` should hold"},
 	} {
 		t.Run(name, func(t *testing.T) {
