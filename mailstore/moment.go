@@ -4,10 +4,14 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
+// momentLasts is how long answers may be as of the first.
+const momentLasts = time.Second
+
 // AtOneMoment returns a context for several questions that belong to one command: their answers may all be as of the
-// moment of the first. What another process changes meanwhile need not count before the next command.
+// moment of the first, for a second. What another process changes meanwhile need not count before the next command.
 func AtOneMoment(ctx context.Context) context.Context {
 	return context.WithValue(ctx, momentKey{}, new(Moment))
 }
@@ -24,7 +28,12 @@ func MomentOf(ctx context.Context) *Moment {
 // goroutines; nil is a Moment in which nobody ever has.
 type Moment struct {
 	mu     sync.Mutex
-	looked []any
+	looked []look
+}
+
+type look struct {
+	who any
+	at  time.Time
 }
 
 // Looked says that who, a pointer, has looked.
@@ -34,17 +43,16 @@ func (m *Moment) Looked(who any) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !slices.Contains(m.looked, who) {
-		m.looked = append(m.looked, who)
-	}
+	m.looked = slices.DeleteFunc(m.looked, func(l look) bool { return l.who == who })
+	m.looked = append(m.looked, look{who, time.Now()})
 }
 
-// HasLooked reports whether who has looked.
+// HasLooked reports whether who has looked, at most a second ago.
 func (m *Moment) HasLooked(who any) bool {
 	if m == nil {
 		return false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Contains(m.looked, who)
+	return slices.ContainsFunc(m.looked, func(l look) bool { return l.who == who && time.Since(l.at) < momentLasts })
 }

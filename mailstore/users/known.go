@@ -26,7 +26,7 @@ type known struct {
 
 	mu       sync.Mutex
 	conn     *sql.Conn // nil: to be opened; it only reads, so that every change is another connection's
-	version  *sql.Stmt
+	watch    *database.Watch
 	row      *sql.Stmt
 	of       int64 // the version of the file that names is from
 	names    map[string]row
@@ -50,7 +50,8 @@ func (k *known) get(ctx context.Context, name string) (row, error) {
 	return r, nil
 }
 
-// look is get for one who holds mu; fresh: no look at the version of the file is needed. Its questions take microseconds; watching a context would make them thrice as dear.
+// look is get for one who holds mu; fresh: no look at the version of the file is needed. Its questions take microseconds;
+// watching a context would make them thrice as dear.
 func (k *known) look(name string, fresh bool) (r row, err error) {
 	ctx := context.Background()
 	if k.conn == nil {
@@ -59,8 +60,8 @@ func (k *known) look(name string, fresh bool) (r row, err error) {
 		}
 	}
 	if !fresh {
-		version := k.of
-		if err := k.version.QueryRowContext(ctx).Scan(&version); err != nil {
+		version, err := k.watch.Version()
+		if err != nil {
 			return row{}, err
 		}
 		if version != k.of {
@@ -89,7 +90,7 @@ func (k *known) open(ctx context.Context) (err error) {
 		return err
 	}
 	k.names = map[string]row{} // versions count within one connection only
-	if k.version, err = k.conn.PrepareContext(ctx, selectVersion); err == nil {
+	if k.watch, err = database.NewWatch(ctx, k.conn); err == nil {
 		k.row, err = k.conn.PrepareContext(ctx, selectQuota)
 	}
 	return err
@@ -101,13 +102,14 @@ func (k *known) shut() error {
 		return nil
 	}
 	var errs []error
-	for _, s := range []*sql.Stmt{k.version, k.row} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
+	if k.watch != nil {
+		errs = append(errs, k.watch.Close())
+	}
+	if k.row != nil {
+		errs = append(errs, k.row.Close())
 	}
 	errs = append(errs, k.conn.Close())
-	k.conn, k.version, k.row, k.names = nil, nil, nil, nil
+	k.conn, k.watch, k.row, k.names = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

@@ -20,8 +20,6 @@ const (
 	selectDomain   = `SELECT name FROM accounts WHERE domain = $1 LIMIT 1`
 	selectFirst    = `SELECT name FROM accounts ORDER BY number, name LIMIT 1`
 	selectPassword = `SELECT password FROM accounts WHERE name = $1 AND login <> 0`
-	// It differs after another connection has committed. (SQLite; elsewhere: a row that a trigger counts in.)
-	selectVersion  = `PRAGMA data_version`
 	selectQuota    = `SELECT quota FROM accounts WHERE name = $1`
 	selectAccounts = `SELECT name, quota, login, created FROM accounts ORDER BY domain, name`
 	updateQuota    = `UPDATE accounts SET quota = $2 WHERE name = $1`

@@ -80,7 +80,8 @@ func (s session) smtp(m *message) pipeline.Reply {
 		return s.broken(err)
 	}
 	s.session.SetSHA256(m.SHA256())
-	decisions := s.session.Content(s.ctx(), scanned)
+	ctx := mailstore.AtOneMoment(s.ctx())
+	decisions := s.session.Content(ctx, scanned)
 	if len(decisions) != len(t.taken) {
 		return s.broken(fmt.Errorf("%d decisions about %d recipients", len(decisions), len(t.taken)))
 	}
@@ -89,7 +90,7 @@ func (s session) smtp(m *message) pipeline.Reply {
 		return pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"}
 	}
 	t.sendBack(decisions)
-	f := s.filing(s.session, m, scanned, decisions)
+	f := s.filing(ctx, s.session, m, scanned, decisions)
 	f.settled = t.settle(decisions)
 	no := f.settled.Reply
 	if no.Code < 400 {
@@ -167,7 +168,8 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 	}
 	p.SetSHA256(m.SHA256())
 	p.Data(s.ctx())
-	decisions := p.Content(s.ctx(), scanned)
+	ctx := mailstore.AtOneMoment(s.ctx())
+	decisions := p.Content(ctx, scanned)
 	if len(decisions) != len(t.taken) {
 		s.s.cfg.Log.Error("message not decided", "door", s.s.door, "id", p.ID(), "client", s.peer(),
 			"error", fmt.Errorf("%d decisions about %d recipients", len(decisions), len(t.taken)))
@@ -179,7 +181,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		return all(pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"})
 	}
 	t.sendBack(decisions)
-	f := s.filing(p, m, scanned, decisions)
+	f := s.filing(ctx, p, m, scanned, decisions)
 	f.settled = f.s.door.Settle(decisions, s.s.cfg.Refuse)
 	f.agree(t.rcpts)
 	for i := range f.settled.Replies {
@@ -246,7 +248,8 @@ type filing struct {
 	staged     *staged         // what is to leave; nil: nothing
 }
 
-func (s session) filing(p *pipeline.Session, m *message, stored *mime.Message, decisions []pipeline.Decision) *filing {
+// filing returns what carries decisions out; moment is the context that they were made in.
+func (s session) filing(moment context.Context, p *pipeline.Session, m *message, stored *mime.Message, decisions []pipeline.Decision) *filing {
 	return &filing{
 		session: s, id: p.ID(), m: m, stored: stored, decisions: decisions,
 		results: func() string {
@@ -256,7 +259,7 @@ func (s session) filing(p *pipeline.Session, m *message, stored *mime.Message, d
 			return s.s.cfg.Results(p.SoFar())
 		},
 		deliveries: make([]pipeline.Delivery, len(decisions)), received: s.s.cfg.Now(),
-		moment: mailstore.AtOneMoment(s.ctx()),
+		moment: moment,
 	}
 }
 

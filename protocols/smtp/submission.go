@@ -147,7 +147,8 @@ func (s session) submit(m *message) pipeline.Reply {
 		return s.broken(err)
 	}
 	s.session.SetSHA256(m.SHA256())
-	decisions := s.session.Content(s.ctx(), o.scanned)
+	ctx := mailstore.AtOneMoment(s.ctx())
+	decisions := s.session.Content(ctx, o.scanned)
 	if len(decisions) != len(t.taken) {
 		return s.broken(fmt.Errorf("%d decisions about %d recipients", len(decisions), len(t.taken)))
 	}
@@ -155,7 +156,7 @@ func (s session) submit(m *message) pipeline.Reply {
 		s.session.Reset("broken off: the server is shutting down")
 		return pipeline.Reply{Code: 421, Enhanced: "4.3.2", Text: "shutting down, please try again later"}
 	}
-	f := s.filing(s.session, m, o.scanned, decisions)
+	f := s.filing(ctx, s.session, m, o.scanned, decisions)
 	f.settled = pipeline.Submission.Settle(decisions, false)
 	no := f.settled.Reply
 	if no.Code < 400 {
