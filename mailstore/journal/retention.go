@@ -28,7 +28,8 @@ const (
 
 // Prune removes records received longer ago than Config.Keep, then the oldest ones while all of them take more than
 // Config.MaxSize, and texts of plans that no record needs any more. It redacts those that have the age for it, and gives back
-// what the file does not need. It works in small transactions, so that others get in between.
+// what the file does not need. What a program from before has left unsearchable it fills in. It works in small transactions,
+// so that others get in between.
 func (j *Journal) Prune(ctx context.Context) (p Pruned, err error) {
 	if j.c.ReadOnly {
 		return p, fmt.Errorf("journal in %s: %w", j.c.Path, database.ErrReadOnly)
@@ -54,6 +55,9 @@ func (j *Journal) Prune(ctx context.Context) (p Pruned, err error) {
 		if n == 0 {
 			break // it is not the records
 		}
+	}
+	if err := j.fill(ctx); err != nil {
+		return p, err
 	}
 	if p.Redacted, err = j.redact(ctx); err != nil {
 		return p, err

@@ -136,11 +136,14 @@ func TestSearchUsesIndexes(t *testing.T) {
 	j, _ := openTest(t, Config{})
 	for name, query := range map[string]string{
 		"recipients": searchRecipientBack, "records_sender": searchSenderBack, "records_sha256": searchSHA256Back,
-		"records_received": searchAllBack,
+		"records_received": searchAllBack, "records_message_id": findRecords,
 	} {
 		args := []any{int64(0), int64(1), int64(1), "", pageSize, "x"}
-		if query == searchAllBack {
+		switch query {
+		case searchAllBack:
 			args = args[:5]
+		case findRecords:
+			args = []any{"x", "x", 1}
 		}
 		rows, err := j.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
 		if err != nil {
@@ -158,6 +161,10 @@ func TestSearchUsesIndexes(t *testing.T) {
 		}
 		if err := rows.Err(); err != nil {
 			t.Fatal(err)
+		}
+		for _, few := range []string{"SCAN buckets", "SCAN CONSTANT ROW", "SCAN records USING INDEX records_unfilled",
+			"SCAN recipients USING COVERING INDEX recipients_unfilled", "SCAN recipients USING INDEX recipients_unfilled"} {
+			plan = strings.ReplaceAll(plan, few+"\n", "")
 		}
 		if strings.Contains(plan, "SCAN") || !strings.Contains(plan, name) {
 			t.Errorf("%s:\n%s", name, plan)
@@ -193,7 +200,7 @@ func TestJournalFromBefore(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "start the server once, it brings the file up to date") {
 		t.Errorf("got %v", err)
 	}
-	j, _ := openTest(t, Config{Path: path})
+	j, _ := openTest(t, Config{Path: path, Keep: -1})
 	if _, _, err := j.Newest(t.Context(), Query{Sender: "eve@bad.example"}, 9); err == nil ||
 		err.Error() != "record z: its JSON is damaged: unexpected end of JSON input" {
 		t.Errorf("got %v", err)
@@ -202,7 +209,7 @@ func TestJournalFromBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkSearches(t, j)
-	if err := j.fill(t.Context()); err != nil {
+	if _, err := j.Prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	checkSearches(t, j)

@@ -53,6 +53,27 @@ var migrations = []string{
 		sha256 TEXT NOT NULL PRIMARY KEY,
 		text   TEXT NOT NULL
 	)`,
+	// An index in which new entries land anywhere costs a page for each, and more and more as it grows. So what has no
+	// order of its own is indexed within buckets of time, about 17 minutes each: the beginnings of the ids. What is mostly
+	// empty, or says again what the address says, is indexed where it is not.
+	`DROP INDEX records_queue_id;
+	DROP INDEX records_message_id;
+	DROP INDEX records_sender;
+	DROP INDEX records_sha256;
+	DROP INDEX recipients_address;
+	DROP INDEX recipients_held;
+	DROP INDEX recipients_base;
+	DROP INDEX recipients_account;
+	CREATE INDEX records_queue_id ON records (substr(id, 1, 4), queue_id) WHERE queue_id <> '';
+	CREATE INDEX records_message_id ON records (substr(id, 1, 4), message_id);
+	CREATE INDEX records_sender ON records (substr(id, 1, 4), sender);
+	CREATE INDEX records_sha256 ON records (substr(id, 1, 4), substr(sha256, 1, 16));
+	CREATE INDEX records_unfilled ON records (id) WHERE sender IS NULL;
+	CREATE INDEX recipients_address ON recipients (substr(id, 1, 4), address);
+	CREATE INDEX recipients_held ON recipients (held) WHERE held <> '';
+	CREATE INDEX recipients_base ON recipients (substr(id, 1, 4), base) WHERE base <> address;
+	CREATE INDEX recipients_account ON recipients (substr(id, 1, 4), account) WHERE account <> address;
+	CREATE INDEX recipients_unfilled ON recipients (id) WHERE base IS NULL`,
 }
 
 const (
@@ -66,11 +87,23 @@ const (
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`
 	deleteRecipients = `DELETE FROM recipients WHERE id = $1`
 
+	// The buckets that there are, each found from the one before, and a last one of NULL.
+	buckets = `WITH RECURSIVE buckets (bucket) AS (
+		SELECT min(substr(id, 1, 4)) FROM records
+		UNION ALL
+		SELECT (SELECT min(substr(id, 1, 4)) FROM records WHERE substr(id, 1, 4) > bucket) FROM buckets WHERE bucket IS NOT NULL
+	) `
+	inRecords    = `SELECT id FROM buckets CROSS JOIN records WHERE substr(id, 1, 4) = bucket AND `
+	inRecipients = `SELECT id FROM buckets CROSS JOIN recipients WHERE substr(id, 1, 4) = bucket AND `
+
 	// $1 is the key as it is, $2 a file's key.
-	findRecords = `SELECT id FROM records WHERE id = $1 OR queue_id = $1 OR message_id = $1
-			OR id IN (SELECT id FROM recipients WHERE held = $1)
-			OR id IN (SELECT id FROM recipients WHERE file = $2 AND file <> '')
-		ORDER BY received DESC, id DESC LIMIT $3`
+	findRecords = buckets + `SELECT id FROM records WHERE id IN (
+			SELECT $1
+			UNION ALL ` + inRecords + `queue_id = $1 AND queue_id <> ''
+			UNION ALL ` + inRecords + `message_id = $1
+			UNION ALL SELECT id FROM recipients WHERE held = $1 AND held <> ''
+			UNION ALL SELECT id FROM recipients WHERE file = $2 AND file <> ''
+		) ORDER BY received DESC, id DESC LIMIT $3`
 
 	// In order of received and id, from behind $3 and $4; or backwards.
 	between     = `SELECT id, received, record FROM records WHERE received >= $1 AND received < $2`
@@ -78,20 +111,24 @@ const (
 	inOrder     = ` ORDER BY received, id LIMIT $5`
 	backwards   = ` AND (received < $3 OR received = $3 AND id < $4)`
 	backInOrder = ` ORDER BY received DESC, id DESC LIMIT $5`
-	bySender    = ` AND (sender = $6 OR sender IS NULL)`
-	bySHA256    = ` AND (sha256 = $6 OR sha256 IS NULL)`
-	byRecipient = ` AND id IN (SELECT id FROM recipients WHERE address = $6 OR base = $6 OR account = $6 OR base IS NULL)`
+	orUnfilled  = ` UNION ALL SELECT id FROM records WHERE sender IS NULL)`
+	bySender    = ` AND id IN (` + inRecords + `sender = $6` + orUnfilled
+	bySHA256    = ` AND id IN (` + inRecords + `substr(sha256, 1, 16) = substr($6, 1, 16) AND sha256 = $6` + orUnfilled
+	byRecipient = ` AND id IN (` + inRecipients + `address = $6
+		UNION ALL ` + inRecipients + `base = $6 AND base <> address
+		UNION ALL ` + inRecipients + `account = $6 AND account <> address
+		UNION ALL SELECT id FROM recipients WHERE base IS NULL)`
 
 	selectBetween = between + forwards + inOrder
 
 	searchAll           = selectBetween
 	searchAllBack       = between + backwards + backInOrder
-	searchSender        = between + bySender + forwards + inOrder
-	searchSenderBack    = between + bySender + backwards + backInOrder
-	searchSHA256        = between + bySHA256 + forwards + inOrder
-	searchSHA256Back    = between + bySHA256 + backwards + backInOrder
-	searchRecipient     = between + byRecipient + forwards + inOrder
-	searchRecipientBack = between + byRecipient + backwards + backInOrder
+	searchSender        = buckets + between + bySender + forwards + inOrder
+	searchSenderBack    = buckets + between + bySender + backwards + backInOrder
+	searchSHA256        = buckets + between + bySHA256 + forwards + inOrder
+	searchSHA256Back    = buckets + between + bySHA256 + backwards + backInOrder
+	searchRecipient     = buckets + between + byRecipient + forwards + inOrder
+	searchRecipientBack = buckets + between + byRecipient + backwards + backInOrder
 
 	selectUnfilled = `SELECT id, record FROM records WHERE sender IS NULL LIMIT $1`
 	fillRecord     = `UPDATE records SET sender = $2, sha256 = $3 WHERE id = $1`
