@@ -146,7 +146,9 @@ func (a *account) unmake(ctx context.Context, name string) (kept string, err err
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case "cur", "new", "tmp", "maildirfolder":
+		case "cur", "new", "tmp", "maildirfolder", idFile, idFile + newSuffix, annotationsFile + newSuffix:
+		case annotationsFile:
+			return "it has annotations", nil
 		default:
 			return "another program keeps " + e.Name() + " in it", nil
 		}
@@ -156,6 +158,9 @@ func (a *account) unmake(ctx context.Context, name string) (kept string, err err
 		func() error { return s.disk.Rmdir(filepath.Join(dir, "cur")) },
 		func() error { return s.disk.Rmdir(filepath.Join(dir, "new")) },
 		func() error { return s.disk.Rmdir(filepath.Join(dir, "tmp")) },
+		func() error { return s.disk.Remove(filepath.Join(dir, idFile)) },
+		func() error { return s.disk.Remove(filepath.Join(dir, idFile+newSuffix)) },
+		func() error { return s.disk.Remove(filepath.Join(dir, annotationsFile+newSuffix)) },
 		func() error { return s.disk.Remove(filepath.Join(dir, "maildirfolder")) },
 		func() error { return s.disk.Rmdir(dir) },
 	} {

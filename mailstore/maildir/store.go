@@ -65,10 +65,16 @@ type Limits struct {
 	Keywords int `yaml:"keywords"`
 	// IdleAccounts is how many accounts that nobody uses are kept open, so that the next session starts quickly.
 	IdleAccounts int `yaml:"idle_accounts"`
+	// Annotations is how many annotations a folder may have, and the server as one account sees it.
+	Annotations int `yaml:"annotations"`
+	// AnnotationSize is how many octets the annotations of one folder may take together, with their names.
+	AnnotationSize int `yaml:"annotation_size"`
 }
 
 // DefaultLimits returns the limits that stand where a configuration says nothing.
-func DefaultLimits() Limits { return Limits{Folders: 5000, Keywords: 100, IdleAccounts: 64} }
+func DefaultLimits() Limits {
+	return Limits{Folders: 5000, Keywords: 100, IdleAccounts: 64, Annotations: 100, AnnotationSize: 64 << 10}
+}
 
 // A Store is a mailstore.Store on Maildir++. One process owns a store; other programs may work on the mail, not on the
 // index.
@@ -125,6 +131,12 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if cfg.IdleAccounts == 0 {
 		cfg.IdleAccounts = d.IdleAccounts
+	}
+	if cfg.Annotations == 0 {
+		cfg.Annotations = d.Annotations
+	}
+	if cfg.AnnotationSize == 0 {
+		cfg.AnnotationSize = d.AnnotationSize
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
