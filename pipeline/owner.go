@@ -15,6 +15,11 @@ type Owners interface {
 	Include(ctx context.Context, account, name string) (text []byte, ok bool, err error)
 	// Folders returns the folders of an account.
 	Folders(ctx context.Context, account string) ([]OwnFolder, error)
+	// FolderByID returns the name of the folder of an account with an identity (RFC 8474); ok is false where there is none.
+	FolderByID(ctx context.Context, account, id string) (name string, ok bool, err error)
+	// Annotation returns an annotation of a folder of an account (RFC 5464), of the server as the account sees it for ""; ok
+	// is false where there is none, or no such folder.
+	Annotation(ctx context.Context, account, folder, name string) (value string, ok bool, err error)
 	// Addresses returns all addresses that lead to an account, the account's own first.
 	Addresses(ctx context.Context, account string) ([]string, error)
 	// Failed tells an account and the operator that a script of the account, or of the site for it, has failed.
@@ -32,7 +37,6 @@ type OwnScript struct {
 type OwnFolder struct {
 	Name string
 	Use  string // special use (RFC 6154): `\Junk`, or ""
-	ID   string // RFC 8474: MAILBOXID, or ""
 }
 
 // A ScriptFailure says why a script broke off.

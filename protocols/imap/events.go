@@ -31,8 +31,9 @@ type Event struct {
 
 // Events hears of what clients do with mail.
 type Events interface {
-	// Wants reports whether somebody would hear of such an event. It is asked for each command, and is cheap.
-	Wants(cause Cause, folder, from string) bool
+	// Wants reports whether somebody would hear of such an event of an account's mail. It is asked for each command, and is
+	// cheap.
+	Wants(account string, cause Cause, folder, from string) bool
 	// Happened tells of an event that has happened, and that the client is about to be told of. It may take its time where
 	// there are too many; it fails never: the client's command has been carried out.
 	Happened(e Event)
@@ -40,7 +41,7 @@ type Events interface {
 
 // wants reports whether somebody would hear of an event.
 func (s *session) wants(cause Cause, folder, from string) bool {
-	return s.guard.cfg.Events != nil && s.guard.cfg.Events.Wants(cause, folder, from)
+	return s.guard.cfg.Events != nil && s.guard.cfg.Events.Wants(s.account.Name(), cause, folder, from)
 }
 
 func (s *session) happened(e Event) {

@@ -15,7 +15,7 @@ type heard struct {
 	all    []string
 }
 
-func (h *heard) Wants(cause Cause, folder, from string) bool {
+func (h *heard) Wants(_ string, cause Cause, folder, from string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return strings.Contains(h.wanted, string(cause))

@@ -16,68 +16,12 @@ import (
 // be filed: it is asked again when the sender comes again.
 type ownState struct {
 	*execution
-	err     error
-	folders []pipeline.OwnFolder
-	looked  bool
-}
-
-func (o *ownState) all() []pipeline.OwnFolder {
-	if o.looked || o.env.Owners == nil || o.view.Rcpt.Account == "" {
-		return o.folders
-	}
-	o.looked = true
-	var err error
-	if o.folders, err = o.env.Owners.Folders(o.ctx, o.view.Rcpt.Account); err != nil && o.err == nil {
-		o.err = fmt.Errorf("list the folders of %s: %w", o.view.Rcpt.Account, err)
-	}
-	return o.folders
-}
-
-func (o *ownState) find(is func(pipeline.OwnFolder) bool) (string, bool) {
-	all := o.all()
-	if i := slices.IndexFunc(all, is); i >= 0 {
-		return all[i].Name, true
-	}
-	return "", false
-}
-
-// Exists reports whether a folder is there.
-func (o *ownState) Exists(name string) bool {
-	if strings.EqualFold(name, "INBOX") {
-		return true
-	}
-	_, ok := o.find(func(f pipeline.OwnFolder) bool { return f.Name == name })
-	return ok
-}
-
-// ByID returns the folder with an identity.
-func (o *ownState) ByID(id string) (string, bool) {
-	return o.find(func(f pipeline.OwnFolder) bool { return f.ID != "" && f.ID == id })
-}
-
-// BySpecialUse returns the folder with a use.
-func (o *ownState) BySpecialUse(use string) (string, bool) {
-	return o.find(func(f pipeline.OwnFolder) bool { return f.Use != "" && strings.EqualFold(f.Use, use) })
-}
-
-// Metadata returns an annotation of a folder.
-func (o *ownState) Metadata(name, annotation string) (string, bool) {
-	if m, ok := o.env.Owners.(interface {
-		Metadata(account, folder, annotation string) (string, bool)
-	}); ok {
-		return m.Metadata(o.view.Rcpt.Account, name, annotation)
-	}
-	return "", false
+	*Owned
 }
 
 // folder is where a script wants a mail: INBOX is "".
 func (o *ownState) folder(a Action) string {
-	name := a.Folder
-	if id, ok := o.ByID(a.MailboxID); a.MailboxID != "" && ok {
-		name = id
-	} else if use, ok := o.BySpecialUse(a.SpecialUse); a.SpecialUse != "" && ok {
-		name = use
-	}
+	name := FolderOf(a, o)
 	if strings.EqualFold(name, "INBOX") {
 		return ""
 	}

@@ -155,6 +155,9 @@ func (x *execution) run(turns []turn) error {
 			}
 			x.add(a, in.Message)
 		}
+		if err := x.own.err; err != nil { // where a folder is was looked up
+			return err
+		}
 		if !kept {
 			return nil
 		}
@@ -271,7 +274,7 @@ func (x *execution) placeOf(by string) (script string, line int) {
 // input is what scripts may know.
 func (x *execution) input() Input {
 	v := &x.view
-	x.own = ownState{execution: x}
+	x.own = ownState{x, MailboxesOf(x.ctx, x.env.Owners, v.Rcpt.Account)}
 	in := Input{
 		Message: v.Message, Now: v.Received, Account: v.Rcpt.Account, Trace: x.config.Trace,
 		Envelope: Envelope{

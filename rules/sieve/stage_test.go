@@ -21,6 +21,9 @@ type owners struct {
 	scripts  map[string]string // by account; the name is "work"
 	includes map[string]string
 	folders  []pipeline.OwnFolder
+	ids      map[string]string // names of folders by identity
+	notes    map[string]string // annotations, by "FOLDER NAME"
+	blind    error             // what asking for them ends with
 	failed   []string
 	err      error
 }
@@ -40,6 +43,16 @@ func (o *owners) Include(_ context.Context, _, name string) ([]byte, bool, error
 
 func (o *owners) Folders(context.Context, string) ([]pipeline.OwnFolder, error) {
 	return o.folders, nil
+}
+
+func (o *owners) FolderByID(_ context.Context, _, id string) (string, bool, error) {
+	name, ok := o.ids[id]
+	return name, ok, o.blind
+}
+
+func (o *owners) Annotation(_ context.Context, _, folder, name string) (string, bool, error) {
+	value, ok := o.notes[folder+" "+name]
+	return value, ok, o.blind
 }
 
 func (o *owners) Addresses(_ context.Context, account string) ([]string, error) {
@@ -514,6 +527,37 @@ func benchmarkStep(b *testing.B, scripts map[string]string) {
 	for b.Loop() {
 		if _, err := s.Check(b.Context(), v); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Folders are found by identity and by what is written about them. What cannot be looked up postpones the mail, whether the
+// script asked or where the mail goes depends on it; where nobody asks it is no trouble.
+func TestFoldersOfAccounts(t *testing.T) {
+	for _, tt := range []struct{ script, want string }{
+		{`require ["fileinto", "mailboxid"]; fileinto :mailboxid "F1" "Else";`, "in Work line 1 of work.sieve"},
+		{`require ["fileinto", "mailboxid"]; fileinto :mailboxid "F2" "Else";`, "in Else line 1 of work.sieve"},
+		{`require ["fileinto", "mailboxid"]; fileinto :mailboxid "F0" "Else";`, "in line 1 of work.sieve"},
+		{`require "mailboxid"; if mailboxidexists ["F1", "F0"] { discard; }`, "dropped by line 1 of work.sieve"},
+		{`require "mailboxid"; if mailboxidexists ["F1", "F2"] { discard; }`, "in"},
+		{`require "mboxmetadata"; if metadata "Work" "/private/x" "on" { discard; }`, "dropped by line 1 of work.sieve"},
+		{`require "mboxmetadata"; if metadata "None" "/private/x" "" { discard; }`, "in"},
+		{`require "servermetadata"; if servermetadataexists "/shared/admin" { discard; }`, "dropped by line 1 of work.sieve"},
+		{`require ["fileinto", "mailbox"]; if not mailboxexists "Work" { discard; }`, "in"},
+	} {
+		o := &owners{
+			scripts: map[string]string{me: tt.script}, folders: []pipeline.OwnFolder{{Name: "INBOX"}, {Name: "Work"}},
+			ids:   map[string]string{"F1": "Work", "F0": "INBOX"},
+			notes: map[string]string{"Work /private/x": "on", " /shared/admin": ""},
+		}
+		s := newSite(t, o, nil, nil)
+		if got := said(s.run(t, pipelinetest.Mail{}).Decisions[0]); got != tt.want {
+			t.Errorf("%s\n got %s\nwant %s", tt.script, got, tt.want)
+		}
+		o.blind = errors.New("the disk is broken")
+		got := said(s.run(t, pipelinetest.Mail{}).Decisions[0])
+		if asks := !strings.Contains(tt.script, "mailboxexists"); strings.Contains(got, "tempfail") != asks {
+			t.Errorf("%s, and it cannot be looked up: %s", tt.script, got)
 		}
 	}
 }

@@ -17,9 +17,18 @@ import (
 	"sluice/mailstore/users"
 )
 
+// keptMail is what commands do with the mail of a data folder.
+type keptMail interface {
+	mailstore.Refiler
+	// As in mailstore.Metadata.
+	Describe(ctx context.Context, account string) ([]mailstore.FolderDescription, error)
+	Annotations(ctx context.Context, account, folder string) (mailstore.Annotations, error)
+	Annotate(ctx context.Context, account, folder string, set []mailstore.Annotation, remove []string) error
+}
+
 // withBox calls f with the mail of the data folder. One process owns that: a running serve is asked to do what f wants, at
 // its control socket, so that its sessions see everything; without one this process owns the folder meanwhile.
-func (p *program) withBox(c *config.Config, f func(box mailstore.Refiler) error) (err error) {
+func (p *program) withBox(c *config.Config, f func(box keptMail) error) (err error) {
 	owned, err := lock(c.Data)
 	if err != nil {
 		conn, dialed := new(net.Dialer).DialContext(p.ctx, "unix", controlSocket(c.Data))
@@ -62,6 +71,9 @@ type boxOrder struct {
 	Folder      string               `json:"folder,omitempty"`
 	Unsubscribe bool                 `json:"unsubscribe,omitempty"`
 	List        []mailstore.Refiling `json:"list,omitempty"`
+
+	Set    []mailstore.Annotation `json:"set,omitempty"`
+	Remove []string               `json:"remove,omitempty"`
 }
 
 // A boxAnswer is what came of it.
@@ -71,20 +83,25 @@ type boxAnswer struct {
 	Spots   []mailstore.Spot       `json:"spots,omitempty"`
 	Kept    string                 `json:"kept,omitempty"`
 	Results []mailstore.Refiled    `json:"results,omitempty"`
-	Error   string                 `json:"error,omitempty"`
-	Is      string                 `json:"is,omitempty"` // which error of the contract it is
+
+	Described   []mailstore.FolderDescription `json:"described,omitempty"`
+	Annotations mailstore.Annotations         `json:"annotations,omitempty"`
+
+	Error string `json:"error,omitempty"`
+	Is    string `json:"is,omitempty"` // which error of the contract it is
 }
 
 // contractErrors are those that callers branch on, by name.
 func contractErrors() map[string]error {
 	return map[string]error{
 		"no account": mailstore.ErrNoAccount, "no folder": mailstore.ErrNoFolder, "name": mailstore.ErrName,
+		"annotation": mailstore.ErrAnnotation, "annotations": mailstore.ErrTooManyAnnotations, "annotation size": mailstore.ErrAnnotationSize,
 		"full": mailstore.ErrFull, "no message": mailstore.ErrNoMessage, "no space": syscall.ENOSPC,
 	}
 }
 
 // answerBox does what an order says.
-func answerBox(ctx context.Context, box mailstore.Refiler, text string) (a boxAnswer) {
+func answerBox(ctx context.Context, box keptMail, text string) (a boxAnswer) {
 	a.Version = boxVersion
 	var o boxOrder
 	err := json.Unmarshal([]byte(text), &o)
@@ -103,6 +120,12 @@ func answerBox(ctx context.Context, box mailstore.Refiler, text string) (a boxAn
 		a.Kept, err = box.Unmake(ctx, o.Account, o.Folder, o.Unsubscribe)
 	case o.Do == "refile":
 		a.Results, err = box.Refile(ctx, o.Account, o.List)
+	case o.Do == "describe":
+		a.Described, err = box.Describe(ctx, o.Account)
+	case o.Do == "annotations":
+		a.Annotations, err = box.Annotations(ctx, o.Account, o.Folder)
+	case o.Do == "annotate":
+		err = box.Annotate(ctx, o.Account, o.Folder, o.Set, o.Remove)
 	default:
 		err = fmt.Errorf("there is no order %q about mail", o.Do)
 	}
@@ -197,4 +220,22 @@ func (b askingBox) Unmake(ctx context.Context, account, folder string, unsubscri
 func (b askingBox) Refile(ctx context.Context, account string, list []mailstore.Refiling) ([]mailstore.Refiled, error) {
 	a, err := b.ask(ctx, boxOrder{Do: "refile", Account: account, List: list})
 	return a.Results, err
+}
+
+// Describe implements mailstore.Metadata.
+func (b askingBox) Describe(ctx context.Context, account string) ([]mailstore.FolderDescription, error) {
+	a, err := b.ask(ctx, boxOrder{Do: "describe", Account: account})
+	return a.Described, err
+}
+
+// Annotations implements mailstore.Metadata.
+func (b askingBox) Annotations(ctx context.Context, account, folder string) (mailstore.Annotations, error) {
+	a, err := b.ask(ctx, boxOrder{Do: "annotations", Account: account, Folder: folder})
+	return a.Annotations, err
+}
+
+// Annotate implements mailstore.Metadata.
+func (b askingBox) Annotate(ctx context.Context, account, folder string, set []mailstore.Annotation, remove []string) error {
+	_, err := b.ask(ctx, boxOrder{Do: "annotate", Account: account, Folder: folder, Set: set, Remove: remove})
+	return err
 }

@@ -3,8 +3,7 @@ package program
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"time"
+	"strings"
 
 	"sluice/mailstore"
 	"sluice/mailstore/users"
@@ -19,13 +18,16 @@ type owners struct {
 	accounts *accounts
 	scripts  mailstore.Scripts
 	store    mailstore.Store
+	metadata mailstore.Metadata
 	reports  scriptReporter
 }
 
-func (h *house) owners(hostname string, now func() time.Time, log *slog.Logger) *owners {
+// owners shows what accounts keep here to the steps and scripts of a setup.
+func (s *service) owners(x *setup) *owners {
+	h := s.house
 	return &owners{
-		accounts: h.users, scripts: h.scripts, store: h.store,
-		reports: scriptReporter{log: h.scriptLog, store: h.store, hostname: hostname, now: now, say: log},
+		scripting: x.scripting, accounts: h.users, scripts: h.scripts, store: h.store, metadata: h.store,
+		reports: scriptReporter{log: h.scriptLog, store: h.store, hostname: x.config.Hostname, now: s.program.now, say: s.log},
 	}
 }
 
@@ -61,6 +63,30 @@ func (o *owners) Folders(ctx context.Context, account string) (all []pipeline.Ow
 		}
 	}
 	return all, err
+}
+
+// FolderByID implements pipeline.Owners.
+func (o *owners) FolderByID(ctx context.Context, account, id string) (name string, ok bool, err error) {
+	name, err = o.metadata.FolderByID(ctx, account, id)
+	if errors.Is(err, mailstore.ErrNoFolder) {
+		return "", false, nil
+	}
+	return name, err == nil, err
+}
+
+// Annotation implements pipeline.Owners.
+func (o *owners) Annotation(ctx context.Context, account, folder, name string) (value string, ok bool, err error) {
+	all, err := o.metadata.Annotations(ctx, account, folder)
+	if errors.Is(err, mailstore.ErrNoFolder) || errors.Is(err, mailstore.ErrName) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	if value, ok = all.Value(name); !ok && folder == "" {
+		value, ok = o.annotations[strings.ToLower(name)]
+	}
+	return value, ok, nil
 }
 
 // Addresses implements pipeline.Owners.

@@ -137,9 +137,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
 	}
 	made.scripting, _ = readScripting(c) // plansOf says what is wrong with it
-	own := s.house.owners(c.Hostname, s.program.now, s.log)
-	own.scripting = made.scripting
-	env.Owners = own
+	env.Owners = s.owners(made)
 	made.plan, made.outgoing, made.warnings, planErr = plansOf(c, env)
 	relayErr := s.prepareRelay(made)
 	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr, relayErr); err != nil {

@@ -13,50 +13,11 @@ import (
 	"sync"
 	"time"
 
-	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore"
 	"sluice/pipeline/mime"
 	"sluice/protocols/imap"
 	"sluice/rules/sieve"
 )
-
-// A scriptEvent is a script that runs when a mail client does something.
-type scriptEvent struct {
-	config.SieveEvent
-	script *sieve.Script
-}
-
-// fits reports whether the script runs for an event.
-func (e scriptEvent) fits(cause imap.Cause, folder, from string) bool {
-	return slices.Contains(e.Causes, string(cause)) && likeFolder(e.Folder, folder) &&
-		(cause != imap.CauseCopy || likeFolder(e.From, from))
-}
-
-// likeFolder reports whether a folder is what a pattern says: * is any number of characters.
-func likeFolder(pattern, name string) bool {
-	if strings.EqualFold(name, mailstore.Inbox) {
-		name = mailstore.Inbox
-	}
-	if strings.EqualFold(pattern, mailstore.Inbox) {
-		return name == mailstore.Inbox
-	}
-	pieces := strings.Split(pattern, "*")
-	if len(pieces) == 1 {
-		return pattern == name
-	}
-	last := len(pieces) - 1
-	rest, ok := strings.CutPrefix(name, pieces[0])
-	if !ok || !strings.HasSuffix(rest, pieces[last]) {
-		return false
-	}
-	rest = strings.TrimSuffix(rest, pieces[last])
-	for _, p := range pieces[1:last] {
-		if _, rest, ok = strings.Cut(rest, p); !ok {
-			return false
-		}
-	}
-	return true
-}
 
 // scriptEvents runs scripts after what mail clients do, in the background: one that moves a thousand mails into Junk does
 // not wait for a thousand programs. What happens to the mail of one account is dealt with in its order. What is waiting
@@ -97,8 +58,13 @@ func newScriptEvents(s *service) *scriptEvents {
 }
 
 // Wants implements imap.Events.
-func (e *scriptEvents) Wants(cause imap.Cause, folder, from string) bool {
-	return slices.ContainsFunc(e.s.now.Load().scripting.events, func(x scriptEvent) bool { return x.fits(cause, folder, from) })
+func (e *scriptEvents) Wants(account string, cause imap.Cause, folder, from string) bool {
+	now := e.s.now.Load()
+	if slices.ContainsFunc(now.scripting.events, func(x scriptEvent) bool { return x.fits(cause, folder, from) }) {
+		return true
+	}
+	name, err := annotatedScript(e.ctx, e.s.owners(now), account, folder)
+	return name != "" || err != nil // what went wrong is said when the event is dealt with
 }
 
 // Happened implements imap.Events.
@@ -191,17 +157,17 @@ const eventTime = 2 * time.Minute
 func (r *eventRun) all() error {
 	ctx, cancel := context.WithTimeoutCause(r.ctx, eventTime, fmt.Errorf("it took longer than %v", eventTime))
 	defer cancel()
-	for _, s := range r.setup.scripting.events {
-		if !s.fits(r.event.Cause, r.event.Folder, r.event.From) {
-			continue
-		}
+	scripts, err := r.scripts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range scripts {
 		if there, err := r.look(ctx); err != nil || !there {
 			return err
 		}
 		script := s.script
 		if s.Own != "" {
-			var err error
-			if script, err = r.own(ctx, s.Own); err != nil {
+			if script, err = r.own(ctx, s); err != nil {
 				return err
 			}
 			if script == nil {
@@ -216,21 +182,8 @@ func (r *eventRun) all() error {
 	return nil
 }
 
-// own is a script of the account's, nil where it has none of this name, or one that is wrong: it is told so.
-func (r *eventRun) own(ctx context.Context, name string) (*sieve.Script, error) {
-	text, err := r.s.house.scripts.Script(ctx, r.event.Account, name)
-	if errors.Is(err, mailstore.ErrNoScript) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	script, problems := sieve.Compile(name, text, newScriptChecker(r.setup.config, r.s.house.scripts).options(ctx, r.event.Account))
-	if script == nil && len(problems) > 0 {
-		r.tell(name, problems[0].Line, problems[0].Text, "")
-	}
-	return script, nil
-}
+// owners is what the account keeps here.
+func (r *eventRun) owners() *owners { return r.s.owners(r.setup) }
 
 // look finds the mail; false: it is gone since.
 func (r *eventRun) look(ctx context.Context) (bool, error) {
@@ -260,20 +213,20 @@ func (r *eventRun) one(ctx context.Context, script *sieve.Script) (stays bool, e
 		r.tell(script.Name(), 0, err.Error(), "")
 		return true, nil
 	}
-	folders, err := r.account.Folders(ctx)
+	own, err := r.owners().Addresses(ctx, r.event.Account)
 	if err != nil {
 		return false, err
 	}
-	own, err := r.s.house.owners(r.setup.config.Hostname, r.s.program.now, r.s.log).Addresses(ctx, r.event.Account)
-	if err != nil {
-		return false, err
-	}
+	folders := sieve.MailboxesOf(ctx, r.owners(), r.event.Account)
 	seen := &eventSeen{eventRun: r, ctx: ctx}
 	o := script.Run(ctx, sieve.Input{
 		Message: m, Now: r.s.program.now(), Account: r.event.Account, Own: own, Envelope: sieve.Envelope{Unknown: true},
-		Environment: r.environment(), Mailboxes: eventFolders(folders), Seen: seen, Flags: r.flags,
+		Environment: r.environment(), Mailboxes: folders, Seen: seen, Flags: r.flags,
 		Lists: r.setup.scripting, Programs: r.setup.scripting,
 	})
+	if err := folders.Err(); err != nil {
+		return false, err
+	}
 	if o.Failure != nil {
 		r.tell(o.Failure.Script, o.Failure.Line, o.Failure.Text, m.MessageID())
 		return true, nil
@@ -281,7 +234,7 @@ func (r *eventRun) one(ctx context.Context, script *sieve.Script) (stays bool, e
 	for _, n := range o.Notes {
 		r.s.log.Info("a script notes", "account", r.event.Account, "script", n.Script, "line", n.Line, "text", n.Text)
 	}
-	stays, err = r.carryOut(ctx, o, m, eventFolders(folders))
+	stays, err = r.carryOut(ctx, o, m, folders)
 	if f, ok := errors.AsType[*eventFailure](err); ok {
 		r.tell(f.action.Script, f.action.Line, f.Error(), m.MessageID())
 		return true, nil
@@ -304,7 +257,7 @@ func (f *eventFailure) Unwrap() error { return f.err }
 
 // tell lets the account and the operator know what went wrong.
 func (r *eventRun) tell(script string, line int, text, messageID string) {
-	r.s.house.owners(r.setup.config.Hostname, r.s.program.now, r.s.log).reports.report(r.ctx, r.event.Account, mailstore.ScriptProblem{
+	r.owners().reports.report(r.ctx, r.event.Account, mailstore.ScriptProblem{
 		Script: path.Base(script), Line: line, Text: text, MessageID: messageID,
 	})
 }
@@ -321,7 +274,7 @@ func (r *eventRun) environment() map[string]string {
 
 // carryOut does what a script wants with a mail that lies in a folder: programs first, then copies, then what leaves. The
 // mail goes from where it is only when all of that is done and the script wants it (RFC 6785, 3).
-func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Message, folders eventFolders) (stays bool, err error) {
+func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Message, folders *sieve.Owned) (stays bool, err error) {
 	flags := r.flags
 	var leaving []mailstore.Outgoing
 	for _, a := range o.Actions {
@@ -333,7 +286,10 @@ func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Messag
 		case sieve.Keep:
 			stays, flags = true, a.Flags
 		case sieve.FileInto:
-			folder := folders.of(a)
+			folder := sieve.FolderOf(a, folders)
+			if err := folders.Err(); err != nil {
+				return true, err
+			}
 			if a.Content == nil && likeFolder(folder, r.event.Folder) {
 				stays, flags = true, a.Flags // it is there
 				continue
@@ -463,38 +419,6 @@ func sameFlags(a, b []string) bool {
 		return slices.ContainsFunc(list, func(g string) bool { return strings.EqualFold(f, g) })
 	}
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(f string) bool { return !has(b, f) })
-}
-
-// eventFolders are the folders of an account, as scripts ask for them.
-type eventFolders []mailstore.FolderInfo
-
-// Exists implements sieve.Mailboxes.
-func (f eventFolders) Exists(name string) bool {
-	return slices.ContainsFunc(f, func(x mailstore.FolderInfo) bool { return !x.Missing && likeFolder(x.Name, name) })
-}
-
-// ByID implements sieve.Mailboxes: our folders have no identities yet.
-func (f eventFolders) ByID(string) (string, bool) { return "", false }
-
-// BySpecialUse implements sieve.Mailboxes.
-func (f eventFolders) BySpecialUse(use string) (string, bool) {
-	for _, x := range f {
-		if !x.Missing && x.Use != "" && strings.EqualFold(x.Use, use) {
-			return x.Name, true
-		}
-	}
-	return "", false
-}
-
-// Metadata implements sieve.Mailboxes: there is none.
-func (f eventFolders) Metadata(string, string) (string, bool) { return "", false }
-
-// of is the folder that an action names.
-func (f eventFolders) of(a sieve.Action) string {
-	if name, ok := f.BySpecialUse(a.SpecialUse); ok && a.SpecialUse != "" {
-		return name
-	}
-	return a.Folder
 }
 
 // eventSeen is what was seen before, in the same place where delivery keeps it.

@@ -101,7 +101,7 @@ fileinto "One"; fileinto :flags "$x" "Two"; redirect "you@example.org";`), sieve
 			event: imap.Event{Account: "me@localhost", Cause: imap.CauseCopy, Folder: "Junk"}, uid: 7, flags: []string{`\Seen`},
 		}
 		o := script.Run(t.Context(), sieve.Input{Message: m, Account: "me@localhost", Envelope: sieve.Envelope{Unknown: true}, Flags: r.flags})
-		stays, err := r.carryOut(t.Context(), o, m, nil)
+		stays, err := r.carryOut(t.Context(), o, m, sieve.MailboxesOf(t.Context(), nil, ""))
 		return s, stays, err
 	}
 	all, stays, err := run(0)

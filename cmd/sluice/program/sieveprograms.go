@@ -23,6 +23,8 @@ type scripting struct {
 	slots  chan struct{}
 	lists  map[string]scriptList
 	events []scriptEvent
+	// annotations are those of the server, of all accounts, by name in lower case.
+	annotations map[string]string
 	// warnings are what an administrator should know of settings that are right.
 	warnings config.Problems
 }
@@ -41,7 +43,7 @@ const (
 
 // readScripting reads lists and compiles the scripts of IMAP events. Its error is config.Problems.
 func readScripting(c *config.Config) (*scripting, error) {
-	x := &scripting{config: c.Sieve, slots: make(chan struct{}, max(c.Sieve.AtOnce, 1)), lists: map[string]scriptList{}}
+	x := &scripting{config: c.Sieve, slots: make(chan struct{}, max(c.Sieve.AtOnce, 1)), lists: map[string]scriptList{}, annotations: c.Annotations}
 	var wrong config.Problems
 	for _, name := range slices.Sorted(maps.Keys(c.Sieve.Lists)) {
 		list, err := readScriptList(c.Path(c.Sieve.Lists[name]))
@@ -205,6 +207,16 @@ func (nobody) Include(context.Context, string, string) (text []byte, ok bool, er
 
 // Folders implements pipeline.Owners.
 func (nobody) Folders(context.Context, string) ([]pipeline.OwnFolder, error) { return nil, nil }
+
+// FolderByID implements pipeline.Owners.
+func (nobody) FolderByID(context.Context, string, string) (name string, ok bool, err error) {
+	return "", false, nil
+}
+
+// Annotation implements pipeline.Owners.
+func (nobody) Annotation(context.Context, string, string, string) (value string, ok bool, err error) {
+	return "", false, nil
+}
 
 // Addresses implements pipeline.Owners.
 func (nobody) Addresses(context.Context, string) ([]string, error) { return nil, nil }

@@ -26,6 +26,9 @@ type userCommands struct {
 	Block   userBlock   `cmd:"" help:"Keep an account from sending mail."`
 	Release userRelease `cmd:"" help:"Let an account send again that is held or blocked, and what was held of it leave."`
 
+	Folders  userFolders  `cmd:"" help:"List the folders of an account, with their identities and what is in them."`
+	Metadata userMetadata `cmd:"" help:"Look at the annotations of an account's folders, and change them."`
+
 	Sieve       userSieve       `cmd:"" help:"Look at the Sieve scripts of an account, and change them."`
 	Log         userLog         `cmd:"" help:"Say what went wrong when an account's scripts ran."`
 	ImportSieve userImportSieve `cmd:"" help:"Take over the Sieve scripts that Dovecot's Pigeonhole keeps for a user."`

@@ -58,6 +58,10 @@ type Config struct {
 	Listen Listen `yaml:"listen"`
 	// Folders are made and subscribed when somebody logs in for the first time. Those that their owner removes stay away.
 	Folders []string `yaml:"folders"`
+	// Annotations are texts about the server that all accounts see (RFC 5464), such as /shared/admin and /shared/comment; what
+	// `sluice user metadata` sets for an account counts first. Scripts read them with servermetadata; a script that
+	// /shared/imapsieve/script names runs when a mail client changes something, where an account has one of that name.
+	Annotations map[string]string `yaml:"annotations" example:"{/shared/admin: \"mailto:postmaster@example.org\"}"`
 	// DeliverGroup is the group whose members may use `sluice deliver` besides root and whoever runs the server: its socket
 	// DATA/run/deliver.sock is theirs, and DATA and DATA/run let them through. Default: nobody else.
 	DeliverGroup string `yaml:"deliver_group"`
@@ -717,6 +721,7 @@ func (c *Config) checked() (*Config, error) {
 	}
 	c.checkAliases()
 	c.checkSieve()
+	c.checkAnnotations()
 	for i, name := range c.Folders {
 		if err := maildir.CheckFolder(name); err != nil || name == "" {
 			d.wrong(fmt.Sprintf("folders[%d]", i), fmt.Sprintf("%q is no name for a folder", name), "write for example Drafts or Lists/go")
