@@ -60,6 +60,9 @@ func (a *Again) There(reads Input) bool {
 	return a == nil || !a.gone || !a.blind && reads&(InputHeader|InputBody) == 0
 }
 
+// Whole reports whether all is there and nothing is left out: conditions come to what they came to when the mail was there.
+func (a *Again) Whole() bool { return a == nil || !a.gone && len(a.without) == 0 }
+
 // Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
 func (a *Again) Knows(key string, reads Input) bool { return a.There(reads) || a.terms[key] != 0 }
 

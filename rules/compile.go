@@ -59,6 +59,7 @@ type ruleset struct {
 	gates      []gate         // by uses
 	useText    []int          // of a use: the first use that is about the same value
 	haystacks  []*haystack    // texts in which literals are looked for
+	itemTexts  []itemText     // of lists, in which they are
 	slow       bool           // every term goes through expr's machine, in written order; for tests
 	plain      bool           // no literal is looked for, and terms are evaluated in written order; for tests
 
@@ -324,8 +325,14 @@ func (b *builder) program(t *term, n ast.Node) {
 	b.evidence(t, written)
 	if f, ok := b.fastTerm(written, t.pattern); ok {
 		t.op, t.fast = termFast, f
+		if f.lowers != 0 && f.op != "list" {
+			// The text as it is shows mostly that the one in lower case is not needed.
+			t.loads, t.refs = 0, nil
+			b.names(t, lowerNames()[written.(*ast.BinaryNode).Left.(*ast.IdentifierNode).Value], "")
+		}
 		return
 	}
+	t.fast.needle = b.itemNeedle(written)
 	if err := optimizer.Optimize(&tree.Node, b.set.config); err != nil {
 		b.internal(n, err)
 		return

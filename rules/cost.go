@@ -71,12 +71,12 @@ func (s *ruleset) planOf(n *node) (p plan, moved bool) {
 
 func (s *ruleset) planOfTerm(t *term) plan {
 	p := plan{op: 't', term: t, cost: s.costOf(t), hay: -1}
-	f := &t.fast
-	if t.op != termFast || f.op != "contains" && f.op != "matches" || f.needle.in < 0 || len(t.refs) != 1 {
+	n := &t.fast.needle
+	if n.in < 0 || len(n.groups) == 0 || len(t.refs) != 1 {
 		return p
 	}
-	group := f.needle.groups[0]
-	p.hay, p.id, p.ref, p.loads, p.lit, p.lits = int32(f.needle.in), int32(t.id), int32(t.refs[0]), t.loads, group[0], group[1:]
+	group := n.groups[0]
+	p.hay, p.id, p.ref, p.loads, p.lit, p.lits = int32(n.in), int32(t.id), int32(t.refs[0]), t.loads, group[0], group[1:]
 	return p
 }
 

@@ -65,14 +65,17 @@ type state struct {
 	bools     []*bool // by ruleset.slots
 	texts     []*string
 	numbers   []*int
-	own       *effective  // what holds for the recipient, nil for what holds for all
-	rule      *rule       // whose condition is being evaluated
-	answers   []answer    // by ruleset.uses
-	words     []wordsMade // by ruleset.useText
-	looked    []looked    // by ruleset.haystacks
-	early     []truth     // by term: what it came to before its turn
-	again     bool        // there is an Again in view
-	missed    bool        // a term was not looked at then, and the message is gone
+	own       *effective      // what holds for the recipient, nil for what holds for all
+	rule      *rule           // whose condition is being evaluated
+	answers   []answer        // by ruleset.uses
+	words     []wordsMade     // by ruleset.useText
+	looked    []looked        // by ruleset.haystacks
+	early     []truth         // by term: what it came to before its turn
+	again     bool            // there is an Again in view, and something is missing or left out
+	awake     []uint64        // see wake
+	present   []int32         // by ruleset.headers: fields that are there
+	lists     []reflect.Value // by ruleset.itemTexts
+	missed    bool            // a term was not looked at then, and the message is gone
 }
 
 type headerField struct {
@@ -103,6 +106,13 @@ func newState(set *ruleset) *state {
 		looked:   make([]looked, len(set.haystacks)),
 		early:    make([]truth, len(set.terms)),
 	}
+	for _, x := range set.itemTexts {
+		var list reflect.Value
+		if x.header < 0 {
+			list = s.value.FieldByIndex(x.list)
+		}
+		s.lists = append(s.lists, list)
+	}
 	s.pointers()
 	s.machine.MemoryBudget = uint(set.limits.MaxMemory)
 	field := func(name string) any { return s.value.Field(set.scope.field[name]).Addr().Interface() }
@@ -121,7 +131,7 @@ func newState(set *ruleset) *state {
 
 // load takes in what a stage reads of the transaction.
 func (s *state) load(st *stage, v *pipeline.View) {
-	s.view, s.own, s.again = v, nil, v.Again != nil
+	s.view, s.own, s.again = v, nil, !v.Again.Whole()
 	if st.personal {
 		s.own = s.set.forRecipient(v.Rcpt.Address)
 	}
@@ -219,9 +229,10 @@ func (s *state) clear() {
 	clear(s.unknown)
 	clear(s.truths)
 	clear(s.terms)
-	if s.fieldsSet {
-		clear(s.fields)
+	for _, i := range s.present {
+		s.fields[i] = headerField{}
 	}
+	s.present = s.present[:0]
 	clear(s.failures)
 	s.clearLists()
 	s.clearLooked()
@@ -230,6 +241,12 @@ func (s *state) clear() {
 
 // field returns the first header field of a name. The header is gone through once for all names.
 func (s *state) field(n int) *headerField {
+	s.readFields()
+	return &s.fields[n]
+}
+
+// readFields finds the header fields that rules ask for.
+func (s *state) readFields() {
 	if !s.fieldsSet {
 		s.fieldsSet = true
 		var lower [256]byte
@@ -249,12 +266,12 @@ func (s *state) field(n int) *headerField {
 			case !ok:
 			case !s.fields[i].there:
 				s.fields[i] = headerField{there: true, field: f}
+				s.present = append(s.present, int32(i))
 			case s.set.lists[i] && len(s.fields[i].more) < s.set.limits.MaxItems-1:
 				s.fields[i].more = append(s.fields[i].more, f)
 			}
 		}
 	}
-	return &s.fields[n]
 }
 
 func (s *state) headerText(n int) string {
@@ -375,11 +392,11 @@ var (
 )
 
 func (s *state) evalTerm(t *term) truth {
-	if again := s.view.Again; again != nil && t.score && t.input != 0 && again.Changed() && !again.There(t.input) {
+	if again := s.view.Again; s.again && t.score && t.input != 0 && again.Changed() && !again.There(t.input) {
 		s.failures[t.id] = errNotLookedAt // what it came to then was for another score
 		return unknown
 	}
-	if s.view.Again != nil && t.looks() && !(t.score && t.input == 0) {
+	if s.again && t.looks() && !(t.score && t.input == 0) {
 		if came, ok := s.view.Again.Term(t.key, t.input); ok {
 			switch {
 			case truth(came) != unknown:
@@ -555,14 +572,18 @@ func (s *state) shownText(t *term) (string, bool) {
 // shown is the part of a value that matters, for people: what begins at from, -1 for all of it.
 func shown(text string, from int) string {
 	const before = 20
+	lead, room := "", maxShown
 	if from > maxShown/2 && len(text) > maxShown {
 		from -= before
 		for from > 0 && !utf8.RuneStart(text[from]) {
 			from--
 		}
-		text = "…" + head(text[from:], 5*maxShown)
+		text, lead, room = text[from:], "…", maxShown-1
 	}
-	if len(text) > 4*maxShown {
+	if len(text) > room && isASCII(text[:room+1]) {
+		return lead + clean(text[:room-1]) + "…" // as most of it is
+	}
+	if text = lead + head(text, 5*maxShown); len(text) > 4*maxShown {
 		text = strings.ToValidUTF8(text[:4*maxShown], "") + "…"
 	}
 	return shorten(clean(text), maxShown)
@@ -570,8 +591,27 @@ func shown(text string, from int) string {
 
 // clean makes text of a mail fit for records: valid UTF-8 without control characters.
 func clean(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+	ascii := true
+	bad := -1
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			ascii = false
+		case bad < 0 && (c < ' ' || c == 0x7f):
+			bad = i
+		}
+	}
+	switch {
+	case ascii && bad < 0:
 		return s // as most of it is
+	case ascii:
+		out := []byte(s)
+		for i := bad; i < len(out); i++ {
+			if out[i] < ' ' || out[i] == 0x7f {
+				out[i] = ' '
+			}
+		}
+		return string(out)
 	}
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {

@@ -36,6 +36,7 @@ const (
 	fromNumber
 	fromHeader
 	fromLowerHeader
+	fromItems // texts of the items of a list: ruleset.itemTexts
 )
 
 // A slot is a value of the environment: the places of its fields from the outside in.
@@ -53,9 +54,8 @@ func (b *builder) fastTerm(n ast.Node, pattern *regexp.Regexp) (f fast, ok bool)
 		return f, f.from == fromBool
 	}
 	f.op = x.Operator
-	if f.from, f.slot = b.fastValue(x.Left); f.from == fromNowhere {
-		b.fastLower(&f, x.Left)
-	}
+	f.from, f.slot = b.fastValue(x.Left)
+	b.fastLower(&f, x.Left)
 	if l := b.set.listNamed(x.Right, nil); l != nil {
 		return b.fastList(f, l, x.Operator)
 	}
@@ -65,9 +65,9 @@ func (b *builder) fastTerm(n ast.Node, pattern *regexp.Regexp) (f fast, ok bool)
 		case *ast.StringNode:
 			f.text = r.Value
 			switch f.op {
-			case "==", "!=", "startsWith", "endsWith":
+			case "!=":
 				return f, true
-			case "contains":
+			case "==", "startsWith", "endsWith", "contains":
 				f.needle = b.set.needleFor(f)
 				return f, true
 			case "matches":
@@ -85,6 +85,7 @@ func (b *builder) fastTerm(n ast.Node, pattern *regexp.Regexp) (f fast, ok bool)
 				}
 				f.texts = append(f.texts, s.Value)
 			}
+			f.needle = b.set.needleFor(f)
 			return f, f.op == "in"
 		}
 	case fromNumber:
@@ -107,6 +108,36 @@ func (b *builder) fastValue(n ast.Node) (fastFrom, int) {
 		}
 		return fromNowhere, 0
 	}
+	path, t, ok := b.fieldPath(n)
+	if !ok {
+		return fromNowhere, 0
+	}
+	return b.fastSlot(path, t)
+}
+
+// fastLower finds lower(…) of a text of the mail, which is a name of its own where it is kept for all: see rewrite.
+func (b *builder) fastLower(f *fast, n ast.Node) {
+	switch x := n.(type) {
+	case *ast.BuiltinNode:
+		if x.Name != "lower" || len(x.Arguments) != 1 {
+			return
+		}
+		if from, slot := b.fastValue(x.Arguments[0]); from == fromHeader {
+			f.from, f.slot, f.lower = fromLowerHeader, slot, true
+			f.baseFrom, f.baseSlot = from, slot
+		}
+	case *ast.IdentifierNode:
+		base, ok := lowerNames()[x.Value]
+		if !ok {
+			return
+		}
+		f.baseFrom, f.baseSlot = b.fastValue(&ast.IdentifierNode{Value: base})
+		f.lower, f.lowers = true, 1<<b.set.scope.named[x.Value]
+	}
+}
+
+// fieldPath finds a field of the environment, and its type.
+func (b *builder) fieldPath(n ast.Node) (path slot, t reflect.Type, ok bool) {
 	var names []string
 	for {
 		if id, ok := n.(*ast.IdentifierNode); ok {
@@ -115,49 +146,20 @@ func (b *builder) fastValue(n ast.Node) (fastFrom, int) {
 		}
 		m, ok := n.(*ast.MemberNode)
 		if !ok {
-			return fromNowhere, 0
+			return nil, nil, false
 		}
 		p, ok := m.Property.(*ast.StringNode)
 		if !ok {
-			return fromNowhere, 0
+			return nil, nil, false
 		}
 		names = append(names, p.Value)
 		n = m.Node
 	}
 	slices.Reverse(names)
-	return b.fastPath(names)
-}
-
-// fastLower finds lower(…) of a text of the mail.
-func (b *builder) fastLower(f *fast, n ast.Node) {
-	call, ok := n.(*ast.BuiltinNode)
-	if !ok || call.Name != "lower" || len(call.Arguments) != 1 {
-		return
-	}
-	f.baseFrom, f.baseSlot = b.fastValue(call.Arguments[0])
-	if f.baseFrom == fromHeader {
-		f.from, f.slot, f.lower = fromLowerHeader, f.baseSlot, true
-		return
-	}
-	id, ok := call.Arguments[0].(*ast.IdentifierNode)
-	if !ok {
-		return
-	}
-	hidden, ok := map[string]string{"subject": lowerSubject, "text": lowerText, "html": lowerHTML}[id.Value]
-	if !ok {
-		return
-	}
-	f.from, f.slot = b.fastPath([]string{hidden})
-	f.lower, f.lowers = true, 1<<b.set.scope.named[hidden]
-}
-
-// fastPath finds a field of the environment by the names that lead to it.
-func (b *builder) fastPath(names []string) (fastFrom, int) {
-	var path slot
-	t := b.set.scope.env
+	t = b.set.scope.env
 	for _, name := range names {
 		if t.Kind() != reflect.Struct {
-			return fromNowhere, 0
+			return nil, nil, false
 		}
 		i := 0
 		for ; i < t.NumField(); i++ {
@@ -166,10 +168,15 @@ func (b *builder) fastPath(names []string) (fastFrom, int) {
 			}
 		}
 		if i == t.NumField() {
-			return fromNowhere, 0
+			return nil, nil, false
 		}
 		path, t = append(path, i), t.Field(i).Type
 	}
+	return path, t, true
+}
+
+// fastSlot is a field of the environment as fast terms have it.
+func (b *builder) fastSlot(path slot, t reflect.Type) (fastFrom, int) {
 	from := fromNowhere
 	switch t.Kind() {
 	case reflect.Bool:
@@ -233,6 +240,9 @@ func (s *state) evalFast(f *fast) bool {
 			return false
 		}
 	}
+	if f.op == "contains" && f.lower && s.lowerHas(&f.needle) {
+		return true
+	}
 	if f.lowers != 0 {
 		s.bring(f.lowers)
 	}
@@ -243,7 +253,7 @@ func (s *state) evalFast(f *fast) bool {
 	case "!=":
 		return text != f.text
 	case "contains":
-		return strings.Contains(text, f.text)
+		return s.index(&f.needle, text, f.text) >= 0
 	case "startsWith":
 		return strings.HasPrefix(text, f.text)
 	case "endsWith":

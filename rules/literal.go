@@ -19,8 +19,9 @@ const (
 // A required is what a text must hold for a pattern to match: of each group one literal. Literals are in the form of fold.
 type required struct {
 	groups [][]string
-	exact  bool // it matches where a literal of its one group is, and nowhere else
-	line   bool // a match does not reach over the end of a line
+	exact  bool  // it matches where a literal of its one group is, and nowhere else
+	edges  edges // … where they stand at its ends; then exact is false
+	line   bool  // a match does not reach over the end of a line
 	reach
 }
 
@@ -117,13 +118,55 @@ func repeated(re *syntax.Regexp) reach {
 	return reach{most: -1}
 }
 
+// edges are the word boundaries at the ends of a pattern that is literals else, a bit each.
+type edges byte
+
+const (
+	noEdges  edges = 0
+	leftEdge edges = 1 << iota
+	rightEdge
+)
+
+// edgesOf finds them, and what is between them. It is nil where the pattern is more than literals.
+func edgesOf(re *syntax.Regexp) (edges, *analysis) {
+	if re.Op != syntax.OpConcat {
+		return noEdges, nil
+	}
+	e, inner := noEdges, re.Sub
+	if inner[0].Op == syntax.OpWordBoundary {
+		e, inner = e|leftEdge, inner[1:]
+	}
+	if n := len(inner); n > 0 && inner[n-1].Op == syntax.OpWordBoundary {
+		e, inner = e|rightEdge, inner[:n-1]
+	}
+	if e == noEdges || len(inner) == 0 {
+		return noEdges, nil
+	}
+	x := analyseConcat(inner)
+	if x.exact == nil || !x.whole {
+		return noEdges, nil
+	}
+	return e, &x
+}
+
+// hold reports whether they are at the ends of a part of a text.
+func (e edges) hold(text string, from, to int) bool {
+	return (e&leftEdge == 0 || isEdge(text, from)) && (e&rightEdge == 0 || isEdge(text, to))
+}
+
+// isEdge is \b.
+func isEdge(text string, at int) bool {
+	return (at > 0 && syntax.IsWordChar(rune(text[at-1]))) != (at < len(text) && syntax.IsWordChar(rune(text[at])))
+}
+
 // requiredBy works out what texts that match a pattern hold.
 func requiredBy(pattern string) required {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return required{reach: reach{most: -1}}
 	}
-	x := analyse(re.Simplify())
+	re = re.Simplify()
+	x := analyse(re)
 	var out required
 	out.reach, out.line = x.reach, !x.breaks
 	if x.exact != nil {
@@ -149,6 +192,9 @@ func requiredBy(pattern string) required {
 		}
 	}
 	out.exact = out.exact && len(out.groups) == 1
+	if e, inner := edgesOf(re); inner != nil && len(out.groups) == 1 && slices.Equal(out.groups[0], inner.exact) {
+		out.edges = e // nothing was shortened or left out
+	}
 	return out
 }
 

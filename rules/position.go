@@ -76,6 +76,8 @@ func (s *state) matched(t *term, text string) int {
 		return s.find(t.pattern, &t.fast.needle, text)
 	case t.pattern != nil:
 		return firstMatch(t.pattern, text)
+	case t.literal != "" && t.op == termFast:
+		return s.index(&t.fast.needle, text, t.literal)
 	case t.literal != "":
 		return strings.Index(text, t.literal)
 	case len(t.words) > 0:

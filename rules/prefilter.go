@@ -21,31 +21,31 @@ type haystack struct {
 type needle struct {
 	in     int // in ruleset.haystacks; -1: nothing is known
 	groups [][]int32
-	exact  bool // the term holds where one is there
-	line   bool // a match does not reach over the end of a line
+	exact  bool  // the term holds where one is there
+	edges  edges // … and stands between such edges, where exact is about all but them
+	lower  bool  // of lower(…)
+	same   bool  // the literal is all of what contains looks for; with lower(…) it is in lower case, too
+	line   bool  // a match does not reach over the end of a line
 	reach
 }
 
 // needleFor notes the literals that a term looks for in a text.
 func (s *ruleset) needleFor(f fast) needle {
-	var what required
-	switch {
-	case s.plain:
+	if s.plain {
 		return needle{in: -1}
-	case f.op == "matches":
-		what = requiredBy(f.text)
-	case f.op == "contains" && utf8.ValidString(f.text) && !strings.ContainsRune(f.text, utf8.RuneError) && len(f.text) >= minLiteral:
-		what.groups = [][]string{{head(folded(f.text), maxLiteral)}}
 	}
+	what := neededBy(f)
 	if len(what.groups) == 0 {
 		return needle{in: -1}
 	}
 	from, slot := f.from, f.slot
-	n := needle{exact: what.exact && f.op == "matches", reach: what.reach, line: what.line}
+	n := needle{exact: what.exact && f.op == "matches", edges: what.edges, reach: what.reach, line: what.line}
+	literal := what.groups[0][0]
+	n.same = f.op == "contains" && len(literal) == len(f.text) && (!f.lower || literal == f.text)
 	if f.lower {
 		// Literals are looked for in the text as it is. Places in it are not those in lower case.
 		from, slot = f.baseFrom, f.baseSlot
-		n = needle{reach: reach{most: -1}}
+		n = needle{reach: reach{most: -1}, same: n.same, lower: true}
 	}
 	n.in = s.haystackOf(from, slot)
 	for _, g := range what.groups {
@@ -56,6 +56,31 @@ func (s *ruleset) needleFor(f fast) needle {
 		n.groups = append(n.groups, ids)
 	}
 	return n
+}
+
+// neededBy works out what a text holds that a comparison with constants is true of.
+func neededBy(f fast) required {
+	var texts, group []string
+	switch f.op {
+	case "matches":
+		return requiredBy(f.text)
+	case "==", "startsWith", "endsWith", "contains":
+		texts = []string{f.text}
+	case "in":
+		texts = f.texts
+	}
+	for _, text := range texts {
+		if len(text) < minLiteral || !utf8.ValidString(text) || strings.ContainsRune(text, utf8.RuneError) {
+			return required{}
+		}
+		if literal := head(folded(text), maxLiteral); !slices.Contains(group, literal) {
+			group = append(group, literal)
+		}
+	}
+	if !useful(group) {
+		return required{}
+	}
+	return required{groups: [][]string{group}}
 }
 
 func (s *ruleset) haystackOf(from fastFrom, slot int) int {
@@ -115,8 +140,7 @@ func (s *state) shut(g *gate) bool {
 	if !g.ascii {
 		return true
 	}
-	h := s.set.haystacks[g.in]
-	return isASCII(s.textOf(h.from, h.slot))
+	return l.ascii
 }
 
 // sealHaystacks makes what finds the literals, once all are known.
@@ -142,6 +166,7 @@ const maxPlaces = 1000
 // A looked is what one pass over a haystack has found.
 type looked struct {
 	done   bool
+	ascii  bool     // the text has nothing else
 	there  []uint64 // by literal, a bit each
 	places []placed // where literals end, in the order of the text
 	all    bool     // places are all there are
@@ -163,11 +188,21 @@ func (s *state) look(n int) *looked {
 		return l
 	}
 	h := s.set.haystacks[n]
-	text := s.textOf(h.from, h.slot)
 	if l.there == nil {
 		l.there = make([]uint64, (len(h.literals)+63)/64)
 	}
 	l.done, l.all = true, true
+	if h.from == fromItems {
+		s.eachItem(h.slot, func(text string) {
+			scan(h.auto, text, func(n int32, _ int) bool {
+				l.there[n/64] |= 1 << (n % 64)
+				return true
+			})
+		})
+		return l
+	}
+	text := s.textOf(h.from, h.slot)
+	l.ascii = isASCII(text)
 	scan(h.auto, text, func(n int32, end int) bool {
 		l.there[n/64] |= 1 << (n % 64)
 		if len(l.places) < maxPlaces {
@@ -204,8 +239,55 @@ func (s *state) mayHold(n *needle) bool {
 	return true
 }
 
+// lowerHas reports whether a text in lower case is certain to hold what contains looks for in it, whose literal is there.
+func (s *state) lowerHas(n *needle) bool { return n.in >= 0 && n.same && s.look(n.in).ascii }
+
+// index is [strings.Index] of a text in which the literal of a term may be.
+func (s *state) index(n *needle, text, literal string) int {
+	if n.in < 0 || n.lower || !n.same {
+		return strings.Index(text, literal)
+	}
+	l := s.look(n.in)
+	for _, p := range l.places {
+		if from := int(p.end) - len(literal); p.literal == n.groups[0][0] && from >= 0 && text[from:p.end] == literal {
+			return from
+		}
+	}
+	if !l.all {
+		return strings.Index(text, literal)
+	}
+	return -1
+}
+
+// between returns where the first of a pattern's literals stands between the edges that it asks for, -1 for nowhere. ok is false
+// where the places of literals do not tell.
+func (s *state) between(n *needle, text string) (first int, ok bool) {
+	if n.in < 0 || n.edges == noEdges {
+		return 0, false
+	}
+	l := s.look(n.in)
+	if !l.ascii {
+		return 0, false // characters that fold to a literal's may be wider
+	}
+	first = -1
+	literals := s.set.haystacks[n.in].literals
+	for _, p := range l.places {
+		if !slices.Contains(n.groups[0], p.literal) {
+			continue
+		}
+		from := int(p.end) - len(literals[p.literal])
+		if (first < 0 || from < first) && n.edges.hold(text, from, int(p.end)) {
+			first = from
+		}
+	}
+	return first, l.all || first >= 0 && len(n.groups[0]) == 1
+}
+
 // matches reports whether a pattern matches a text in which its literals are.
 func (s *state) matches(re *regexp.Regexp, n *needle, text string) bool {
+	if first, ok := s.between(n, text); ok {
+		return first >= 0
+	}
 	if n.in < 0 || len(text) <= maxWindow {
 		return re.MatchString(text)
 	}
@@ -242,6 +324,9 @@ func (s *state) find(re *regexp.Regexp, n *needle, text string) int {
 			return at[0]
 		}
 		return -1
+	}
+	if first, ok := s.between(n, text); ok {
+		return first
 	}
 	if n.in < 0 || len(text) <= maxWindow {
 		return whole()

@@ -43,18 +43,21 @@ func lowered(n ast.Node) ast.Node {
 	if !ok {
 		return nil
 	}
-	var name string
-	switch id.Value {
-	case "subject":
-		name = lowerSubject
-	case "text":
-		name = lowerText
-	case "html":
-		name = lowerHTML
-	default:
+	name := ""
+	for low, base := range lowerNames() {
+		if base == id.Value {
+			name = low
+		}
+	}
+	if name == "" {
 		return nil
 	}
 	low := &ast.IdentifierNode{Value: name}
 	low.SetLocation(id.Location())
 	return low
+}
+
+// lowerNames are the names of texts in lower case, and of those texts.
+func lowerNames() map[string]string {
+	return map[string]string{lowerSubject: "subject", lowerText: "text", lowerHTML: "html"}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,9 @@ type stage struct {
 	refs  []int
 	hot   []hotRule // of rules
 	terms []*term   // of its rules and of those whose hits they use, in the order of [stage.Terms]
+	ids   []int32   // of terms
 	keys  []string
+	*sleepers
 	// personal: something in it may be otherwise for some recipients.
 	personal bool
 	since    pipeline.Phase
@@ -202,8 +205,9 @@ func (s *ruleset) stage(g group, rules []*rule, names []string) *stage {
 		st.hot = append(st.hot, h)
 	}
 	for _, t := range st.terms {
-		st.keys = append(st.keys, t.key)
+		st.keys, st.ids = append(st.keys, t.key), append(st.ids, int32(t.id))
 	}
+	st.sleepers = s.sleepersOf(st.hot)
 	st.personal = s.effective != nil && st.reads.Input&pipeline.InputRecipient != 0
 	st.states.New = func() any { return newState(s) }
 	return st
@@ -279,37 +283,42 @@ func (st *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, e
 	s := st.states.Get().(*state)
 	s.load(st, &v)
 	var r pipeline.Result
-	for i, x := range st.rules {
-		if i%64 == 0 && ctx.Err() != nil {
-			return pipeline.Result{}, fmt.Errorf("rules: %d of %d rules evaluated: %w", i, len(st.rules), ctx.Err())
+	for word, awake := range s.wake(st) {
+		if ctx.Err() != nil {
+			return pipeline.Result{}, fmt.Errorf("rules: %d of %d rules evaluated: %w", word*64, len(st.rules), ctx.Err())
 		}
-		if !s.own.concerns(x) {
-			continue
-		}
-		switch s.evalHot(&st.hot[i], x) {
-		case isTrue:
-			x.hold(&r, s.evidence(x), s.own)
-		case unknown:
-			if s.own.isOff(x) {
-				continue
-			}
-			if v.Again != nil {
-				s.lacks(x)
-			}
-			r.Undecided = append(r.Undecided, pipeline.Undecided{At: x.at, Name: x.name, Why: s.why(x), Shadow: x.shadow})
+		for ; awake != 0; awake &= awake - 1 {
+			s.decide(st, word*64+bits.TrailingZeros64(awake), &r)
 		}
 	}
 	if v.Again.EveryTerm() {
 		s.everyTerm(st)
 	}
-	r.Terms = make([]byte, (len(st.terms)+3)/4)
-	for i, t := range st.terms {
-		r.Terms[i/4] |= byte(s.terms[t.id]) << (i % 4 * 2)
-	}
+	r.Terms = st.packed(s.terms)
 	// A state that a panic has left is not used again.
 	s.clear()
 	st.states.Put(s)
 	return r, nil
+}
+
+// decide evaluates one rule of the stage, and adds what comes of it to a result.
+func (s *state) decide(st *stage, i int, r *pipeline.Result) {
+	x := st.rules[i]
+	if !s.own.concerns(x) {
+		return
+	}
+	switch s.evalHot(&st.hot[i], x) {
+	case isTrue:
+		x.hold(r, s.evidence(x), s.own)
+	case unknown:
+		if s.own.isOff(x) {
+			return
+		}
+		if s.view.Again != nil {
+			s.lacks(x)
+		}
+		r.Undecided = append(r.Undecided, pipeline.Undecided{At: x.at, Name: x.name, Why: s.why(x), Shadow: x.shadow})
+	}
 }
 
 // hold adds what a rule that held wants to a result, for a recipient for whom this is otherwise.
