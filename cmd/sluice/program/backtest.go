@@ -191,11 +191,9 @@ func (b *backtest) run(p *program) (*backtestResult, error) {
 	if err := b.checkMailboxes(); err != nil {
 		return nil, err
 	}
-	total := 0
-	if len(b.mailboxes) == 0 {
-		if total, err = b.plans.journal.Count(ctx, b.times.since, b.times.until); err != nil {
-			return nil, err
-		}
+	total, err := b.expected(ctx)
+	if err != nil {
+		return nil, err
 	}
 	bar := p.newProgress("mails", total)
 	defer bar.end()
@@ -266,6 +264,32 @@ func (b *backtest) run(p *program) (*backtestResult, error) {
 	return result, nil
 }
 
+// expected is how many mails there are to look at: records, or what lies in the mailboxes.
+func (b *backtest) expected(ctx context.Context) (total int, err error) {
+	if len(b.mailboxes) == 0 {
+		return b.plans.journal.Count(ctx, b.times.since, b.times.until)
+	}
+	for _, m := range b.eachMailbox() {
+		lying, _ := b.lying(ctx, m) // what cannot be looked at is noted when its turn comes
+		for _, s := range lying {
+			if _, ok := b.inTime(s); ok {
+				total++
+			}
+		}
+	}
+	return total, ctx.Err()
+}
+
+// eachMailbox is each of the mailboxes once.
+func (b *backtest) eachMailbox() (all []mailboxName) {
+	for _, m := range b.mailboxes {
+		if whole := (mailboxName{account: m.account}); !slices.Contains(all, m) && (m == whole || !slices.Contains(b.mailboxes, whole)) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
 // mostNotes is how many of the things that could not be read are told one by one.
 const mostNotes = 10
 
@@ -324,10 +348,7 @@ func (b *backtest) produce(ctx context.Context, yield func(*replay.Case, []strin
 			return ctx.Err()
 		}
 	}
-	for i, m := range b.mailboxes {
-		if slices.Contains(b.mailboxes[:i], m) || slices.Contains(b.mailboxes, mailboxName{account: m.account}) && m.folder != "" {
-			continue
-		}
+	for _, m := range b.eachMailbox() {
 		if err := b.unrecorded(ctx, m, yield); err != nil {
 			return err
 		}

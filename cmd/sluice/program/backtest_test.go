@@ -19,6 +19,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"sluice/cmd/sluice/program/config"
 )
 
 // scoredResult is what is compared: what the JSON of backtest says.
@@ -327,6 +330,49 @@ func TestBacktestIsInterrupted(t *testing.T) {
 	looked := regexp.MustCompile(`(?m)^  looked at +` + match[1] + ` mails?, \d+ decided with both`)
 	if !looked.MatchString(out.String()) || !strings.Contains(out.String(), "1  the mail on disk is not the one that came") {
 		t.Errorf("what was known is missing:\n%s", out.String())
+	}
+}
+
+// TestMailToLookAt: the bar knows how much there is in mailboxes, each counted once.
+func TestMailToLookAt(t *testing.T) {
+	dir := t.TempDir()
+	long := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, name := range []string{"cur/1.a:2,", "cur/2.b:2,S", "new/3.c", ".Lists/cur/4.d:2,", ".Sent/cur/5.e:2,S", "cur/6.old:2,S"} {
+		path := filepath.Join(dir, "mail", "example.org", "me", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("Subject: x\n\nx\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(name, "old") {
+			if err := os.Chtimes(path, long, long); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	settings := config.Default()
+	settings.Data = dir
+	where, err := newWhereabouts(t.Context(), settings, long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := where.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	me := mailboxName{account: "me@example.org"}
+	for _, x := range []struct {
+		mailboxes []mailboxName
+		want      int
+	}{
+		{[]mailboxName{me}, 4},
+		{[]mailboxName{{"me@example.org", "INBOX"}, {"me@example.org", "Lists"}}, 4},
+		{[]mailboxName{{"me@example.org", "Lists"}, me, {"me@example.org", "Lists"}}, 4},
+		{[]mailboxName{{"me@example.org", "Sent"}, {"me@example.org", "Sent"}}, 1},
+	} {
+		b := &backtest{where: where, mailboxes: x.mailboxes, times: span{since: long.AddDate(1, 0, 0), until: time.Now().Add(time.Hour)}}
+		if got, err := b.expected(t.Context()); got != x.want || err != nil {
+			t.Errorf("%v: %d mails, %v, want %d", x.mailboxes, got, err, x.want)
+		}
 	}
 }
 

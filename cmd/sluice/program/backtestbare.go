@@ -22,16 +22,7 @@ import (
 // unrecorded makes a case of each mail in a mailbox that no record is of: mail that came before there was a journal, or
 // that its owner brought along.
 func (b *backtest) unrecorded(ctx context.Context, m mailboxName, yield func(*replay.Case, []string) bool) error {
-	var lying []maildir.Seen
-	_, err := b.where.store.Look(ctx, m.account, time.Time{}, func(s maildir.Seen) error {
-		switch {
-		case m.folder != "" && !strings.EqualFold(m.folder, s.Folder):
-		case m.folder == "" && isOwn(s.Folder):
-		default:
-			lying = append(lying, s)
-		}
-		return nil
-	})
+	lying, err := b.lying(ctx, m)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -42,8 +33,8 @@ func (b *backtest) unrecorded(ctx context.Context, m mailboxName, yield func(*re
 		return cmp.Or(strings.Compare(x.Folder, y.Folder), strings.Compare(x.Name, y.Name))
 	})
 	for _, s := range lying {
-		info, err := os.Stat(s.Path())
-		if err != nil || info.ModTime().Before(b.times.since) || !info.ModTime().Before(b.times.until) {
+		came, ok := b.inTime(s)
+		if !ok {
 			continue // moved meanwhile, or of another time
 		}
 		if s.ID != "" {
@@ -55,7 +46,7 @@ func (b *backtest) unrecorded(ctx context.Context, m mailboxName, yield func(*re
 				continue // there is one, which has been noted
 			}
 		}
-		c, err := b.bareCase(m.account, s, info.ModTime())
+		c, err := b.bareCase(m.account, s, came)
 		if err != nil {
 			return err
 		}
@@ -64,6 +55,30 @@ func (b *backtest) unrecorded(ctx context.Context, m mailboxName, yield func(*re
 		}
 	}
 	return ctx.Err()
+}
+
+// lying is the mail that lies in a mailbox.
+func (b *backtest) lying(ctx context.Context, m mailboxName) (all []maildir.Seen, err error) {
+	_, err = b.where.store.Look(ctx, m.account, time.Time{}, func(s maildir.Seen) error {
+		switch {
+		case m.folder != "" && !strings.EqualFold(m.folder, s.Folder):
+		case m.folder == "" && isOwn(s.Folder):
+		default:
+			all = append(all, s)
+		}
+		return nil
+	})
+	return all, err
+}
+
+// inTime says when a mail came, and whether that is in the time that is looked at.
+func (b *backtest) inTime(s maildir.Seen) (came time.Time, ok bool) {
+	info, err := os.Stat(s.Path())
+	if err != nil {
+		return came, false
+	}
+	came = info.ModTime()
+	return came, !came.Before(b.times.since) && came.Before(b.times.until)
 }
 
 // isOwn reports whether a folder is for what its owner writes.

@@ -46,10 +46,10 @@ func (t *text) backtest(r *backtestResult) {
 		}
 	}
 	if r.Recorded.Copies > 0 || r.Bare.Copies == 0 {
-		t.figures("", r.Recorded)
+		t.figures("", "", r.Recorded)
 	}
 	if r.Bare.Copies > 0 {
-		t.figures(" without a record: of the mail alone, no step has found anything", r.Bare)
+		t.figures(" without a record", ", by the mail alone: no step has found anything", r.Bare)
 	}
 	t.flips(r)
 	t.ruleHits(r)
@@ -80,9 +80,9 @@ func (t *text) examples(title, what string, e replay.Examples) {
 }
 
 // figures prints what would change, and how that fits to what users did.
-func (t *text) figures(title string, f replay.Figures) {
+func (t *text) figures(which, how string, f replay.Figures) {
 	t.line(0, "")
-	t.line(0, "%d of %d %s would come out otherwise%s", f.Changed, f.Copies, plural(f.Copies, "copy", "copies"), title)
+	t.line(0, "%d of %d %s%s would come out otherwise%s", f.Changed, f.Copies, plural(f.Copies, "copy", "copies"), which, how)
 	for _, c := range f.Changes {
 		t.line(1, "%6d  %s -> %s  (spam %d, ham %d, unknown %d)", c.Copies, c.From, c.To, c.Spam, c.Ham, c.Unknown)
 	}

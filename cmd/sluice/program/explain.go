@@ -32,7 +32,7 @@ type explainCommand struct {
 	At    string `group:"find" placeholder:"TIME" help:"Mail of the quarter of an hour before and after."`
 	Limit int    `group:"find" default:"20" help:"How many of what is found are listed: the newest."`
 	Mail  string `group:"find" placeholder:"FILE" help:"The mail itself; - reads it from standard input."`
-	Key   string `arg:"" optional:"" help:"A transaction's id, an MTA's queue id, a Message-ID, the name or path of a mail's file, or an id in quarantine."`
+	Key   string `arg:"" optional:"" help:"A transaction's id, an MTA's queue id, a Message-ID, the name or path of a mail's file, or an id in quarantine; - is the mail itself on standard input."`
 }
 
 // explainVersion is the version of what explain --json prints.
@@ -55,6 +55,9 @@ type explanations struct {
 }
 
 func (c *explainCommand) Run(p *program) error {
+	if c.Key == "-" { // no mail is called so
+		c.Mail, c.Key = c.Key, ""
+	}
 	settings, err := p.settings()
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ type commands struct {
 	Check      checkCommand      `cmd:"" help:"Check the configuration; with a mail, say what would be decided about it."`
 	Deliver    deliverCommand    `cmd:"" help:"Hand a mail on standard input to the running server."`
 	Explain    explainCommand    `cmd:"" help:"Say what was decided about a mail, and why."`
-	Replay     replayCommand     `cmd:"" help:"Decide about recorded mail again, from the record alone, and say what would be otherwise."`
+	Replay     replayCommand     `cmd:"" help:"Decide about recorded mail again, without network, and say what would be otherwise."`
 	Journal    journalCommands   `cmd:"" help:"Look after the records of decisions."`
 	Refile     refileCommands    `cmd:"" help:"Sort the mail that is there already by rules, and take that back."`
 	Undo       undoCommand       `cmd:"" help:"Put back what a run of refile has moved."`

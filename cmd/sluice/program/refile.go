@@ -359,6 +359,9 @@ func (p *program) runs(c *config.Config) refile.Dir {
 // goOn completes a run that was broken off.
 func (p *program) goOn(settings *config.Config, id string, asJSON bool) error {
 	return p.withRun(settings, id, func(run *refile.Run, box mailstore.Refiler) error {
+		if run.Undone {
+			return fmt.Errorf("run %s has been undone: nothing of it is left to resume", run.ID)
+		}
 		if run.Undo {
 			return fmt.Errorf("run %s is %s: sluice undo %[1]s goes on with that", run.ID, run.Status())
 		}

@@ -186,6 +186,7 @@ func planWith(p *program, c *config.Config, step string, files []string) (*pipel
 	}
 	other := *replaced
 	other.Rules, other.Files = rules.Inline{}, nil
+	var missing config.Problems
 	for _, f := range files {
 		whole := f // what a command line names is relative to where it is called
 		if !strings.HasPrefix(f, builtin) {
@@ -193,14 +194,23 @@ func planWith(p *program, c *config.Config, step string, files []string) (*pipel
 			if whole, err = filepath.Abs(f); err != nil {
 				return nil, fmt.Errorf("find %s: %w", f, err)
 			}
+			// Said by the plan it would be said of a line of the configuration.
+			if there, err := filepath.Glob(whole); err == nil && len(there) == 0 {
+				missing = append(missing, config.Problem{File: f, Text: "there is no such file"})
+				continue
+			}
 		}
 		other.Files = append(other.Files, whole)
 	}
 	steps[at].Config = &other
+	makePlan := plan
 	if outgoing {
-		made, _, err := listPlan(c, steps, offlineEnv(c.Hostname, p.now, nil))
-		return made, err
+		makePlan = listPlan
 	}
-	made, _, err := plan(c, steps, offlineEnv(c.Hostname, p.now, nil))
+	made, _, err := makePlan(c, steps, offlineEnv(c.Hostname, p.now, nil))
+	var problems config.Problems
+	if len(missing) > 0 && (err == nil || errors.As(err, &problems)) {
+		return nil, append(missing, problems...)
+	}
 	return made, err
 }

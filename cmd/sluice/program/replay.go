@@ -50,26 +50,16 @@ func (c *replayCommand) Run(p *program) error {
 		}
 	}
 	var results []replayResult
+	var failed []error
 	err = p.withPlans(settings, func(all *plans) error {
 		for _, key := range c.Keys {
-			records, err := await(p.ctx, settings, key)
-			if err != nil {
-				return err
+			more, err := c.named(p, settings, all, other, key)
+			results = append(results, more...)
+			if p.ctx.Err() != nil {
+				return p.ctx.Err()
 			}
-			if len(records) == 0 {
-				return fmt.Errorf("no record of %s in %s", key, settings.Data)
-			}
-			if other != nil {
-				if records, err = c.fitting(settings, records); err != nil {
-					return err
-				}
-			}
-			for _, r := range records {
-				result, err := c.replay(p, all, other, r)
-				if err != nil {
-					return err
-				}
-				results = append(results, result)
+			if err != nil && !slices.ContainsFunc(failed, func(e error) bool { return e.Error() == err.Error() }) {
+				failed = append(failed, err) // the others are decided about all the same
 			}
 		}
 		return nil
@@ -77,13 +67,42 @@ func (c *replayCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if err := c.print(p, results); err != nil {
-		return err
+	if len(results) > 0 || len(failed) == 0 {
+		if err := c.print(p, results); err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		return errors.Join(failed...)
 	}
 	if slices.ContainsFunc(results, func(x replayResult) bool { return x.Unknown != "" || len(x.Differences) > 0 }) {
 		return errSilent // everything is said
 	}
 	return nil
+}
+
+// named decides again about the records that a key names.
+func (c *replayCommand) named(p *program, settings *config.Config, all *plans, other *pipeline.Plan, key string) (results []replayResult, err error) {
+	records, err := await(p.ctx, settings, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("no record of %s in %s", key, settings.Data)
+	}
+	if other != nil {
+		if records, err = c.fitting(settings, records); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range records {
+		result, err := c.replay(p, all, other, r)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, result)
+	}
+	return results, nil
 }
 
 // withPlans opens the journal for reading, with the configured plan.
@@ -161,14 +180,9 @@ func leftOut(plan *pipeline.Plan, names []string) (all []pipeline.Place, _ error
 	for _, name := range names {
 		step, rule, named := strings.Cut(name, "/")
 		if !slices.Contains(plan.Steps(), step) {
-			return nil, fmt.Errorf("--without %s: there is no step %s; there is %s", name, step, strings.Join(plan.Steps(), ", "))
+			return nil, fmt.Errorf("--without %s: there is no step %s; %s", name, step, stepRemedy(plan, name))
 		}
-		var rules []string
-		for _, s := range plan.Stages(step) {
-			if r, ok := s.(pipeline.Ruler); ok {
-				rules = r.Rules()
-			}
-		}
+		rules := rulesOf(plan, step)
 		switch at := slices.Index(rules, rule); {
 		case !named:
 			// What a step says by itself: its verdict, what its on_error says, its thresholds.
@@ -190,6 +204,25 @@ func leftOut(plan *pipeline.Plan, names []string) (all []pipeline.Place, _ error
 		}
 	}
 	return all, nil
+}
+
+func rulesOf(plan *pipeline.Plan, step string) (rules []string) {
+	for _, s := range plan.Stages(step) {
+		if r, ok := s.(pipeline.Ruler); ok {
+			rules = r.Rules()
+		}
+	}
+	return rules
+}
+
+// stepRemedy says what a name could mean that begins with no step: mostly a rule.
+func stepRemedy(plan *pipeline.Plan, name string) string {
+	for _, step := range plan.Steps() {
+		if slices.Contains(rulesOf(plan, step), name) {
+			return fmt.Sprintf("did you mean %s/%s?", step, name)
+		}
+	}
+	return "there is " + strings.Join(plan.Steps(), ", ")
 }
 
 func (c *replayCommand) print(p *program, results []replayResult) error {
