@@ -61,7 +61,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 			case !x.reply.Permanent():
 				rr.Disposition = Postponed
 			}
-			if x.early != nil {
+			if x.early != nil && !x.byDoor {
 				d := s.plan.decision(x.Recipient, ledger{s.shared, x.own, &x.Recipient}, *x.early)
 				rr.Verdict, rr.Step, rr.Score = d.Verdict, d.Step, d.Score
 			}

@@ -534,6 +534,24 @@ func (s *Session) Done(ctx context.Context, reply Reply, deliveries []Delivery) 
 	return err
 }
 
+// RefuseMessage ends the transaction with a message that the door itself refuses for everybody who was not refused before:
+// one that goes in circles, or whose author is another. The record has the reply, and why for the operator.
+func (s *Session) RefuseMessage(m *mime.Message, reply Reply, why string) {
+	t := s.tx
+	if t == nil {
+		return
+	}
+	trial := s.try() // of what was known before: nobody is asked about the message any more
+	t.message = m
+	for _, r := range t.live {
+		r.refused, r.byDoor, r.reply = true, true, reply
+	}
+	s.conclude("refused", reply, why)
+	t.message = nil
+	s.begin(trial)
+	s.end()
+}
+
 // Reset ends the transaction without a message being accepted; why is for the record. Without a transaction, and after
 // Done, it does nothing.
 func (s *Session) Reset(why string) {
@@ -546,15 +564,20 @@ func (s *Session) Reset(why string) {
 		if len(t.live) == 0 {
 			end = "refused"
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
 		trial := s.try()
-		if err := s.record(ctx, end, Reply{}, why, nil, false); err != nil && s.plan.env.Log != nil {
-			s.plan.env.Log.Error("record not kept", "id", t.id, "error", err)
-		}
+		s.conclude(end, Reply{}, why)
 		s.begin(trial)
 	}
 	s.end()
+}
+
+// conclude records a transaction from which nothing was taken, also where whoever waits has gone.
+func (s *Session) conclude(end string, reply Reply, why string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.record(ctx, end, reply, why, nil, false); err != nil && s.plan.env.Log != nil {
+		s.plan.env.Log.Error("record not kept", "id", s.tx.id, "error", err)
+	}
 }
 
 // Forget ends the transaction without a record: another session goes on with it, and has one.

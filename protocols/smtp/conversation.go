@@ -293,6 +293,9 @@ func (s session) Mail(string, *smtp.MailOptions) (err error) {
 	}
 	if s.s.cfg.Submission != nil {
 		if no := s.maySend(from); no != nil {
+			if s.login != "" { // of strangers there would be no end
+				s.s.cfg.Log.Info("sender refused", "door", s.s.door, "client", s.peer(), "login", s.login, "from", from.Raw, "reply", no.String())
+			}
 			return replyError(*no)
 		}
 	}

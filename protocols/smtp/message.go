@@ -58,6 +58,8 @@ func hops(m *mime.Message) (n int) {
 
 var loop = pipeline.Reply{Code: 554, Enhanced: "5.4.6", Text: "this message goes in circles"}
 
+func circles(hops int) string { return fmt.Sprintf("refused as a loop: %d Received fields", hops) }
+
 // smtp decides about a message and carries it out. It returns the one reply of SMTP.
 func (s session) smtp(m *message) pipeline.Reply {
 	t := s.tx
@@ -66,7 +68,7 @@ func (s session) smtp(m *message) pipeline.Reply {
 	}
 	defer func() { s.tx = nil }()
 	if n := hops(m.parsed); n >= s.s.cfg.Limits.Hops {
-		s.session.Reset(fmt.Sprintf("refused as a loop: %d Received fields", n))
+		s.session.RefuseMessage(m.parsed, loop, circles(n))
 		return loop
 	}
 	if !t.asked {
@@ -158,7 +160,7 @@ func (s session) lmtp(m *message) []pipeline.Reply {
 		for _, r := range t.taken {
 			p.Refuse(r, loop, "")
 		}
-		p.Reset(fmt.Sprintf("refused as a loop: %d Received fields", n))
+		p.Reset(circles(n))
 		return all(loop)
 	}
 	known := s.call(m)

@@ -129,7 +129,7 @@ func (s session) submit(m *message) pipeline.Reply {
 	}
 	defer func() { s.tx = nil }()
 	if n := hops(m.parsed); n >= s.s.cfg.Limits.Hops {
-		s.session.Reset(fmt.Sprintf("refused as a loop: %d Received fields", n))
+		s.session.RefuseMessage(m.parsed, loop, circles(n))
 		return loop
 	}
 	if !t.asked {
@@ -139,7 +139,7 @@ func (s session) submit(m *message) pipeline.Reply {
 		}
 	}
 	if no := s.mayStand(m.parsed); no != nil {
-		s.session.Reset("refused: " + no.Text)
+		s.session.RefuseMessage(m.parsed, *no, "whoever has logged in may not send it")
 		return *no
 	}
 	o, err := s.complete(m)

@@ -492,6 +492,9 @@ func TestSenderBelongsToLogin(t *testing.T) {
 			early := strings.Contains(tt.name, "in MAIL") || tt.from == "me" || strings.Contains(reply, "451")
 			if early {
 				c.talk("C: MAIL FROM:<" + tt.from + ">\nS: " + reply + "\nC: RCPT TO:<you@example.org>\nS: 503 *\n")
+				if log := o.log.String(); !strings.Contains(log, `msg="sender refused" door=submission`) || !strings.Contains(log, "from="+tt.from) {
+					t.Errorf("the operator has not heard of it: %s", log)
+				}
 				return
 			}
 			c.talk("C: MAIL FROM:<" + tt.from + ">\nS: 250 *\nC: RCPT TO:<you@example.org>\nS: 250 *\nC: DATA\nS: 354 *\n")
@@ -503,7 +506,15 @@ func TestSenderBelongsToLogin(t *testing.T) {
 				t.Errorf("%d have left", got)
 			}
 			r, _ := o.journal.Last()
-			if r == nil || tt.reply != "250" && (r.End == "done" || r.Note == "") {
+			if r == nil {
+				t.Fatal("no record")
+			}
+			if tt.reply == "250" {
+				return
+			}
+			to, said := r.Recipients[0], strings.Split(reply, "*")[0]
+			if r.End != "refused" || r.Note == "" || r.Reply != to.Reply || !strings.HasPrefix(r.Reply.String(), said) ||
+				to.Disposition != pipeline.Refused || !to.ByDoor || r.SHA256 == "" || r.Size == 0 {
 				t.Errorf("record %+v", r)
 			}
 		})
