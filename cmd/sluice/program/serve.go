@@ -123,7 +123,7 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 		return err
 	}
 	defer func() { err = errors.Join(err, s.house.close()) }() // once more: it does nothing then
-	if s.house.sending, err = openSending(p.ctx, c, s.sendingLimits, s.tellPostmaster, s.log, p.now); err != nil {
+	if s.house.sending, err = openSending(p.ctx, c, s.sendingLimits, s.accountHeld, s.log, p.now); err != nil {
 		return err
 	}
 	s.failures = countsFailures(s.house.queue, s.house.sending.Failed, s.log)

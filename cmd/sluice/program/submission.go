@@ -3,6 +3,7 @@ package program
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -13,6 +14,7 @@ import (
 
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore"
+	"sluice/mailstore/queue"
 	"sluice/mailstore/sending"
 	"sluice/mailstore/users"
 	"sluice/protocols/smtp"
@@ -99,15 +101,50 @@ func savesSent(c *config.Config) func(account string) bool {
 	}
 }
 
-// tellPostmaster files a mail about an account whose mail is held with whoever gets the postmaster's mail.
-func (s *service) tellPostmaster(ctx context.Context, x sending.Standing) error {
+// accountHeld does what follows from an account sending like one whose password was stolen: what it has handed in within a
+// day and has not left is held with what is to come, and the postmaster is told.
+func (s *service) accountHeld(ctx context.Context, x sending.Standing) error {
+	n, err := s.holdWaiting(ctx, x)
+	if err != nil {
+		s.log.Error("mail of an account that is held was not all kept from leaving", "account", x.Account, "err", err)
+	}
+	return s.tellPostmaster(ctx, x, n)
+}
+
+// holdWaiting holds what waits of an account: mail that was slowed, above all. What is held already stays held for what it
+// was held for.
+func (s *service) holdWaiting(ctx context.Context, x sending.Standing) (n int, err error) {
+	waiting := s.house.queue
+	var ids []string
+	err = eachQueued(ctx, waiting.Reader, queue.Filter{Account: x.Account, Why: submitted}, func(m queue.Message) error {
+		if m.Held == "" && x.Since.Sub(m.Queued) < 24*time.Hour {
+			ids = append(ids, m.ID)
+		}
+		return nil
+	})
+	errs := []error{err}
+	for _, id := range ids {
+		err := waiting.Hold(ctx, id, x.Why)
+		switch {
+		case err == nil:
+			n++
+		case !errors.Is(err, queue.ErrEnded): // it has left meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return n, errors.Join(errs...)
+}
+
+// tellPostmaster files a mail about an account whose mail is held with whoever gets the postmaster's mail;
+// waiting is how many messages had not left.
+func (s *service) tellPostmaster(ctx context.Context, x sending.Standing, waiting int) error {
 	h := s.house
 	to, err := h.users.Resolve(ctx, "postmaster", "")
 	if err != nil {
 		return fmt.Errorf("find the postmaster: %w", err)
 	}
 	now := s.program.now()
-	text := heldMail(x, s.started.Hostname, to[0], now)
+	text := heldMail(x, waiting, s.started.Hostname, to[0], now)
 	var items []mailstore.Item
 	for _, account := range to {
 		items = append(items, mailstore.Item{Account: account, ID: newID(now), Date: now, Content: bytes.NewReader(text)})
@@ -117,7 +154,7 @@ func (s *service) tellPostmaster(ctx context.Context, x sending.Standing) error 
 }
 
 // heldMail is what the postmaster reads of an account whose mail is held.
-func heldMail(x sending.Standing, hostname, to string, now time.Time) []byte {
+func heldMail(x sending.Standing, waiting int, hostname, to string, now time.Time) []byte {
 	var b bytes.Buffer
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\r\n", a...) }
 	line("From: Sluice <postmaster@%s>", hostname)
@@ -134,6 +171,9 @@ func heldMail(x sending.Standing, hostname, to string, now time.Time) []byte {
 	line("%s.", x.Why)
 	line("")
 	line("What it hands in is held since %s, and nothing of it leaves.", x.Since.UTC().Format(time.RFC1123))
+	if waiting > 0 {
+		line("So %s that it had handed in before, and that had not left.", plural(waiting, "is 1 message", fmt.Sprintf("are %d messages", waiting)))
+	}
 	line("What it has sent before that, the newest first:")
 	line("")
 	for _, id := range x.Records {
