@@ -433,6 +433,12 @@ func (q *Quarantine) Show(ctx context.Context, id string) (Row, error) {
 	return q.show(ctx, q.db, id)
 }
 
+// Of returns the rows of a transaction, one for each recipient that its message is held for.
+func (q *Quarantine) Of(ctx context.Context, transaction string) ([]Row, error) {
+	rows, err := scanRows(q.db.QueryContext(ctx, selectOf, strings.ToLower(strings.TrimSpace(transaction)), mostListed))
+	return rows, q.db.Explain(err)
+}
+
 func (q *Quarantine) show(ctx context.Context, from querier, id string) (Row, error) {
 	id = strings.ToLower(strings.TrimSpace(id))
 	r, err := scanRow(from.QueryRowContext(ctx, selectRow, id))

@@ -34,6 +34,7 @@ const (
 	selectUsed  = `SELECT count(*) FROM held WHERE sha256 = $1`
 	selectFiles = `SELECT DISTINCT sha256 FROM held`
 	countRows   = `SELECT count(*) FROM held WHERE released = 0`
+	selectOf    = `SELECT ` + columns + ` FROM held WHERE transact = $1 ORDER BY id LIMIT $2`
 	selectID    = `SELECT count(*) FROM held WHERE id = $1`
 	selectRows  = `SELECT ` + columns + ` FROM held
 		WHERE ($1 = '' OR address = $1) AND ($2 = '' OR account = $2) AND ($3 = '' OR sender = $3)

@@ -172,8 +172,12 @@ func (r Report) words(x Recipient) (lines []string) {
 	case Waiting:
 		return append(lines, "It is tried again by itself.")
 	case Expired:
-		days := fmt.Sprintf("It was tried %d times over %s without success.", x.Attempts, period(r.Date.Sub(r.Message.since)))
-		return append(lines, days, advice(x.Status, true))
+		tried := "once"
+		if x.Attempts != 1 {
+			tried = fmt.Sprintf("%d times", x.Attempts)
+		}
+		tried = fmt.Sprintf("It was tried %s over %s without success.", tried, period(r.Date.Sub(r.Message.since)))
+		return append(lines, tried, advice(x.Status, true))
 	}
 	return append(lines, advice(x.Status, false))
 }
@@ -185,6 +189,9 @@ func period(d time.Duration) string {
 		return fmt.Sprintf("%d days", int(d.Hours()+1)/24)
 	case d >= 2*time.Hour:
 		return fmt.Sprintf("%d hours", int(d.Hours()))
+	}
+	if d < 2*time.Minute {
+		return "a minute"
 	}
 	return fmt.Sprintf("%d minutes", int(d.Minutes()))
 }

@@ -46,10 +46,10 @@ func (k signingKeys) of(domain string) []signature.Identity {
 func readKeys(c *config.Config) (signingKeys, error) {
 	keys := signingKeys{}
 	var errs []error
-	for _, k := range c.Signing.Keys {
+	for i, k := range c.Signing.Keys {
 		private, err := readKey(c.Path(k.File))
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, config.Problems{c.Where(fmt.Sprintf("signing.keys[%d].file", i), err.Error())})
 			keys[k.Domain] = append(keys[k.Domain], signature.Identity{})
 			continue
 		}
@@ -105,6 +105,10 @@ func keyProblems(c *config.Config) (warnings, problems config.Problems) {
 		return signingWarnings(c, keys), nil
 	}
 	for _, e := range leaves(err) {
+		if placed, ok := e.(config.Problems); ok {
+			problems = append(problems, placed...)
+			continue
+		}
 		problems = append(problems, config.Problem{File: c.File(), Text: e.Error()})
 	}
 	return nil, problems

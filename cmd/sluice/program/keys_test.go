@@ -137,7 +137,7 @@ func TestKeysThatAreNone(t *testing.T) {
 	c.Data = data
 	c.Signing.Keys = []config.SigningKey{{Domain: "e.example", Selector: "s", File: filepath.Join(data, "nowhere.pem")}}
 	_, err := readKeys(c)
-	const want = `there is no key DATA/nowhere.pem
+	const want = `signing.keys[0].file: there is no key DATA/nowhere.pem
 the key DATA/dkim/a.example/odd.pem: there is no private key in it, which begins with -----BEGIN PRIVATE KEY-----
 the key DATA/dkim/a.example/open.pem can be read by others (mode 0640); say chmod 600 DATA/dkim/a.example/open.pem
 the key DATA/dkim/b.example/large.pem has more than 65536 octets, so it is none

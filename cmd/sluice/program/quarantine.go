@@ -29,7 +29,7 @@ type quarantineCommand struct {
 }
 
 type heldIDs struct {
-	IDs []string `arg:"" name:"id" help:"What list calls it."`
+	IDs []string `arg:"" name:"id" help:"What list calls it, or the id of its record."`
 }
 
 type quarantineList struct {
@@ -56,6 +56,25 @@ func (c *quarantineList) Run(p *program) error {
 	})
 }
 
+// heldAs is the id by which a mail is held. It may be named by that of its record, which is what its recipient was told, if
+// it is held for nobody else.
+func heldAs(ctx context.Context, q *quarantine.Quarantine, id string) (string, error) {
+	rows, err := q.Of(ctx, id)
+	switch {
+	case err != nil:
+		return "", err
+	case len(rows) == 0:
+		return id, nil
+	case len(rows) == 1:
+		return rows[0].ID, nil
+	}
+	var all []string
+	for _, r := range rows {
+		all = append(all, fmt.Sprintf("%s for %s", r.ID, r.Address))
+	}
+	return "", fmt.Errorf("%s is held for %d recipients; name one: %s", config.Printable(id), len(rows), config.Printable(strings.Join(all, ", ")))
+}
+
 func quoted(subject string) string {
 	if subject == "" {
 		return "(no subject)"
@@ -71,13 +90,17 @@ func released(r quarantine.Row) string {
 }
 
 type quarantineShow struct {
-	ID  string `arg:"" help:"What list calls it."`
+	ID  string `arg:"" help:"What list calls it, or the id of its record."`
 	Raw bool   `help:"Only the mail as it is, for a pipe or a file."`
 }
 
 func (c *quarantineShow) Run(p *program) error {
 	return p.withQuarantine(func(q *quarantine.Quarantine, _ *config.Config) (err error) {
-		r, content, err := q.Open(p.ctx, c.ID)
+		id, err := heldAs(p.ctx, q, c.ID)
+		if err != nil {
+			return err
+		}
+		r, content, err := q.Open(p.ctx, id)
 		if err != nil {
 			return err
 		}
@@ -120,7 +143,11 @@ func (c *quarantineDelete) Run(p *program) error {
 	return p.withQuarantine(func(q *quarantine.Quarantine, settings *config.Config) error {
 		var errs []error
 		for _, id := range c.IDs {
-			row, err := q.Show(p.ctx, id)
+			var row quarantine.Row
+			id, err := heldAs(p.ctx, q, id)
+			if err == nil {
+				row, err = q.Show(p.ctx, id)
+			}
 			if err == nil {
 				err = q.Delete(p.ctx, id)
 			}
@@ -151,7 +178,12 @@ func (c *quarantineRelease) Run(p *program) error {
 		var errs []error
 		for _, id := range c.IDs {
 			var way string
-			err := q.Release(p.ctx, id, func(ctx context.Context, r quarantine.Row, content io.Reader) (err error) {
+			id, err := heldAs(p.ctx, q, id)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			err = q.Release(p.ctx, id, func(ctx context.Context, r quarantine.Row, content io.Reader) (err error) {
 				way, err = p.release(ctx, settings, u, r, content)
 				return err
 			})

@@ -208,14 +208,14 @@ func fate(m queue.Message, r queue.Recipient) string {
 	at := " at " + r.Tried.Format(time.DateTime)
 	switch r.State {
 	case queue.Waiting:
-		next := "next try " + r.Due.Format(time.DateTime)
-		switch {
-		case m.Held != "":
-			next = "waits to be released"
-		case r.Attempts == 0:
-			return "waits, not tried yet, " + next
+		tried, next := "not tried yet", "next try "+r.Due.Format(time.DateTime)
+		if r.Attempts > 0 {
+			tried = "tried " + times(r.Attempts)
 		}
-		return fmt.Sprintf("waits, tried %s, %s%s", times(r.Attempts), next, said)
+		if m.Held != "" {
+			next = "waits to be released"
+		}
+		return fmt.Sprintf("waits, %s, %s%s", tried, next, said)
 	case queue.Passed:
 		return "passed on" + at + said
 	case queue.Expired:

@@ -172,7 +172,7 @@ func readUpTo(p *program, file string, most int64) ([]byte, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(in, most+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, fmt.Errorf("read %s: %w", name, cause(err))
 	}
 	if int64(len(b)) > most {
 		return nil, fmt.Errorf("%s has more than %d octets", name, most)
@@ -254,17 +254,23 @@ func (c *sieveTestCommand) input(p *program) (sieve.Input, error) {
 	host := machine()
 	_, domain, _ := strings.Cut(host, ".")
 	in := sieve.Input{
-		Message: m, Now: p.now(), Envelope: sieve.Envelope{To: c.To}, Trace: true, Mailboxes: trialMailboxes(c.Mailbox),
+		Message: m, Now: p.now(), Trace: true, Mailboxes: trialMailboxes(c.Mailbox),
 		Environment: map[string]string{
 			"domain": domain, "host": host, "location": "MDA", "name": "Sluice", "phase": "during", "version": version(),
 		},
 	}
+	in.Envelope.To, err = enveloped("--to", c.To)
 	if c.From != nil {
-		in.Envelope.From = *c.From
+		var wrong error
+		in.Envelope.From, wrong = enveloped("--from", *c.From)
+		err = errors.Join(wrong, err)
 	} else if from := m.From(); len(from) > 0 {
 		in.Envelope.From = from[0].Raw
 	}
-	if c.To == "" {
+	if err != nil {
+		return sieve.Input{}, err
+	}
+	if in.Envelope.To == "" {
 		f, _ := m.Header().First("To")
 		if to := f.Addresses(); len(to) > 0 {
 			in.Envelope.To = to[0].Raw
@@ -279,6 +285,17 @@ func (c *sieveTestCommand) input(p *program) (sieve.Input, error) {
 		in.Virus = sieve.Score{Known: true, Value: c.Virus}
 	}
 	return in, nil
+}
+
+// enveloped is an address as an envelope has it, which may be written with its angle brackets.
+func enveloped(flag, s string) (string, error) {
+	if inside, ok := strings.CutPrefix(s, "<"); ok && strings.HasSuffix(inside, ">") {
+		s = strings.TrimSuffix(inside, ">")
+	}
+	if _, err := mime.ParseAddress(s); err != nil {
+		return "", fmt.Errorf("%s: %q is no mail address; write NAME@DOMAIN", flag, s)
+	}
+	return s, nil
 }
 
 // spamScore is what spamtest sees: a percentage, or what a filter has written into the mail.

@@ -36,14 +36,14 @@ type sieveAction struct {
 func newSieveAction(a sieve.Action) sieveAction {
 	x := sieveAction{
 		Script: a.Script, Line: a.Line, Implicit: a.Implicit, Copy: a.Copy, Create: a.Create, Flags: a.Flags,
-		SpecialUse: a.SpecialUse, MailboxID: a.MailboxID, Edited: a.Message != nil, Arguments: a.Arguments,
+		SpecialUse: a.SpecialUse, MailboxID: a.MailboxID, Edited: a.Message != nil && a.Reply == nil && a.Content == nil, Arguments: a.Arguments,
 	}
 	to := ""
 	if a.Reply != nil {
 		to, x.Message = strings.Join(a.Reply.To, ", "), string(a.Reply.Content)
 	}
 	if a.Content != nil {
-		x.Edited, x.Message = false, string(a.Content)
+		x.Message = string(a.Content)
 	}
 	switch a.Kind {
 	case sieve.Keep:

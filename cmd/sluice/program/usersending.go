@@ -151,7 +151,8 @@ func (p *program) readSending(c *config.Config, readOnly bool) (*sending.Sending
 }
 
 // sends prints how an account stands with the submission doors: what it may use as a sender, and how much it has sent.
-func (t *text) sends(ctx context.Context, u *users.Users, s *sending.Sending, name string) error {
+// guessed says that the limits are those by default, as no configuration was read: the server may have others.
+func (t *text) sends(ctx context.Context, u *users.Users, s *sending.Sending, name string, guessed bool) error {
 	all, err := u.Addresses(ctx, name)
 	if err != nil {
 		return err
@@ -178,12 +179,16 @@ func (t *text) sends(ctx context.Context, u *users.Users, s *sending.Sending, na
 	for _, id := range x.Records {
 		t.line(0, "why      sluice explain %s", id)
 	}
+	byDefault := ""
+	if guessed {
+		byDefault = "by default "
+	}
 	for _, c := range x.Counts {
 		switch {
 		case c.From != "":
 			t.line(0, "sent     %d %s (%s, as limits_for says of %s)", c.Used, c.What, c.Bound, c.From)
 		case c.Used > 0:
-			t.line(0, "sent     %d %s (%s)", c.Used, c.What, c.Bound)
+			t.line(0, "sent     %d %s (%s%s)", c.Used, c.What, byDefault, c.Bound)
 		}
 	}
 	return nil

@@ -114,7 +114,7 @@ func (c *userShow) Run(p *program) error {
 		default:
 			defer func() { _ = s.Close() }() // it was only read
 		}
-		return errors.Join(t.sends(p.ctx, u, s, name), t.err)
+		return errors.Join(t.sends(p.ctx, u, s, name, p.configFile == ""), t.err)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -333,6 +334,9 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		return
 	}
 	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if p, ok := u.(*netip.Prefix); ok { // its errors are Go's
+			u = (*Network)(p)
+		}
 		text, isScalar := scalar(n)
 		switch {
 		case isScalar:

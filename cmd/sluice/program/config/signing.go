@@ -78,7 +78,7 @@ func (c *Config) checkSigning() {
 		if k.File == "" {
 			c.d.wrong(path+".file", "the file of the key is missing", "write for example file: /etc/sluice/s2026.pem")
 		}
-		if n := (name{k.Domain, k.Selector}); seen[n] {
+		if n := (name{k.Domain, k.Selector}); seen[n] && domain != "" && selector != "" {
 			c.d.wrong(path, fmt.Sprintf("%s has two keys with the selector %s", k.Domain, k.Selector), "give each its own")
 		} else {
 			seen[n] = true
