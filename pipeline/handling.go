@@ -92,6 +92,8 @@ type Run struct {
 	Args    []string      `json:"args,omitempty"`
 	Altered bool          `json:"altered,omitempty"`
 	Message *mime.Message `json:"-"` // as in Copy
+	// The envelope, for the program: who sent the mail ("": the null sender), to whom, and what that was before aliases.
+	Sender, Recipient, Original string `json:"-"`
 	// Try: the mail goes on as it would if the program fails. Otherwise it is then kept in the inbox besides.
 	Try bool `json:"try,omitempty"`
 	// Of the record: how it ended, "" is well; and how long it took.

@@ -14,13 +14,17 @@ func (m *message) now() *mime.Message {
 	return m.draft.message
 }
 
+// current is the message to make another of.
+func (m *message) current() *draft {
+	if m.draft == nil {
+		return &draft{message: m.src}
+	}
+	return m.draft
+}
+
 // edit lets the rest of the run see another message: later tests and later actions, not those before (RFC 5293, 3).
 func (r *run) edit(n *call, change func(d *draft) (*draft, error)) bool {
-	d := r.mail.draft
-	if d == nil {
-		d = &draft{message: r.mail.src}
-	}
-	d, err := change(d)
+	d, err := change(r.mail.current())
 	if err != nil {
 		r.fail(n, "the mail cannot be changed so: %v", err)
 		return false

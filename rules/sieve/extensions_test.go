@@ -57,7 +57,7 @@ func (w *world) input(t *testing.T, mail string) Input {
 	}
 }
 
-var testPrograms = &Programs{Pipe: []string{"learn", "other"}, Filter: []string{"up", "empty", "fails", "odd"}, Execute: []string{"echo", "fails"}}
+var testPrograms = &Programs{Pipe: []string{"learn", "other"}, Filter: []string{"up", "empty", "fails", "odd", "vast"}, Execute: []string{"echo", "fails"}}
 
 // told runs a script and says what it wants in lines.
 func told(t *testing.T, script string, in Input, l Limits) string {
@@ -239,6 +239,11 @@ func TestExtensions(t *testing.T) {
 		{"filtered, asked whether", "vnd.dovecot.filter", `if allof (filter "up", header :comparator "i;octet" "subject" "HELLO") { discard; }`, `discard`},
 		{"a filter that fails", "vnd.dovecot.filter", `if filter "fails" { discard; }`, "keep\nnote 2: filter: the program \"fails\": exit status 1"},
 		{"a filter that says nothing", "vnd.dovecot.filter", `filter "empty";`, "keep\nnote 2: filter: the program \"empty\" has written nothing: the mail stays as it is"},
+		{"a filter that says something else", "vnd.dovecot.filter", `if not filter "odd" { discard; }`,
+			"discard\nnote 2: filter: what the program \"odd\" has written is no mail, for it begins with no header field: the mail stays as it is"},
+		{"a filter that writes no end of a header", "vnd.dovecot.filter editheader", `filter "vast"; addheader "X-B" "b";`,
+			"keep {X-B=b X-A=one X-A=two X-A=three}\nnote 2: filter: what the program \"vast\" has written cannot be read as a mail, which stays as it is: " +
+				"the header section is larger than 262144 octets"},
 		{"executed", "vnd.dovecot.execute variables fileinto", `execute :input "in" :output "x" "echo" "a"; fileinto "${x}";`, "fileinto echo a in"},
 		{"executed, the mail given", "vnd.dovecot.execute variables", `if execute :pipe :output "x" "echo" { if string :contains "${x}" "Hello" { discard; } }`, `discard`},
 		{"executed badly", "vnd.dovecot.execute", `if not execute "fails" { discard; }`, "discard\nnote 2: execute: the program \"fails\": exit status 1"},
@@ -258,6 +263,8 @@ func TestExtensions(t *testing.T) {
 				lists:    map[string][]string{"family": {"mum@example.net", "dad@example.net"}, "many": {"1@a.b", "2@a.b", "3@a.b", "4@a.b", "5@a.b", "6@a.b"}, "greetings": {"Hello"}},
 				programs: map[string]func(Program) string{
 					"up":    func(p Program) string { return strings.ReplaceAll(strings.ToUpper(readText(t, p.Input)), "\r\n", "\n") },
+					"odd":   func(Program) string { return "Sorry, I cannot do this.\n\nSubject: x\n" },
+					"vast":  func(Program) string { return "X: " + strings.Repeat("x", 300<<10) + "\n\nhi\n" },
 					"empty": func(Program) string { return " \n" },
 					"echo": func(p Program) string {
 						return strings.TrimSpace("echo " + strings.Join(p.Arguments, " ") + " " + readText(t, p.Input))

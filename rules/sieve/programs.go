@@ -127,6 +127,7 @@ func (r *run) filter(n *call) bool {
 	if !ok {
 		return false
 	}
+	// extprograms, 6: who fails to provide message output leaves the mail as it is.
 	if len(bytes.TrimSpace(out)) == 0 {
 		r.note(n, "filter: the program %q has written nothing: the mail stays as it is", p.Name)
 		return false
@@ -135,7 +136,16 @@ func (r *run) filter(n *call) bool {
 		return false
 	}
 	out = []byte(crlf(string(out)))
-	if !r.edit(n, func(d *draft) (*draft, error) { return d.assemble(chunk{data: out}) }) {
+	made, err := r.mail.current().assemble(chunk{data: out})
+	switch {
+	case err != nil:
+		r.note(n, "filter: what the program %q has written cannot be read as a mail, which stays as it is: %v", p.Name, err)
+		return false
+	case len(made.message.Header().Fields()) == 0:
+		r.note(n, "filter: what the program %q has written is no mail, for it begins with no header field: the mail stays as it is", p.Name)
+		return false
+	}
+	if !r.edit(n, func(*draft) (*draft, error) { return made, nil }) {
 		return false
 	}
 	r.say(n, "filter: the mail is what the program %q has written, %d octets", p.Name, len(out))

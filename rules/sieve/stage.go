@@ -372,6 +372,7 @@ func (x *execution) add(a Action, from *mime.Message) {
 	case Pipe:
 		h.Runs = append(h.Runs, pipeline.Run{
 			By: by(a), Program: a.Program, Args: a.Arguments, Try: a.Try, Message: message, Altered: altered,
+			Sender: x.view.Sender.Raw, Recipient: x.view.Rcpt.Address.Raw, Original: x.view.Rcpt.Original.Raw,
 		})
 	}
 }

@@ -19,10 +19,11 @@ import (
 
 // A scripting is what scripts may use besides mail, and when they run besides at delivery, of one setup.
 type scripting struct {
-	config config.Sieve
-	slots  chan struct{}
-	lists  map[string]scriptList
-	events []scriptEvent
+	config   config.Sieve
+	hostname string
+	slots    chan struct{}
+	lists    map[string]scriptList
+	events   []scriptEvent
 	// annotations are those of the server, of all accounts, by name in lower case.
 	annotations map[string]string
 	// warnings are what an administrator should know of settings that are right.
@@ -43,7 +44,8 @@ const (
 
 // readScripting reads lists and compiles the scripts of IMAP events. Its error is config.Problems.
 func readScripting(c *config.Config) (*scripting, error) {
-	x := &scripting{config: c.Sieve, slots: make(chan struct{}, max(c.Sieve.AtOnce, 1)), lists: map[string]scriptList{}, annotations: c.Annotations}
+	x := &scripting{config: c.Sieve, hostname: c.Hostname, slots: make(chan struct{}, max(c.Sieve.AtOnce, 1)), lists: map[string]scriptList{},
+		annotations: c.Annotations}
 	var wrong config.Problems
 	for _, name := range slices.Sorted(maps.Keys(c.Sieve.Lists)) {
 		list, err := readScriptList(c.Path(c.Sieve.Lists[name]))
@@ -151,7 +153,8 @@ func (x *scripting) Programs() *sieve.Programs {
 	return p
 }
 
-// Run implements sieve.Runner. The program gets nothing of our environment.
+// Run implements sieve.Runner. The program gets nothing of our environment, and of the mail what Pigeonhole tells it: an
+// address that there is none of, the null sender say, has no variable.
 func (x *scripting) Run(ctx context.Context, p sieve.Program) ([]byte, error) {
 	set, ok := x.config.Programs[p.Name]
 	if !ok || !slices.Contains(set.Use, p.Use) {
@@ -170,22 +173,24 @@ func (x *scripting) Run(ctx context.Context, p sieve.Program) ([]byte, error) {
 	}
 	c := exec.Command{
 		Args: slices.Concat(set.Command, p.Arguments), Dir: set.Dir, MaxOutput: int(set.Output),
-		Env: []string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=" + set.Dir,
-			"USER=" + variable(p.Account), "SENDER=" + variable(p.Envelope.From), "RECIPIENT=" + variable(p.Envelope.To),
-			"ORIG_RECIPIENT=" + variable(p.Envelope.OriginalTo),
-		},
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=" + set.Dir},
+	}
+	for _, v := range [][2]string{
+		{"HOST", x.hostname}, {"USER", p.Account}, {"SENDER", p.Envelope.From}, {"RECIPIENT", p.Envelope.To},
+		{"ORIG_RECIPIENT", p.Envelope.OriginalTo},
+	} {
+		if value := strings.ReplaceAll(v[1], "\x00", ""); value != "" {
+			c.Env = append(c.Env, v[0]+"="+value)
+		}
 	}
 	return c.Run(ctx, p.Input)
 }
 
-// variable makes a value fit for the environment.
-func variable(s string) string { return strings.ReplaceAll(s, "\x00", "") }
-
 // pipe gives a mail to a program at delivery. What the program writes is nobody's.
 func (x *scripting) pipe(ctx context.Context, account string, r pipeline.Run, mail io.Reader) error {
 	_, err := x.Run(ctx, sieve.Program{
-		Use: "pipe", Name: r.Program, Arguments: r.Args, Input: mail, Account: account, Envelope: sieve.Envelope{To: account},
+		Use: "pipe", Name: r.Program, Arguments: r.Args, Input: mail, Account: account,
+		Envelope: sieve.Envelope{From: r.Sender, To: r.Recipient, OriginalTo: r.Original},
 	})
 	return err
 }

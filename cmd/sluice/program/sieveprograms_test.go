@@ -16,12 +16,12 @@ import (
 // What a program of the site's may do, and how it is ended.
 func TestSievePrograms(t *testing.T) {
 	sh := func(text string, use ...string) config.SieveProgram {
-		return config.SieveProgram{Command: []string{"/bin/sh", "-c", text, "sh"}, Use: use, Timeout: 10 * time.Second, Output: 100, Dir: t.TempDir()}
+		return config.SieveProgram{Command: []string{"/bin/sh", "-c", text, "sh"}, Use: use, Timeout: 10 * time.Second, Output: 150, Dir: t.TempDir()}
 	}
 	hangs := sh("sleep 60 & sleep 60", "execute")
 	hangs.Timeout = 50 * time.Millisecond
-	x := &scripting{slots: make(chan struct{}, 1), config: config.Sieve{Programs: map[string]config.SieveProgram{
-		"env":   sh(`cat; echo "$1 $2 $SENDER $RECIPIENT $ORIG_RECIPIENT $USER $SECRET"`, "filter"),
+	x := &scripting{hostname: "mx.example.org", slots: make(chan struct{}, 1), config: config.Sieve{Programs: map[string]config.SieveProgram{
+		"env":   sh(`cat; echo "$1 $2 $SENDER $RECIPIENT $ORIG_RECIPIENT $USER $HOST $SECRET"; echo ${SENDER-unset}`, "filter"),
 		"fails": sh("echo out; echo why >&2; exit 7", "pipe"),
 		"large": sh("head -c 1000 /dev/zero", "filter"),
 		"deaf":  sh("exit 0", "pipe"),
@@ -35,15 +35,18 @@ func TestSievePrograms(t *testing.T) {
 		})
 		return string(out), err
 	}
-	if out, err := run(t.Context(), "filter", "env", "mail\n"); err != nil || out != "mail\na b $(id) you@example.org me+x@localhost all@localhost me@localhost \n" {
+	if out, err := run(t.Context(), "filter", "env", "mail\n"); err != nil || out != "mail\na b $(id) you@example.org me+x@localhost all@localhost me@localhost mx.example.org \nyou@example.org\n" {
 		t.Errorf("%q %v", out, err)
+	}
+	if out, err := x.Run(t.Context(), sieve.Program{Use: "filter", Name: "env"}); err != nil || !strings.HasSuffix(string(out), "\nunset\n") {
+		t.Errorf("the null sender: %q %v", out, err)
 	}
 	if _, err := run(t.Context(), "pipe", "deaf", strings.Repeat("x", 1<<20)); err != nil {
 		t.Errorf("a program need not read: %v", err)
 	}
 	for _, tt := range []struct{ use, name, want string }{
 		{"pipe", "fails", "exit status 7: why"},
-		{"filter", "large", "the answer is longer than 100 octets"},
+		{"filter", "large", "the answer is longer than 150 octets"},
 		{"execute", "hangs", "it took longer than 50ms"},
 		{"execute", "env", "there is no such program for execute"},
 		{"pipe", "none", "there is no such program for pipe"},

@@ -30,7 +30,7 @@ type Sieve struct {
 }
 
 // A SieveProgram is a program that scripts may run. It gets the mail, or what execute gives it, on its standard input, and
-// SENDER, RECIPIENT, ORIG_RECIPIENT and USER in its environment.
+// SENDER, RECIPIENT, ORIG_RECIPIENT, USER and HOST in its environment.
 type SieveProgram struct {
 	// Command is the program, by its whole path, and its first arguments; those of the script follow.
 	Command []string `yaml:"command" example:"[/usr/bin/rspamc, learn_spam]"`
