@@ -27,15 +27,15 @@ func bodyTest(r *run, n *call) bool {
 	x.where = "body"
 	switch content := n.tag("content"); {
 	case n.has("raw"):
-		x.each(r.bodies(n, "raw", func() []subject { return r.rawBody() }))
+		x.each(r.bodies(n, "raw", r.rawBody))
 	case content != nil:
 		types := r.texts(content)
 		for i, t := range types {
 			types[i] = lowerASCII(t)
 		}
-		x.each(r.bodies(n, "content\x00"+strings.Join(types, "\x00"), func() []subject { return r.contents(types) }))
+		x.each(r.bodies(n, "content\x00"+strings.Join(types, "\x00"), func(y *bodyReader) []subject { return r.contents(y, types) }))
 	default:
-		x.each(r.bodies(n, "text", func() []subject { return r.readable() }))
+		x.each(r.bodies(n, "text", r.readable))
 	}
 	return x.held()
 }
@@ -50,14 +50,18 @@ func (x *matcher) each(values []subject) {
 }
 
 // bodies returns what was made of the body before, or makes it.
-func (r *run) bodies(n *call, what string, read func() []subject) []subject {
+func (r *run) bodies(n *call, what string, read func(*bodyReader) []subject) []subject {
 	if all, ok := r.mail.bodies[what]; ok {
 		return all
 	}
 	if !r.spend(n, 1+int(r.mail.size())/octetsPerInstruction) {
 		return nil
 	}
-	all := read()
+	x := &bodyReader{left: r.limits.Body}
+	all := read(x)
+	if x.cut {
+		r.note(n, "body: only the first %d octets were looked at", r.limits.Body)
+	}
 	const most = 16 // different questions that are kept
 	if r.mail.bodies == nil || len(r.mail.bodies) == most {
 		r.mail.bodies = map[string][]subject{}
@@ -66,60 +70,79 @@ func (r *run) bodies(n *call, what string, read func() []subject) []subject {
 	return all
 }
 
-func (r *run) rawBody() []subject {
-	b, _ := io.ReadAll(io.LimitReader(r.mail.src.RawBody(), int64(r.limits.Body)))
-	return []subject{{text: string(b)}}
+// A bodyReader collects what is looked at of a body, up to a limit.
+type bodyReader struct {
+	left int
+	cut  bool // there was more
+	all  []subject
+}
+
+// want is how much is to be read so that it can be seen whether there is more.
+func (x *bodyReader) want() int { return x.left + 1 }
+
+// add adds what was read.
+func (x *bodyReader) add(s string) {
+	if len(s) > x.left {
+		s, x.cut = clipOctets(s, x.left), true
+	}
+	x.left -= len(s)
+	x.all = append(x.all, subject{text: s})
+}
+
+// read adds what is in r.
+func (x *bodyReader) read(r io.Reader) {
+	b, _ := io.ReadAll(io.LimitReader(r, int64(x.want())))
+	x.add(string(b))
+}
+
+func (r *run) rawBody(x *bodyReader) []subject {
+	x.read(r.mail.src.RawBody())
+	return x.all
 }
 
 // readable is the text of all text parts, as a reader sees it.
-func (r *run) readable() (all []subject) {
-	left := r.limits.Body
+func (r *run) readable(x *bodyReader) []subject {
 	r.mail.src.Root().All(func(p *mime.Part) {
-		if len(p.Parts) == 0 && ofType("text", declared(p)) && left > 0 {
-			t := p.ReadableText(left)
-			left -= len(t)
-			all = append(all, subject{text: t})
+		if len(p.Parts) == 0 && ofType("text", declared(p)) && !x.cut {
+			// What a reader sees of HTML is less than was read for it.
+			cut := p.Raw().Size() > int64(x.left) && len(p.Text(x.want())) > x.left
+			x.add(p.ReadableText(x.want()))
+			x.cut = x.cut || cut
 		}
 	})
-	return all
+	return x.all
 }
 
 // contents are the decoded contents of the parts of some types (RFC 5173, 5.2): of a multipart what is around its parts,
 // of a message its header.
-func (r *run) contents(types []string) (all []subject) {
-	left := r.limits.Body
-	add := func(s string) {
-		left -= len(s)
-		all = append(all, subject{text: s})
-	}
+func (r *run) contents(x *bodyReader, types []string) []subject {
 	r.mail.src.Root().All(func(p *mime.Part) {
 		wanted := false
 		for _, t := range types {
 			wanted = wanted || ofType(t, declared(p))
 		}
-		if !wanted || left <= 0 {
+		if !wanted || x.cut {
 			return
 		}
 		switch {
 		case strings.HasPrefix(p.Type, "multipart/"):
-			before, after := around(p, left)
-			add(before)
-			add(clipOctets(after, max(0, left)))
+			before, after := around(p, x.want())
+			x.add(before)
+			x.add(after)
 		case p.Type == "message/rfc822" && len(p.Parts) == 1:
 			var b strings.Builder
 			for _, f := range p.Parts[0].Header.Fields() {
 				b.Write(f.Raw)
 				b.WriteString("\r\n")
 			}
-			add(clipOctets(b.String(), left))
+			x.add(b.String())
 		case strings.HasPrefix(p.Type, "text/"):
-			add(p.Text(left))
+			x.add(p.Text(x.want()))
 		default:
-			b, _ := io.ReadAll(io.LimitReader(p.Open(), int64(left)))
-			add(string(b))
+			x.read(p.Open())
 		}
 	})
-	return all
+	return x.all
 }
 
 // declared is the type of a part as it says itself where nobody can make sense of that: "text/plain/odd" is no text.

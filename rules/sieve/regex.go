@@ -35,7 +35,7 @@ func compileRegex(s string, c comparator) (e *expression, err string) {
 			re, fault := regexp.Compile(flags + translated)
 			if fault == nil {
 				re.Longest()
-				return &expression{re, len(program.Inst)}, ""
+				return &expression{re, len(program.Inst), needed(tree)}, ""
 			}
 		}
 	}
@@ -47,6 +47,60 @@ func compileRegex(s string, c comparator) (e *expression, err string) {
 		}
 	}
 	return nil, "the regular expression has an error: " + what
+}
+
+// needed returns words in lower case of which every match of an expression has one; nil where there are no such.
+func needed(x *syntax.Regexp) (words []string) {
+	const most = 16 // they are sought one by one
+	switch x.Op {
+	case syntax.OpLiteral:
+		if word := longestPlain(x.Rune); word != "" {
+			return []string{word}
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		return needed(x.Sub[0])
+	case syntax.OpRepeat:
+		if x.Min > 0 {
+			return needed(x.Sub[0])
+		}
+	case syntax.OpConcat: // the part whose shortest word is longest
+		for _, sub := range x.Sub {
+			if w := needed(sub); shortest(w) > shortest(words) {
+				words = w
+			}
+		}
+	case syntax.OpAlternate:
+		for _, sub := range x.Sub {
+			w := needed(sub)
+			if w == nil || len(words)+len(w) > most {
+				return nil
+			}
+			words = append(words, w...)
+		}
+	}
+	return words
+}
+
+// longestPlain is the longest stretch of a literal that has one spelling in lower case. K and S are left out: they match
+// the sign for kelvin and the long s, too.
+func longestPlain(literal []rune) string {
+	best := ""
+	for word := range strings.FieldsFuncSeq(lowerASCII(string(literal)), func(r rune) bool { return r >= 0x80 || r == 'k' || r == 's' }) {
+		if len(word) > len(best) {
+			best = word
+		}
+	}
+	return best
+}
+
+func shortest(words []string) int {
+	n := 0
+	for i, w := range words {
+		if i == 0 || len(w) < n {
+			n = len(w)
+		}
+	}
+	return n
 }
 
 // translateRegex writes an expression of POSIX as one of Go that means the same.
