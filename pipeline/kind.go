@@ -91,6 +91,8 @@ type Env struct {
 	NewID func() string // ids of transactions: at most 40 of [0-9A-Za-z], sortable by time
 	// Hostname is what we call ourselves, "mx.example.org"; never "".
 	Hostname string
+	// Version is that of the program; "" where nobody says.
+	Version string
 	// Resolver asks the DNS.
 	Resolver Resolver
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)

@@ -302,7 +302,7 @@ func (x *execution) input() Input {
 func (x *execution) environment() map[string]string {
 	v := &x.view
 	e := map[string]string{
-		"name": "Sluice", "location": "MS", "phase": "during", "host": x.env.Hostname,
+		"name": "Sluice", "version": x.env.Version, "location": "MDA", "phase": "during", "host": x.env.Hostname,
 		"vnd.dovecot.username": v.Rcpt.Account, "vnd.dovecot.default-mailbox": "INBOX",
 	}
 	if _, domain, ok := strings.Cut(x.env.Hostname, "."); ok {

@@ -42,6 +42,8 @@ func TestReadme(t *testing.T) {
 		"sluice user show":                                            "quota    1GiB",
 		"sluice user sieve list":                                      "active",
 		"sluice explain invoice@":                                     "line 3 of work.sieve filed it in Archive",
+		"sluice user folders":                                         "INBOX",
+		"sluice user metadata list":                                   "/private/comment  what is to be paid",
 		"sluice user import-sieve":                                    "sorted: active",
 		"sluice alias check":                                          "me@localhost",
 		"sluice explain sent@localhost":                               "logged in as you@localhost",

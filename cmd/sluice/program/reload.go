@@ -133,7 +133,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	made.keys, keysErr = readKeys(c)
 	made.believed, believeErr = deliverUsers(c)
 	env := pipeline.Env{
-		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
+		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Version: version(), Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
 	}
 	made.scripting, _ = readScripting(c) // plansOf says what is wrong with it

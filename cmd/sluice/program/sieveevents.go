@@ -265,7 +265,7 @@ func (r *eventRun) tell(script string, line int, text, messageID string) {
 // environment: RFC 6785, 4.3.
 func (r *eventRun) environment() map[string]string {
 	return map[string]string{
-		"name": "Sluice", "location": "MS", "phase": "post", "host": r.setup.config.Hostname,
+		"name": "Sluice", "version": version(), "location": "MS", "phase": "post", "host": r.setup.config.Hostname,
 		"imap.user": r.event.Account, "imap.email": r.event.Account, "imap.cause": strings.ToUpper(string(r.event.Cause)),
 		"imap.mailbox": r.event.Folder, "imap.changedflags": strings.Join(r.event.Flags, " "),
 		"vnd.dovecot.username": r.event.Account, "vnd.dovecot.mailbox-from": r.event.From, "vnd.dovecot.mailbox-to": r.event.Folder,
