@@ -325,6 +325,7 @@ func (b *builder) program(t *term, n ast.Node) {
 	b.evidence(t, written)
 	if f, ok := b.fastTerm(written, t.pattern); ok {
 		t.op, t.fast = termFast, f
+		t.fast.term = t.id
 		if f.lowers != 0 && f.op != "list" {
 			// The text as it is shows mostly that the one in lower case is not needed.
 			t.loads, t.refs = 0, nil

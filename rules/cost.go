@@ -135,16 +135,20 @@ func (s *scope) large() (names uint32) {
 	return names
 }
 
-// evalPlan returns what a rule's condition comes to. Where it holds or is undecided, the record says of its terms what it
-// would had they been evaluated as they are written, for that is what people read; where it does not hold, the terms
-// that have settled it.
+// evalPlan returns what a rule's condition comes to.
 func (s *state) evalPlan(x *rule) truth {
 	outer := s.missed
 	s.missed = false
-	t := s.quick(&x.quick)
-	again := x.moved || s.missed
+	t := s.asWritten(x, s.quick(&x.quick))
 	s.missed = outer
-	if t == isFalse || !again {
+	return t
+}
+
+// asWritten returns what a condition comes to that has come to t by its plan. Where it holds or is undecided, the record says of
+// its terms what it would had they been evaluated as they are written, for that is what people read; where it does not hold,
+// the terms that have settled it.
+func (s *state) asWritten(x *rule, t truth) truth {
+	if t == isFalse || !x.moved && !s.missed {
 		return t
 	}
 	for _, k := range x.terms {
@@ -196,18 +200,15 @@ type hotRule struct {
 	plan plan
 }
 
-// evalHot is evalCondition, for rules that mostly do not hold.
+// evalHot is evalCondition from what lies side by side.
 func (s *state) evalHot(h *hotRule, x *rule) truth {
 	if s.again || s.truths[h.at] != open {
 		return s.evalCondition(x)
 	}
 	outer := s.rule
 	s.rule = x
-	t := s.quick(&h.plan)
+	t := s.asWritten(x, s.quick(&h.plan))
 	s.rule = outer
-	if t != isFalse {
-		return s.evalCondition(x)
-	}
-	s.truths[h.at] = isFalse
-	return isFalse
+	s.truths[h.at] = t
+	return t
 }

@@ -58,6 +58,7 @@ type state struct {
 	truths    []truth // by rule
 	terms     []truth // by term
 	failures  []error // by term: why it failed at run time
+	found     []int32 // by fast term: where in its text it found something, from 1; 0: that is not noted
 	whys      []string
 	fields    []headerField // by ruleset.headers
 	fieldsSet bool
@@ -97,6 +98,7 @@ func newState(set *ruleset) *state {
 		truths:   make([]truth, len(set.rules)),
 		terms:    make([]truth, len(set.terms)),
 		failures: make([]error, len(set.terms)),
+		found:    make([]int32, len(set.terms)),
 		fields:   make([]headerField, len(set.headers)),
 		bools:    make([]*bool, len(set.slots)),
 		texts:    make([]*string, len(set.slots)),
@@ -229,6 +231,7 @@ func (s *state) clear() {
 	clear(s.unknown)
 	clear(s.truths)
 	clear(s.terms)
+	clear(s.found)
 	for _, i := range s.present {
 		s.fields[i] = headerField{}
 	}

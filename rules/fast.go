@@ -11,6 +11,7 @@ import (
 
 // A fast is a term that needs no virtual machine: one value compared with constants, which most terms are.
 type fast struct {
+	term   int // its id
 	from   fastFrom
 	slot   int // of the value: in ruleset.slots, or of a header field
 	op     string
@@ -253,7 +254,7 @@ func (s *state) evalFast(f *fast) bool {
 	case "!=":
 		return text != f.text
 	case "contains":
-		return s.index(&f.needle, text, f.text) >= 0
+		return s.foundAt(f, s.index(&f.needle, text, f.text))
 	case "startsWith":
 		return strings.HasPrefix(text, f.text)
 	case "endsWith":
@@ -261,7 +262,18 @@ func (s *state) evalFast(f *fast) bool {
 	case "in":
 		return slices.Contains(f.texts, text)
 	}
-	return s.matches(f.re, &f.needle, text)
+	return s.foundAt(f, s.matches(f.re, &f.needle, text))
+}
+
+// somewhere is where a text has what a term looks for, while nobody has asked for the place.
+const somewhere = -2
+
+// foundAt notes where a term has found what it looks for, for those who ask later, and reports whether it has.
+func (s *state) foundAt(f *fast, at int) bool {
+	if at >= 0 {
+		s.found[f.term] = int32(at) + 1
+	}
+	return at != -1
 }
 
 // textOf is the text that a fast term looks at.

@@ -72,6 +72,8 @@ func (t *term) position(text string, from int) pipeline.Position {
 // matched returns where in text the term's pattern or literal is, -1 where it has none.
 func (s *state) matched(t *term, text string) int {
 	switch {
+	case t.op == termFast && s.found[t.id] > 0:
+		return int(s.found[t.id]) - 1
 	case t.pattern != nil && t.op == termFast:
 		return s.find(t.pattern, &t.fast.needle, text)
 	case t.pattern != nil:

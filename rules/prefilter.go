@@ -43,9 +43,7 @@ func (s *ruleset) needleFor(f fast) needle {
 	literal := what.groups[0][0]
 	n.same = f.op == "contains" && len(literal) == len(f.text) && (!f.lower || literal == f.text)
 	if f.lower {
-		// Literals are looked for in the text as it is. Places in it are not those in lower case.
-		from, slot = f.baseFrom, f.baseSlot
-		n = needle{reach: reach{most: -1}, same: n.same, lower: true}
+		from, slot, n.lower = f.baseFrom, f.baseSlot, true
 	}
 	n.in = s.haystackOf(from, slot)
 	for _, g := range what.groups {
@@ -242,9 +240,12 @@ func (s *state) mayHold(n *needle) bool {
 // lowerHas reports whether a text in lower case is certain to hold what contains looks for in it, whose literal is there.
 func (s *state) lowerHas(n *needle) bool { return n.in >= 0 && n.same && s.look(n.in).ascii }
 
+// placed reports whether places of literals are those in the text that a term looks at.
+func (s *state) placed(n *needle) bool { return n.in >= 0 && (!n.lower || s.look(n.in).ascii) }
+
 // index is [strings.Index] of a text in which the literal of a term may be.
 func (s *state) index(n *needle, text, literal string) int {
-	if n.in < 0 || n.lower || !n.same {
+	if !n.same || !s.placed(n) {
 		return strings.Index(text, literal)
 	}
 	l := s.look(n.in)
@@ -283,36 +284,40 @@ func (s *state) between(n *needle, text string) (first int, ok bool) {
 	return first, l.all || first >= 0 && len(n.groups[0]) == 1
 }
 
-// matches reports whether a pattern matches a text in which its literals are.
-func (s *state) matches(re *regexp.Regexp, n *needle, text string) bool {
-	if first, ok := s.between(n, text); ok {
-		return first >= 0
-	}
-	if n.in < 0 || len(text) <= maxWindow {
-		return re.MatchString(text)
-	}
-	// Two characters fold further than (?i) goes.
-	if n.exact && !strings.Contains(text, "İ") && !strings.Contains(text, "ı") {
-		return true
-	}
-	if !n.line && s.reaches(n, text) < 0 {
-		// What matches within a part of the text matches in the whole of it, as long as it does not touch the part's edges.
-		tried := 0
-		for _, p := range s.look(n.in).places {
-			if !slices.Contains(n.groups[0], p.literal) {
-				continue
-			}
-			from, to := runes(text, int(p.end)-maxWindow/4, int(p.end)+maxWindow/4)
-			if at := re.FindStringIndex(text[from:to]); at != nil && inside(at, from, to, text) {
-				return true
-			}
-			if tried++; tried == 4 {
-				break
-			}
+// matches is find for those who mostly need not know the place: it may be somewhere.
+func (s *state) matches(re *regexp.Regexp, n *needle, text string) int {
+	whole := func() int {
+		if re.MatchString(text) {
+			return somewhere
 		}
-		return re.MatchString(text)
+		return -1
 	}
-	return s.find(re, n, text) >= 0
+	first, told := s.between(n, text)
+	switch {
+	case told:
+		return first
+	case !s.placed(n) || len(text) <= maxWindow:
+		return whole()
+	case n.exact && !strings.Contains(text, "İ") && !strings.Contains(text, "ı"): // which fold further than (?i) goes
+		return somewhere
+	case n.line || s.reaches(n, text) >= 0:
+		return s.find(re, n, text)
+	}
+	// What matches within a part of the text matches in the whole of it, as long as it does not touch the part's edges.
+	tried := 0
+	for _, p := range s.look(n.in).places {
+		if !slices.Contains(n.groups[0], p.literal) {
+			continue
+		}
+		from, to := runes(text, int(p.end)-maxWindow/4, int(p.end)+maxWindow/4)
+		if at := re.FindStringIndex(text[from:to]); at != nil && inside(at, from, to, text) {
+			return somewhere
+		}
+		if tried++; tried == 4 {
+			break
+		}
+	}
+	return whole()
 }
 
 // find returns where the first match of a pattern begins in a text in which its literals are, -1 for nowhere. Where a match
@@ -328,7 +333,7 @@ func (s *state) find(re *regexp.Regexp, n *needle, text string) int {
 	if first, ok := s.between(n, text); ok {
 		return first
 	}
-	if n.in < 0 || len(text) <= maxWindow {
+	if !s.placed(n) || len(text) <= maxWindow {
 		return whole()
 	}
 	l, most := s.look(n.in), s.reaches(n, text)
