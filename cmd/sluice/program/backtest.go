@@ -418,6 +418,8 @@ func (b *backtest) fetch(ctx context.Context, job *backtestJob) {
 		c.Gone = "the mail on disk is not the one that came"
 	case len(files) == 0 && !slices.ContainsFunc(c.Record.Recipients, func(x pipeline.RecipientRecord) bool { return x.File != "" || x.Held != "" }):
 		c.Gone = "it was not kept: nobody got it here"
+	case len(files) == 0 && c.Record.Redacted.Took("addresses"):
+		c.Gone = whyRedacted
 	case len(files) == 0:
 		c.Gone = "it lies nowhere any more"
 	default:

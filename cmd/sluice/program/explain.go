@@ -311,6 +311,11 @@ func locate(ctx context.Context, c *config.Config, r *pipeline.Record) []found {
 			continue
 		}
 		f := found{Recipient: x.Address.Raw, Account: x.Account, File: x.File}
+		if r.Redacted.Took("addresses") {
+			f.Gone = whyRedacted
+			files = append(files, f)
+			continue
+		}
 		if store == nil {
 			var err error
 			if store, err = lookingStore(c); err != nil {

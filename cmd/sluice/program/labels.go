@@ -46,6 +46,7 @@ const (
 
 	whyNotFiled     = "not filed here"
 	whyNotLooked    = "its owner's mail cannot be looked at"
+	whyRedacted     = "the record was redacted, and no longer says whose it is"
 	whyGone         = "deleted, or moved out of the account"
 	whyBothMarks    = "marked both $Junk and $NotJunk"
 	whyUnreadInJunk = "filed into Junk by us, unread"
@@ -126,6 +127,9 @@ func (w *whereabouts) label(r *pipeline.Record, x *pipeline.RecipientRecord) (_ 
 func (w *whereabouts) look(r *pipeline.Record, x *pipeline.RecipientRecord) (l label, now maildir.Seen, _ error) {
 	if x.Disposition != pipeline.Delivered || x.File == "" || x.Account == "" {
 		return label{labelUnknown, whyNotFiled}, now, nil
+	}
+	if r.Redacted.Took("addresses") {
+		return label{labelUnknown, whyRedacted}, now, nil
 	}
 	if w.store == nil {
 		return label{labelUnknown, whyGone}, now, nil

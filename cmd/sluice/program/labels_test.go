@@ -263,6 +263,11 @@ func TestLabelsWithoutMail(t *testing.T) {
 	r := &pipeline.Record{ID: "a", Recipients: []pipeline.RecipientRecord{{
 		Recipient: pipeline.Recipient{Account: "me@x.example"}, Disposition: pipeline.Delivered, File: "1.a_1.mx,S=1,W=1",
 	}}}
+	redacted := *r
+	redacted.Redacted = &pipeline.Redaction{What: []string{"addresses"}}
+	if got, _, err := w.label(&redacted, &r.Recipients[0]); err != nil || got != (label{labelUnknown, whyRedacted}) {
+		t.Errorf("of a redacted record: %v, %v", got, err)
+	}
 	if got, _, err := w.label(r, &r.Recipients[0]); err != nil || got != (label{labelUnknown, whyGone}) {
 		t.Errorf("%v, %v", got, err)
 	}
