@@ -61,7 +61,7 @@ func (i *shadowItem) print(t *text) {
 		t.line(1, "what follows is with all other shadow steps and rules counting, too: by itself it cannot count (%s)", i.Together)
 	}
 	for _, c := range i.Changes {
-		t.line(1, "%d that %s %s would have been %s", c.Copies, plural(c.Copies, "was", "were"), c.Was, c.Would)
+		t.line(1, "%s that %s %s would have been %s", copies(c.Copies), plural(c.Copies, "was", "were"), c.Was, c.Would)
 		t.line(2, "their owners: %s", c.Users)
 		if len(c.Examples) > 0 {
 			t.line(2, "sluice explain %s", strings.Join(c.Examples, " "))
