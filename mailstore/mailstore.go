@@ -39,6 +39,24 @@ type Directory interface {
 	Authenticate(ctx context.Context, login, password string) (account string, err error)
 }
 
+// A Keyring has what SCRAM (RFC 5802) needs of accounts, so that they log in without sending a password.
+type Keyring interface {
+	// Mechanisms returns those that every account that can log in has keys for, strongest first: "SCRAM-SHA-256-PLUS",
+	// "SCRAM-SHA-256". A client takes the first it knows, and does not try another when it is refused.
+	Mechanisms(ctx context.Context) ([]string, error)
+	// Keys returns the account of a login name, as [Directory] has it, and its keys for SCRAM-SHA-256 or SCRAM-SHA-1. A name that cannot
+	// log in so has keys, too, the same each time, that no password fits; its account is "".
+	Keys(ctx context.Context, login, mechanism string) (account string, k Keys, err error)
+}
+
+// Keys are what a password is compared with in SCRAM (RFC 5802, 3). They log nobody in, but a password can be guessed
+// with them.
+type Keys struct {
+	Salt           []byte
+	Iterations     int
+	Stored, Server []byte
+}
+
 // A Store keeps the mail of accounts. An account is named "local@domain".
 type Store interface {
 	// Deliver files a message once for each item and returns once all of them would survive a power cut, with folders

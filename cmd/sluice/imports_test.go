@@ -41,8 +41,9 @@ var imports = []struct {
 	{"mailstore/sending", []string{"mailstore", "mailstore/state/database"}, "what accounts send is counted for whoever asks"},
 	{"mailstore/storetest", []string{"mailstore"}, "one suite for every store knows none of them"},
 	{"mailstore/journal", []string{"mailstore", "mailstore/state/database", "pipeline", "pipeline/mime"}, "the journal keeps the pipeline's records"},
-	{"protocols", []string{"pipeline", "pipeline/mime", "pipeline/spool", "mailstore", "protocols/listen"}, "a door drives the pipeline and the stores' contract; doors do not know each other, rules or stores"},
+	{"protocols", []string{"pipeline", "pipeline/mime", "pipeline/spool", "mailstore", "protocols/listen", "protocols/sasl"}, "a door drives the pipeline and the stores' contract; doors do not know each other, rules or stores"},
 	{"protocols/listen", []string{"mailstore"}, "sockets know nothing of mail; who logs in is the contract's business"},
+	{"protocols/sasl", []string{"mailstore", "protocols/listen"}, "who logs in how is the same whatever the door wraps around it"},
 	{"protocols/peertest", []string{"..."}, "tests may use everything"},
 	{"cmd", []string{"...", "!pipeline/pipelinetest", "!mailstore/storetest", "!protocols/peertest"}, "what only tests need stays out of the program"},
 	{"examples", []string{"pipeline", "pipeline/mime", "cmd/sluice/program"}, "a site's own program is built from the program and the contract"},
@@ -65,6 +66,7 @@ var libraries = []struct {
 	{"github.com/dutchcoders/go-clamd", []string{"scanners/clamav"}, "it turns errors into clean unless guarded"},
 	{"github.com/prometheus/client_golang", []string{"protocols/admin"}, "what is counted is worked out in one place"},
 	{"github.com/ulikunitz/xz", []string{"scanners/content"}, "what it unpacks is bounded in one place"},
+	{"github.com/xdg-go/scram", []string{"protocols/sasl", "mailstore/users"}, "one side proves, one keeps the keys; no door computes"},
 	{"testing", []string{"pipeline/pipelinetest", "mailstore/storetest", "protocols/peertest"}, "what only tests need stays out of the program"},
 }
 

@@ -26,7 +26,7 @@ func TestNthCallFails(t *testing.T) {
 			for n := 1; ; n++ {
 				before := openTest(t, Config{}, "me@x")
 				var faults databasetest.Faults
-				u, err := open(t.Context(), Config{Path: before.c.Path, Hash: cheap}, faults.Wrap)
+				u, err := open(t.Context(), Config{Path: before.c.Path, Hash: cheap, SCRAM: both}, faults.Wrap)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -30,7 +30,8 @@ type known struct {
 	row      *sql.Stmt
 	of       int64 // the version of the file that names is from
 	names    map[string]row
-	lookedUp int // in the file; for tests
+	lacking  map[string]bool // by mechanism: whether an account has no keys for it
+	lookedUp int             // in the file; for tests
 }
 
 // get returns what is known of name.
@@ -50,23 +51,32 @@ func (k *known) get(ctx context.Context, name string) (row, error) {
 	return r, nil
 }
 
+// lacks reports whether an account that can log in has no keys for a mechanism.
+func (k *known) lacks(ctx context.Context, mechanism string) (lacks bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err = k.current(ctx); err == nil {
+		var ok bool
+		if lacks, ok = k.lacking[mechanism]; ok {
+			return lacks, nil
+		}
+		err = k.conn.QueryRowContext(ctx, selectLacking, "%"+mechanism+"$%").Scan(&lacks)
+	}
+	if err != nil {
+		_ = k.shut()
+		return false, k.db.Explain(err)
+	}
+	k.lacking[mechanism] = lacks
+	return lacks, nil
+}
+
 // look is get for one who holds mu; fresh: no look at the version of the file is needed. Its questions take microseconds;
 // watching a context would make them thrice as dear.
 func (k *known) look(name string, fresh bool) (r row, err error) {
 	ctx := context.Background()
-	if k.conn == nil {
-		if err := k.open(ctx); err != nil {
+	if k.conn == nil || !fresh {
+		if err := k.current(ctx); err != nil {
 			return row{}, err
-		}
-	}
-	if !fresh {
-		version, err := k.watch.Version()
-		if err != nil {
-			return row{}, err
-		}
-		if version != k.of {
-			k.of = version
-			clear(k.names)
 		}
 	}
 	if len(k.names) >= mostKnown {
@@ -85,11 +95,30 @@ func (k *known) look(name string, fresh bool) (r row, err error) {
 	return r, nil
 }
 
+// current forgets what is not of the file as it is now.
+func (k *known) current(ctx context.Context) error {
+	if k.conn == nil {
+		if err := k.open(ctx); err != nil {
+			return err
+		}
+	}
+	version, err := k.watch.Version()
+	if err != nil {
+		return err
+	}
+	if version != k.of {
+		k.of = version
+		clear(k.names)
+		clear(k.lacking)
+	}
+	return nil
+}
+
 func (k *known) open(ctx context.Context) (err error) {
 	if k.conn, err = k.db.Conn(ctx); err != nil {
 		return err
 	}
-	k.names = map[string]row{} // versions count within one connection only
+	k.names, k.lacking = map[string]row{}, map[string]bool{} // versions count within one connection only
 	if k.watch, err = database.NewWatch(ctx, k.conn); err == nil {
 		k.row, err = k.conn.PrepareContext(ctx, selectQuota)
 	}

@@ -145,13 +145,22 @@ func (h *hasher) derive(ctx context.Context, password string, x hash, length int
 	if len(password) > longestPassword {
 		password = "" // no stored one is empty, so nothing matches; the work is the same
 	}
+	done, err := h.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return h.key(prepared(password), x.salt, x.passes, x.memory, x.threads, uint32(length)), nil
+}
+
+// turn waits for a turn to compute; done ends it.
+func (h *hasher) turn(ctx context.Context) (done func(), err error) {
 	select {
 	case h.slots <- struct{}{}:
+		return func() { <-h.slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-h.slots }()
-	return h.key(prepared(password), x.salt, x.passes, x.memory, x.threads, uint32(length)), nil
 }
 
 // prepared: keyboards of different systems write one character in different ways (RFC 8265, 4.2.2).

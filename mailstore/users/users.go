@@ -40,6 +40,8 @@ type Config struct {
 	Senders map[string][]string `yaml:"-"`
 	// Hash says how passwords are stored.
 	Hash HashConfig `yaml:"passwords"`
+	// SCRAM says which logins there are besides those that send the password, and what is stored for them.
+	SCRAM SCRAMConfig `yaml:"scram"`
 	// Remember is how long a login that was right is right again without hashing; 0 is 10 minutes, less than 0, such as
 	// -1s, not at all.
 	Remember time.Duration `yaml:"remember_logins,negative"`
@@ -55,17 +57,18 @@ type Config struct {
 
 // DefaultConfig returns what Open takes for fields that are zero.
 func DefaultConfig() Config {
-	return Config{Hash: HashConfig{}.withDefaults(), Remember: 10 * time.Minute}
+	return Config{Hash: HashConfig{}.withDefaults(), SCRAM: SCRAMConfig{}.withDefaults(), Remember: 10 * time.Minute}
 }
 
 // Users are the accounts of one data folder. Several processes may have it open: what one changes counts for the next
 // call of every other. Its methods may be called by any number of goroutines.
 type Users struct {
-	c      Config
-	db     *database.DB
-	hasher *hasher
-	logins *verified
-	ours   map[string]bool // domains listed and domains of aliases
+	c       Config
+	db      *database.DB
+	hasher  *hasher
+	logins  *verified
+	unkeyed []byte          // makes the keys of those who have none
+	ours    map[string]bool // domains listed and domains of aliases
 
 	known known // asked several times for each mail
 
@@ -86,7 +89,7 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 	if c.Remember == 0 {
 		c.Remember = DefaultConfig().Remember
 	}
-	c.Hash = c.Hash.withDefaults()
+	c.Hash, c.SCRAM = c.Hash.withDefaults(), c.SCRAM.withDefaults()
 	u := &Users{c: c, hasher: newHasher(c.Hash), logins: newVerified(c.Remember, 4096), ours: map[string]bool{}}
 	if err := u.checkConfig(); err != nil {
 		return nil, err
@@ -98,6 +101,9 @@ func open(ctx context.Context, c Config, wrap func(driver.Connector) driver.Conn
 		return nil, err
 	}
 	u.db, u.known.db = db, db
+	if err := u.openKeys(ctx); err != nil {
+		return nil, errors.Join(err, u.Close())
+	}
 	if !c.Loose {
 		if err := u.CheckAliases(ctx); err != nil {
 			return nil, errors.Join(err, u.Close())
@@ -114,6 +120,9 @@ func (u *Users) checkConfig() error {
 	var errs []error
 	if err := u.c.Hash.check(); err != nil {
 		errs = append(errs, fmt.Errorf("passwords: %w", err))
+	}
+	if err := u.c.SCRAM.check(); err != nil {
+		errs = append(errs, fmt.Errorf("scram: %w", err))
 	}
 	if d := u.c.Domain; d != "" {
 		if err := checkDomain(d); err != nil {
@@ -315,11 +324,8 @@ func (u *Users) local(ctx context.Context, domain string) (bool, error) {
 // Authenticate implements mailstore.Directory. Login names are compared in lower case and NFC. An alias or a subaddress
 // is no login name.
 func (u *Users) Authenticate(ctx context.Context, login, password string) (string, error) {
-	account := normal(login)
-	if !strings.Contains(account, "@") {
-		account += "@" + u.c.Domain
-	}
-	stored, known, err := u.stored(ctx, account)
+	account := u.named(login)
+	stored, keys, known, err := u.stored(ctx, account)
 	if err != nil {
 		return "", err
 	}
@@ -345,32 +351,51 @@ func (u *Users) Authenticate(ctx context.Context, login, password string) (strin
 	if !ok {
 		return "", mailstore.ErrPassword
 	}
-	if u.hasher.current(h) {
+	today := u.hasher.current(h)
+	if today && u.c.SCRAM.current(keys) {
 		u.logins.add(mac, now)
 		return account, nil
 	}
-	if err := u.rehash(ctx, account, password, stored); err != nil {
+	if err := u.rehash(ctx, account, password, stored, today); err != nil {
 		u.c.Log.WarnContext(ctx, "password not stored anew", "account", account, "err", err) // the login stands
 	}
 	return account, nil
 }
 
-func (u *Users) stored(ctx context.Context, account string) (hash string, known bool, err error) {
-	err = u.db.QueryRowContext(ctx, selectPassword, account).Scan(&hash)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", false, nil
+// named returns the name of the account that a login name would be of.
+func (u *Users) named(login string) string {
+	account := normal(login)
+	if !strings.Contains(account, "@") {
+		account += "@" + u.c.Domain
 	}
-	return hash, err == nil, u.db.Explain(err)
+	return account
 }
 
-// rehash stores a password with today's parameters, unless it was changed meanwhile.
-func (u *Users) rehash(ctx context.Context, account, password, stored string) error {
-	h, err := u.hasher.hash(ctx, password)
+// stored returns what is stored of the password of an account that can log in.
+func (u *Users) stored(ctx context.Context, account string) (hash, keys string, known bool, err error) {
+	err = u.db.QueryRowContext(ctx, selectPassword, account).Scan(&hash, &keys)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", "", false, nil
+	}
+	return hash, keys, err == nil, u.db.Explain(err)
+}
+
+// rehash stores a password with today's parameters, unless it was changed meanwhile. today: its hash has them already.
+func (u *Users) rehash(ctx context.Context, account, password, stored string, today bool) error {
+	hash := stored
+	if !today {
+		h, err := u.hasher.hash(ctx, password)
+		if err != nil {
+			return err
+		}
+		hash = h.String()
+	}
+	keys, err := u.keys(ctx, password)
 	if err != nil {
 		return err
 	}
 	return u.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, rehashPassword, account, h.String(), stored)
+		_, err := tx.ExecContext(ctx, rehashPassword, account, hash, stored, keys)
 		return err
 	})
 }
@@ -390,9 +415,13 @@ func (u *Users) Add(ctx context.Context, account, password string) error {
 	if err != nil {
 		return err
 	}
+	keys, err := u.keys(ctx, password)
+	if err != nil {
+		return err
+	}
 	_, domain, _ := cut(account)
 	err = u.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, insertAccount, account, domain, h.String(), u.c.Now().UnixMicro())
+		_, err := tx.ExecContext(ctx, insertAccount, account, domain, h.String(), u.c.Now().UnixMicro(), keys)
 		return err
 	})
 	if database.IsDuplicate(err) {
@@ -410,7 +439,11 @@ func (u *Users) SetPassword(ctx context.Context, account, password string) error
 	if err != nil {
 		return err
 	}
-	return u.change(ctx, account, updatePassword, account, h.String())
+	keys, err := u.keys(ctx, password)
+	if err != nil {
+		return err
+	}
+	return u.change(ctx, account, updatePassword, account, h.String(), keys)
 }
 
 // Delete removes an account; its mail is not touched. Errors: mailstore.ErrNoAccount.
@@ -437,6 +470,8 @@ type Account struct {
 	Name    string
 	Quota   int64 // octets; 0: the standard one, below 0: as much as there is room for
 	NoLogin bool  // its mail is kept, and nobody can log in
+	// SCRAM are the mechanisms that it has keys for, strongest first, with their iterations.
+	SCRAM   []Mechanism
 	Created time.Time
 }
 
@@ -451,9 +486,11 @@ func (u *Users) List(ctx context.Context) ([]Account, error) {
 	for rows.Next() {
 		var a Account
 		var login, created int64
-		if err := rows.Scan(&a.Name, &a.Quota, &login, &created); err != nil {
+		var keys string
+		if err := rows.Scan(&a.Name, &a.Quota, &login, &keys, &created); err != nil {
 			return nil, u.db.Explain(err)
 		}
+		a.SCRAM = mechanisms(keys)
 		a.NoLogin = login == 0
 		a.Created = time.UnixMicro(created)
 		all = append(all, a)

@@ -458,18 +458,18 @@ func TestRehashWhenParametersChange(t *testing.T) {
 	stronger := cheap
 	stronger.Memory, stronger.Passes = 128, 3
 	v := mustOpen(t, Config{Path: u.c.Path, Hash: stronger})
-	before, _, _ := v.stored(t.Context(), "me@x")
+	before, _, _, _ := v.stored(t.Context(), "me@x")
 	if _, err := v.Authenticate(t.Context(), "me@x", "wrong"); !errors.Is(err, mailstore.ErrPassword) {
 		t.Fatal(err)
 	}
-	if after, _, _ := v.stored(t.Context(), "me@x"); after != before {
+	if after, _, _, _ := v.stored(t.Context(), "me@x"); after != before {
 		t.Error("a wrong password was stored")
 	}
 	for range 2 {
 		if _, err := v.Authenticate(t.Context(), "me@x", "pw of me@x"); err != nil {
 			t.Fatal(err)
 		}
-		after, _, _ := v.stored(t.Context(), "me@x")
+		after, _, _, _ := v.stored(t.Context(), "me@x")
 		if !strings.HasPrefix(before, "$argon2id$v=19$m=64,t=1,p=1$") || !strings.HasPrefix(after, "$argon2id$v=19$m=128,t=3,p=1$") {
 			t.Errorf("before %s, after %s", before, after)
 		}
@@ -492,7 +492,7 @@ func TestRehashThatFailsLeavesTheLogin(t *testing.T) {
 			t.Errorf("call %d fails: %v", n, err)
 		}
 	}
-	if stored, _, _ := u.stored(t.Context(), "me@x"); !strings.Contains(stored, "m=64") {
+	if stored, _, _, _ := u.stored(t.Context(), "me@x"); !strings.Contains(stored, "m=64") {
 		t.Errorf("stored although it failed: %s", stored)
 	}
 }
@@ -502,7 +502,7 @@ func TestForeignHash(t *testing.T) {
 	for _, stored := range []string{"", "x", "$2y$10$abc", "$argon2id$v=19$m=64,t=0,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
 		"$argon2id$v=19$m=64,t=1,p=0$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAAAAAAAAAAAAAAAAAAAA",
 		"$argon2id$v=19$m=64,t=1,p=1$AAAA$AAAA", "$argon2id$v=19$m=64,t=1,p=1$AAAA$"} {
-		if _, err := u.db.Exec(updatePassword, "me@x", stored); err != nil {
+		if _, err := u.db.Exec(updatePassword, "me@x", stored, ""); err != nil {
 			t.Fatal(err)
 		}
 		_, err := u.Authenticate(t.Context(), "me@x", "pw of me@x")
@@ -693,7 +693,7 @@ func TestEveryCallFails(t *testing.T) {
 
 func TestDefaultHash(t *testing.T) {
 	u := openTest(t, Config{Hash: HashConfig{AtOnce: 1}}, "me@x")
-	stored, _, err := u.stored(t.Context(), "me@x")
+	stored, _, _, err := u.stored(t.Context(), "me@x")
 	if err != nil || !strings.HasPrefix(stored, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("%s, %v", stored, err)
 	}

@@ -93,9 +93,9 @@ func TestDialogues(t *testing.T) {
 		{"authenticate wrongly", `
 			S: * OK …
 			C: a AUTHENTICATE CRAM-MD5
-			S: a NO the mechanism is PLAIN
+			S: a NO the mechanisms are PLAIN
 			C: a AUTHENTICATE PLAIN ????
-			S: a BAD the response is not base64
+			S: a BAD this is no response of PLAIN
 			C: a AUTHENTICATE PLAIN ` + plain("you", "me", password) + `
 			S: a NO [AUTHORIZATIONFAILED] nobody acts for somebody else here
 			C: a LOGIN me@localhost wrong

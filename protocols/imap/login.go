@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"sluice/mailstore"
 	"sluice/protocols/listen"
+	"sluice/protocols/sasl"
 )
 
 // A client is one connection.
@@ -63,7 +63,7 @@ func (c *client) capabilities() string {
 		s += " STARTTLS"
 	}
 	if c.private() {
-		return s + " AUTH=PLAIN"
+		return s + " AUTH=" + strings.Join(c.mechanisms(), " AUTH=")
 	}
 	return s + " LOGINDISABLED"
 }
@@ -160,9 +160,10 @@ func (c *client) notAuthenticated(cmd *command) (account mailstore.Account, err 
 		if !ok1 || !sp || !ok2 || !args.end() {
 			return nil, bad(cmd.tag, "LOGIN takes a name and a password")
 		}
-		return c.authenticate(cmd, name, password)
+		account, err := c.sasl().Password(c.ctx, sasl.ClientOf(c.conn), name, password)
+		return c.enter(cmd, account, err)
 	case "AUTHENTICATE":
-		return c.authenticatePlain(cmd)
+		return c.authenticate(cmd)
 	case "SELECT", "EXAMINE", "LIST", "LSUB", "STATUS", "APPEND", "IDLE", "NAMESPACE", "ENABLE", "FETCH", "UID FETCH",
 		"SEARCH", "UID SEARCH", "STORE", "UID STORE", "COPY", "UID COPY", "MOVE", "UID MOVE", "CREATE", "DELETE", "RENAME",
 		"SUBSCRIBE", "UNSUBSCRIBE", "CHECK", "CLOSE", "UNSELECT", "EXPUNGE", "UID EXPUNGE":
@@ -190,48 +191,55 @@ func (c *client) startTLS(cmd *command) error {
 	return nil
 }
 
-// authenticatePlain logs in by SASL's PLAIN (RFC 4616), with or without an initial response (RFC 4959).
-func (c *client) authenticatePlain(cmd *command) (mailstore.Account, error) {
-	mechanism, response, initial := strings.Cut(cmd.args, " ")
-	switch {
-	case !c.private():
-		return nil, &refusal{cmd.tag, "NO [PRIVACYREQUIRED]", "begin TLS first"}
-	case !strings.EqualFold(mechanism, "PLAIN"):
-		return nil, &refusal{cmd.tag, "NO", "the mechanism is PLAIN"}
-	}
-	if !initial {
-		if err := c.write("+ \r\n"); err != nil {
-			return nil, err
-		}
-		line, _, err := c.commands.readLine(c.cfg.Limits.LoginLine, 2*c.cfg.Limits.LoginLine)
-		if errors.Is(err, errLong) {
-			return nil, bad(cmd.tag, "the response is too long")
-		}
-		if err != nil {
-			return nil, err
-		}
-		if response = string(line); response == "*" {
-			return nil, bad(cmd.tag, "AUTHENTICATE cancelled")
-		}
-	}
-	raw, err := base64.StdEncoding.DecodeString(response)
-	if err != nil {
-		return nil, bad(cmd.tag, "the response is not base64")
-	}
-	fields := strings.Split(string(raw), "\x00")
-	if len(fields) != 3 {
-		return nil, bad(cmd.tag, "the response is not one of PLAIN")
-	}
-	if fields[0] != "" && fields[0] != fields[1] {
-		return nil, &refusal{cmd.tag, "NO [AUTHORIZATIONFAILED]", "nobody acts for somebody else here"}
-	}
-	return c.authenticate(cmd, fields[1], fields[2])
+// sasl logs clients in.
+func (c *client) sasl() *sasl.Server {
+	return &sasl.Server{Door: "imap", Directory: c.cfg.Directory, Keys: c.cfg.Keys, Logins: c.cfg.Logins, Log: c.log}
 }
 
-// authenticate looks at a password and answers if it is right.
-func (c *client) authenticate(cmd *command, login, password string) (mailstore.Account, error) {
-	name, err := c.cfg.Logins.Attempt(c.ctx, "imap", c.conn.Peer(), c.conn.Trusted(), login,
-		func(ctx context.Context) (string, error) { return c.cfg.Directory.Authenticate(ctx, login, password) })
+func (c *client) mechanisms() []string { return c.sasl().Mechanisms(c.ctx, sasl.ClientOf(c.conn)) }
+
+// authenticate logs in by SASL, with or without an initial response (RFC 4959).
+func (c *client) authenticate(cmd *command) (mailstore.Account, error) {
+	if !c.private() {
+		return nil, &refusal{cmd.tag, "NO [PRIVACYREQUIRED]", "begin TLS first"}
+	}
+	var over error // why the connection ends
+	x := sasl.Exchange{Ask: func(challenge string) (line string, err error) {
+		line, over = c.ask(challenge)
+		return line, over
+	}}
+	x.Mechanism, x.Initial, x.Has = strings.Cut(cmd.args, " ")
+	name, _, err := c.sasl().Authenticate(c.ctx, sasl.ClientOf(c.conn), x)
+	switch {
+	case errors.Is(over, errLong):
+		return nil, bad(cmd.tag, "the response is too long")
+	case over != nil:
+		return nil, over
+	case errors.Is(err, sasl.ErrMechanism):
+		return nil, &refusal{cmd.tag, "NO", "the mechanisms are " + strings.Join(c.mechanisms(), " ")}
+	case errors.Is(err, sasl.ErrCancelled):
+		return nil, bad(cmd.tag, "AUTHENTICATE cancelled")
+	case errors.Is(err, sasl.ErrResponse):
+		return nil, bad(cmd.tag, "this is no response of %s", strings.ToUpper(x.Mechanism))
+	case errors.Is(err, sasl.ErrProxy):
+		return nil, &refusal{cmd.tag, "NO [AUTHORIZATIONFAILED]", sasl.ErrProxy.Error()}
+	case errors.Is(err, sasl.ErrBinding):
+		return nil, &refusal{cmd.tag, "NO [AUTHENTICATIONFAILED]", sasl.ErrBinding.Error()}
+	}
+	return c.enter(cmd, name, err)
+}
+
+// ask sends a challenge and returns the answer.
+func (c *client) ask(challenge string) (string, error) {
+	if err := c.write("+ ", challenge, "\r\n"); err != nil {
+		return "", err
+	}
+	line, _, err := c.commands.readLine(c.cfg.Limits.LoginLine, 2*c.cfg.Limits.LoginLine)
+	return string(line), err
+}
+
+// enter opens the mail of who has logged in and says so, unless the login failed.
+func (c *client) enter(cmd *command, name string, err error) (mailstore.Account, error) {
 	var account mailstore.Account
 	if err == nil {
 		account, err = c.cfg.Store.Account(c.ctx, name)
@@ -246,6 +254,6 @@ func (c *client) authenticate(cmd *command, login, password string) (mailstore.A
 	case c.ctx.Err() != nil:
 		return nil, context.Cause(c.ctx)
 	}
-	c.log.Error("cannot log in", "account", login, "error", err)
+	c.log.Error("cannot log in", "account", name, "error", err)
 	return nil, &refusal{cmd.tag, "NO [UNAVAILABLE]", "logins are not possible now, try again later"}
 }

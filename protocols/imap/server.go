@@ -20,10 +20,11 @@ const (
 type Config struct {
 	Store     mailstore.Store
 	Directory mailstore.Directory
-	Logins    *listen.Logins // guards against guessing, best one for all doors; nil: one of its own
-	Hostname  string         // for the greeting; may be ""
-	Log       *slog.Logger   // nil: slog.Default
-	Events    Events         // hears of what clients do with mail; nil: nobody does
+	Keys      mailstore.Keyring // nil: no SCRAM
+	Logins    *listen.Logins    // guards against guessing, best one for all doors; nil: one of its own
+	Hostname  string            // for the greeting; may be ""
+	Log       *slog.Logger      // nil: slog.Default
+	Events    Events            // hears of what clients do with mail; nil: nobody does
 	Limits    Limits
 }
 

@@ -89,9 +89,9 @@ func TestDialogues(t *testing.T) {
 			C: AUTHENTICATE
 			S: NO "AUTHENTICATE takes a mechanism and, if you like, a response"
 			C: AUTHENTICATE "SCRAM-SHA-256"
-			S: NO "the mechanism is PLAIN"
+			S: NO "the mechanisms are PLAIN"
 			C: AUTHENTICATE "CRAM-MD5"
-			S: NO (AUTH-TOO-WEAK) "the mechanism is PLAIN, over TLS"
+			S: NO (AUTH-TOO-WEAK) "the mechanisms are PLAIN"
 			C: AUTHENTICATE "PLAIN"
 			S: ""
 			C: "*"

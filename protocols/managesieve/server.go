@@ -20,7 +20,8 @@ const (
 type Config struct {
 	Scripts   mailstore.Scripts
 	Directory mailstore.Directory
-	Logins    *listen.Logins // guards against guessing, best one for all doors; nil: one of its own
+	Keys      mailstore.Keyring // nil: no SCRAM
+	Logins    *listen.Logins    // guards against guessing, best one for all doors; nil: one of its own
 	// Check returns what is wrong with a script of an account, and what may be a mistake in it, one line for each with its
 	// place: "line 3, column 5: …". A script with problems is not kept.
 	Check func(ctx context.Context, account, name string, text []byte) (warnings, problems []string)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"sluice/mailstore"
 	"sluice/protocols/listen"
+	"sluice/protocols/sasl"
 )
 
 // A session is one connection.
@@ -35,6 +35,7 @@ type session struct {
 var (
 	errThrottled = reply{"TRYLATER", "too many failed logins, try again later"}
 	errLogin     = reply{"", "wrong name or password"}
+	errBinding   = reply{"", sasl.ErrBinding.Error()}
 	errTemp      = reply{"TRYLATER", "this failed, try again later"}
 	errUnknown   = reply{"", "unknown command"}
 	errPlace     = reply{"", "not now"}
@@ -118,7 +119,7 @@ func (c *session) run() error {
 		if no, ok := errors.AsType[reply](err); ok {
 			c.say(no.line())
 			switch no {
-			case errLogin, errThrottled:
+			case errLogin, errBinding, errThrottled:
 				c.failures++
 			case errUnknown, errPlace:
 				c.bads++
@@ -215,11 +216,7 @@ func (c *session) capabilities() {
 		{"IMPLEMENTATION", cmp.Or(c.cfg.Implementation, "Sluice")},
 		{"SIEVE", strings.Join(c.cfg.Sieve, " ")},
 	}
-	mechanisms := ""
-	if c.private() {
-		mechanisms = "PLAIN"
-	}
-	list = append(list, [2]string{"SASL", mechanisms})
+	list = append(list, [2]string{"SASL", c.mechanisms()})
 	for _, x := range list {
 		c.say(str(x[0]) + " " + str(x[1]) + "\r\n")
 	}
@@ -274,61 +271,73 @@ func (c *session) startTLS(cmd *command) error {
 	return nil
 }
 
-// authenticate logs in by SASL's PLAIN (RFC 4616), with or without an initial response.
+// sasl logs clients in.
+func (c *session) sasl() *sasl.Server {
+	return &sasl.Server{Door: "managesieve", Directory: c.cfg.Directory, Keys: c.cfg.Keys, Logins: c.cfg.Logins, Log: c.log}
+}
+
+// mechanisms are what AUTHENTICATE takes now.
+func (c *session) mechanisms() string {
+	if !c.private() {
+		return ""
+	}
+	return strings.Join(c.sasl().Mechanisms(c.ctx, sasl.ClientOf(c.conn)), " ")
+}
+
+// authenticate logs in by SASL, with or without an initial response (RFC 5804, 2.1).
 func (c *session) authenticate(cmd *command) error {
 	if !cmd.takes("s") && !cmd.takes("ss") {
 		return reply{"", "AUTHENTICATE takes a mechanism and, if you like, a response"}
 	}
-	switch mechanism := strings.ToUpper(cmd.args[0].text); {
-	case mechanism == "PLAIN" && !c.private():
+	if !c.private() {
 		return errPrivate
-	case mechanism == "LOGIN" || mechanism == "ANONYMOUS" || mechanism == "CRAM-MD5" || mechanism == "DIGEST-MD5":
-		return reply{"AUTH-TOO-WEAK", "the mechanism is PLAIN, over TLS"}
-	case mechanism != "PLAIN":
-		return reply{"", "the mechanism is PLAIN"}
 	}
-	var response string
+	var asking error // why there is no answer
+	x := sasl.Exchange{Mechanism: cmd.args[0].text, Last: true, Ask: func(challenge string) (answer string, err error) {
+		c.say(str(challenge) + "\r\n")
+		answer, asking = read(c, c.in.answer)
+		return answer, asking
+	}}
 	if len(cmd.args) == 2 {
-		response = cmd.args[1].text
-	} else {
-		c.say("\"\"\r\n")
-		var err error
-		if response, err = read(c, c.in.answer); err != nil {
-			return err
-		}
-		if response == "*" {
-			return reply{"", "AUTHENTICATE cancelled"}
-		}
+		x.Initial, x.Has = cmd.args[1].text, true
 	}
-	raw, err := base64.StdEncoding.DecodeString(response)
-	fields := strings.Split(string(raw), "\x00")
-	if err != nil || len(fields) != 3 {
-		return reply{"", "this is no response of PLAIN"}
-	}
-	if fields[0] != "" && fields[0] != fields[1] {
-		return reply{"", "nobody acts for somebody else here"}
-	}
-	return c.login(fields[1], fields[2])
-}
-
-func (c *session) login(login, password string) error {
-	name, err := c.cfg.Logins.Attempt(c.ctx, "managesieve", c.conn.Peer(), c.conn.Trusted(), login,
-		func(ctx context.Context) (string, error) { return c.cfg.Directory.Authenticate(ctx, login, password) })
+	name, last, err := c.sasl().Authenticate(c.ctx, sasl.ClientOf(c.conn), x)
 	switch {
+	case asking != nil:
+		return asking
+	case errors.Is(err, sasl.ErrMechanism):
+		switch strings.ToUpper(x.Mechanism) {
+		case "LOGIN", "ANONYMOUS", "CRAM-MD5", "DIGEST-MD5":
+			return reply{"AUTH-TOO-WEAK", "the mechanisms are " + c.mechanisms()}
+		}
+		return reply{"", "the mechanisms are " + c.mechanisms()}
+	case errors.Is(err, sasl.ErrCancelled):
+		return reply{"", "AUTHENTICATE cancelled"}
+	case errors.Is(err, sasl.ErrResponse):
+		return reply{"", "this is no response of " + strings.ToUpper(x.Mechanism)}
+	case errors.Is(err, sasl.ErrProxy):
+		return reply{"", sasl.ErrProxy.Error()}
+	case errors.Is(err, sasl.ErrBinding):
+		return errBinding
 	case errors.Is(err, mailstore.ErrPassword):
 		return errLogin
 	case errors.Is(err, listen.ErrThrottled):
 		return errThrottled
-	case err != nil && c.ctx.Err() != nil:
+	case err == nil:
+	case c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
-	case err != nil:
-		c.log.Error("managesieve cannot log in", "account", login, "error", err)
+	default:
+		c.log.Error("managesieve cannot log in", "error", err)
 		return errTemp
 	}
 	c.account = name
 	c.conn.ReadUntil(time.Time{})
 	c.conn.SetReadTimeout(c.cfg.Limits.Idle)
 	c.in.literal, c.in.drop = c.cfg.Limits.ScriptSize, c.cfg.Limits.Literal
-	c.ok("you are " + name)
+	code := ""
+	if last != "" {
+		code = "SASL " + str(last)
+	}
+	c.say(answer("OK", code, "you are "+name))
 	return nil
 }

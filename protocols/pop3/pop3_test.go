@@ -356,7 +356,7 @@ func TestDialogues(t *testing.T) {
 		{"auth plain", `
 			S: +OK …
 			C: AUTH CRAM-MD5
-			S: -ERR the mechanism is PLAIN
+			S: -ERR the mechanisms are PLAIN
 			C: AUTH PLAIN ????
 			S: -ERR this is no response of PLAIN
 			C: AUTH PLAIN

@@ -21,9 +21,10 @@ const (
 type Config struct {
 	Store     mailstore.Store
 	Directory mailstore.Directory
-	Logins    *listen.Logins // guards against guessing, best one for all doors; nil: one of its own
-	Hostname  string         // for the greeting; may be ""
-	Log       *slog.Logger   // nil: slog.Default
+	Keys      mailstore.Keyring // nil: no SCRAM
+	Logins    *listen.Logins    // guards against guessing, best one for all doors; nil: one of its own
+	Hostname  string            // for the greeting; may be ""
+	Log       *slog.Logger      // nil: slog.Default
 	Limits    Limits
 	Locks     *Locks // of accounts, shared by servers of one Store; nil: locks of its own
 }

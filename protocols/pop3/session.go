@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"sluice/mailstore"
 	"sluice/protocols/listen"
+	"sluice/protocols/sasl"
 )
 
 // A session is one connection.
@@ -54,6 +54,8 @@ const (
 	errThrottled = reply("[SYS/TEMP] too many failed logins, try again later")
 	errTemp      = reply("[SYS/TEMP] this failed, try again later")
 )
+
+var errBinding = reply("[AUTH] " + sasl.ErrBinding.Error())
 
 // What ends a connection.
 var (
@@ -135,7 +137,7 @@ func (c *session) run() error {
 		if no, ok := errors.AsType[reply](err); ok {
 			c.err(string(no))
 			switch no {
-			case errLogin, errThrottled:
+			case errLogin, errBinding, errThrottled:
 				c.failures++
 			case errUnknown, errPlace:
 				c.bads++
@@ -227,7 +229,7 @@ func (c *session) capa() error {
 		lines = append(lines, "STLS")
 	}
 	if c.private() {
-		lines = append(lines, "USER", "SASL PLAIN")
+		lines = append(lines, "USER", "SASL "+c.mechanisms())
 	}
 	_, err := io.WriteString(c.bw, "+OK what can be asked\r\n"+strings.Join(lines, "\r\n")+"\r\n.\r\n")
 	return err
@@ -305,45 +307,63 @@ func (c *session) startTLS(arg string) error {
 	return nil
 }
 
-// auth logs in by SASL's PLAIN, with or without an initial response.
-func (c *session) auth(arg string) error {
-	mechanism, response, initial := strings.Cut(arg, " ")
-	if !strings.EqualFold(mechanism, "PLAIN") {
-		return reply("the mechanism is PLAIN")
-	}
-	if !initial {
-		if _, err := c.bw.WriteString("+ \r\n"); err != nil {
-			return err
-		}
-		line, err := c.readLine()
-		if errors.Is(err, errLong) {
-			return farewell("the line is too long")
-		}
-		if err != nil {
-			return err
-		}
-		if !c.conn.SetBusy(true) {
-			return net.ErrClosed
-		}
-		if response = line; response == "*" {
-			return reply("AUTH cancelled")
-		}
-	}
-	raw, err := base64.StdEncoding.DecodeString(response)
-	fields := strings.Split(string(raw), "\x00")
-	if err != nil || len(fields) != 3 {
-		return reply("this is no response of PLAIN")
-	}
-	if fields[0] != "" && fields[0] != fields[1] {
-		return reply("[AUTH] nobody acts for somebody else here")
-	}
-	return c.login(fields[1], fields[2])
+// sasl logs clients in.
+func (c *session) sasl() *sasl.Server {
+	return &sasl.Server{Door: "pop3", Directory: c.cfg.Directory, Keys: c.cfg.Keys, Logins: c.cfg.Logins, Log: c.log}
 }
 
-// login looks at a password, and opens and locks the inbox.
+func (c *session) mechanisms() string {
+	return strings.Join(c.sasl().Mechanisms(c.ctx, sasl.ClientOf(c.conn)), " ")
+}
+
+// auth logs in by SASL (RFC 5034), with or without an initial response.
+func (c *session) auth(arg string) error {
+	var over error // why the connection ends
+	x := sasl.Exchange{Ask: func(challenge string) (line string, err error) {
+		line, over = c.ask(challenge)
+		return line, over
+	}}
+	x.Mechanism, x.Initial, x.Has = strings.Cut(arg, " ")
+	name, _, err := c.sasl().Authenticate(c.ctx, sasl.ClientOf(c.conn), x)
+	switch {
+	case errors.Is(over, errLong):
+		return farewell("the line is too long")
+	case over != nil:
+		return over
+	case errors.Is(err, sasl.ErrMechanism):
+		return reply("the mechanisms are " + c.mechanisms())
+	case errors.Is(err, sasl.ErrCancelled):
+		return reply("AUTH cancelled")
+	case errors.Is(err, sasl.ErrResponse):
+		return reply("this is no response of " + strings.ToUpper(x.Mechanism))
+	case errors.Is(err, sasl.ErrProxy):
+		return reply("[AUTH] " + sasl.ErrProxy.Error())
+	case errors.Is(err, sasl.ErrBinding):
+		return errBinding
+	}
+	return c.enter(name, err)
+}
+
+// ask sends a challenge and returns the answer.
+func (c *session) ask(challenge string) (string, error) {
+	if _, err := c.bw.WriteString("+ " + challenge + "\r\n"); err != nil {
+		return "", err
+	}
+	line, err := c.readLine()
+	if err == nil && !c.conn.SetBusy(true) {
+		err = net.ErrClosed
+	}
+	return line, err
+}
+
+// login looks at a password.
 func (c *session) login(login, password string) error {
-	name, err := c.cfg.Logins.Attempt(c.ctx, "pop3", c.conn.Peer(), c.conn.Trusted(), login,
-		func(ctx context.Context) (string, error) { return c.cfg.Directory.Authenticate(ctx, login, password) })
+	name, err := c.sasl().Password(c.ctx, sasl.ClientOf(c.conn), login, password)
+	return c.enter(name, err)
+}
+
+// enter opens and locks the inbox of who has logged in, unless that failed.
+func (c *session) enter(name string, err error) error {
 	switch {
 	case errors.Is(err, mailstore.ErrPassword):
 		return errLogin
@@ -352,7 +372,7 @@ func (c *session) login(login, password string) error {
 	case err != nil && c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
 	case err != nil:
-		c.log.Error("pop3 cannot log in", "account", login, "error", err)
+		c.log.Error("pop3 cannot log in", "error", err)
 		return errTemp
 	}
 	if !c.cfg.Locks.lock(name) {

@@ -1,18 +1,14 @@
 package smtp
 
 import (
-	"context"
-	"encoding/base64"
 	"errors"
 	"strings"
 
 	"sluice/mailstore"
 	"sluice/pipeline"
 	"sluice/protocols/listen"
+	"sluice/protocols/sasl"
 )
-
-// mechanisms are what AUTH takes: PLAIN (RFC 4616), and LOGIN for old mail programs that know no other.
-const mechanisms = "PLAIN LOGIN"
 
 // Replies to AUTH: RFC 4954, 4 and 6; RFC 5248 for an account that is switched off.
 var (
@@ -23,6 +19,7 @@ var (
 	cancelled     = pipeline.Reply{Code: 501, Enhanced: "5.7.0", Text: "authentication cancelled"}
 	badPassword   = pipeline.Reply{Code: 535, Enhanced: "5.7.8", Text: "wrong name or password"}
 	noProxy       = pipeline.Reply{Code: 535, Enhanced: "5.7.8", Text: "nobody acts for somebody else here"}
+	noBinding     = pipeline.Reply{Code: 535, Enhanced: "5.7.8", Text: sasl.ErrBinding.Error()}
 	noLoginsNow   = pipeline.Reply{Code: 454, Enhanced: "4.7.0", Text: "logins are not possible now, please try again later"}
 	throttled     = pipeline.Reply{Code: 454, Enhanced: "4.7.0", Text: "too many failed logins, please try again later"}
 	blocked       = pipeline.Reply{Code: 525, Enhanced: "5.7.13", Text: "this account may not send mail; please ask your postmaster"}
@@ -49,105 +46,101 @@ func (w *wire) auth(arg string) {
 	}
 }
 
-// login holds the dialogue of AUTH. It is not done where the connection has ended.
-func (w *wire) login(arg string) (no pipeline.Reply, done bool) {
-	mechanism, response, initial := strings.Cut(arg, " ")
-	mechanism = strings.ToUpper(mechanism)
+// login holds the dialogue of AUTH, and begins the pipeline's session if the client is one of ours. It is not done where
+// the connection has ended.
+func (w *wire) login(arg string) (answer pipeline.Reply, done bool) {
+	c := w.c
 	switch {
-	case w.c.greeting == "":
+	case c.greeting == "":
 		return pipeline.Reply{Code: 503, Enhanced: "5.5.1", Text: "EHLO first"}, true
-	case w.c.login != "":
+	case c.login != "":
 		return loggedInTwice, true
-	case !w.c.private():
+	case !c.private():
 		return tlsFirst, true
-	case mechanism != "PLAIN" && mechanism != "LOGIN":
-		return pipeline.Reply{Code: 504, Enhanced: "5.5.4", Text: "the mechanisms are " + mechanisms}, true
 	}
-	ask := func(prompt string) (text string, ok bool) {
-		if _, err := w.conn.Write([]byte("334 " + prompt + "\r\n")); err != nil {
-			w.over.Store(true)
-			return "", false
-		}
-		line, _, err := w.line()
-		if err != nil {
-			_ = w.ending(err) // it is said; the connection ends
-			w.over.Store(true)
-			return "", false
-		}
-		return line, true
-	}
-	if response == "=" { // RFC 4954, 4: an initial response of no octets
-		response = ""
-	}
-	decoded := func(text string) (string, bool) {
-		raw, err := base64.StdEncoding.DecodeString(text)
-		return string(raw), err == nil
-	}
-	var name, password string
-	switch mechanism {
-	case "PLAIN":
-		if !initial {
-			if response, done = ask(""); !done {
-				return no, false
-			}
-		}
-		raw, ok := decoded(response)
-		fields := strings.Split(raw, "\x00")
-		switch {
-		case response == "*":
-			return cancelled, true
-		case !ok || len(fields) != 3:
-			return badResponse, true
-		case fields[0] != "" && fields[0] != fields[1]:
-			return noProxy, true
-		}
-		name, password = fields[1], fields[2]
-	case "LOGIN":
-		answers := [2]string{response}
-		for i, prompt := range []string{"Username:", "Password:"} {
-			if i > 0 || !initial {
-				if answers[i], done = ask(base64.StdEncoding.EncodeToString([]byte(prompt))); !done {
-					return no, false
-				}
-			}
-			raw, ok := decoded(answers[i])
-			switch {
-			case answers[i] == "*":
-				return cancelled, true
-			case !ok:
-				return badResponse, true
-			}
-			answers[i] = raw
-		}
-		name, password = answers[0], answers[1]
-	}
+	defer c.caught("AUTH", func() { c.login, answer, done = "", noLoginsNow, true })
 	if !w.conn.SetBusy(true) {
-		return no, false // next says goodbye
+		return answer, false // next says goodbye
 	}
-	return w.c.authenticate(name, password), true
+	x := sasl.Exchange{Ask: w.ask}
+	x.Mechanism, x.Initial, x.Has = strings.Cut(arg, " ")
+	account, _, err := c.sasl().Authenticate(c.ctx(), c.saslClient(), x)
+	if errors.Is(err, errEnded) {
+		return answer, false
+	}
+	return c.authenticated(account, err), true
 }
 
-// authenticate looks at a password, and begins the pipeline's session if it is right.
-func (c *conversation) authenticate(name, password string) (answer pipeline.Reply) {
+// errEnded: the connection has ended, and the client has been told so if it can be.
+var errEnded = errors.New("the connection has ended")
+
+// ask sends a challenge and returns the answer.
+func (w *wire) ask(challenge string) (string, error) {
+	if _, err := w.conn.Write([]byte("334 " + challenge + "\r\n")); err != nil {
+		w.over.Store(true)
+		return "", errEnded
+	}
+	if !w.conn.SetBusy(false) {
+		return "", errEnded // goodbye has been said
+	}
+	line, _, err := w.line()
+	if err != nil {
+		_ = w.ending(err) // it is said; the connection ends
+		w.over.Store(true)
+		return "", errEnded
+	}
+	if !w.conn.SetBusy(true) {
+		return "", errEnded // next says goodbye
+	}
+	return line, nil
+}
+
+func (c *conversation) sasl() *sasl.Server {
+	return &sasl.Server{
+		Door: string(c.s.door), Directory: c.s.cfg.Directory, Keys: c.s.cfg.Submission.Keys, Logins: c.s.cfg.Submission.Logins,
+		Log: c.s.cfg.Log, Login: true,
+	}
+}
+
+// saslClient is who logs in: somebody behind the peer, where a trusted one has said so.
+func (c *conversation) saslClient() sasl.Client {
+	who := sasl.ClientOf(c.conn)
+	x := c.client()
+	who.Addr, who.Trusted = x.Addr, x.Trusted
+	return who
+}
+
+// mechanisms are what AUTH takes.
+func (c *conversation) mechanisms() string {
+	return strings.Join(c.sasl().Mechanisms(c.ctx(), c.saslClient()), " ")
+}
+
+// authenticated is the answer to AUTH. It begins the pipeline's session for an account that may send.
+func (c *conversation) authenticated(account string, err error) pipeline.Reply {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer c.caught("AUTH", func() { c.login, answer = "", noLoginsNow })
-	cfg := c.s.cfg.Submission
-	who := c.client()
-	account, err := cfg.Logins.Attempt(c.ctx(), string(c.s.door), who.Addr, who.Trusted, name,
-		func(ctx context.Context) (string, error) { return c.s.cfg.Directory.Authenticate(ctx, name, password) })
 	var why string
 	if err == nil {
-		why, err = cfg.Submitters.Blocked(c.ctx(), account)
+		why, err = c.s.cfg.Submission.Submitters.Blocked(c.ctx(), account)
 	}
 	switch {
+	case errors.Is(err, sasl.ErrMechanism):
+		return pipeline.Reply{Code: 504, Enhanced: "5.5.4", Text: "the mechanisms are " + c.mechanisms()}
+	case errors.Is(err, sasl.ErrCancelled):
+		return cancelled
+	case errors.Is(err, sasl.ErrResponse):
+		return badResponse
+	case errors.Is(err, sasl.ErrProxy):
+		return noProxy
+	case errors.Is(err, sasl.ErrBinding):
+		return noBinding
 	case errors.Is(err, mailstore.ErrPassword):
 		return badPassword
 	case errors.Is(err, listen.ErrThrottled):
 		return throttled
 	case err != nil:
 		if c.ctx().Err() == nil {
-			c.s.cfg.Log.Error("cannot log in", "door", c.s.door, "account", name, "client", c.peer(), "error", err)
+			c.s.cfg.Log.Error("cannot log in", "door", c.s.door, "client", c.peer(), "error", err)
 		}
 		return noLoginsNow
 	case why != "":

@@ -15,10 +15,11 @@ import (
 )
 
 // A Submission makes a door one for our own users, who log in to send mail (RFC 6409). What it takes goes into
-// [Config.Outbox], for recipients of ours, too. All fields but HideClient and SaveSent must be set.
+// [Config.Outbox], for recipients of ours, too. All fields but Keys, HideClient and SaveSent must be set.
 type Submission struct {
 	Submitters mailstore.Submitters
-	Logins     *listen.Logins // guards against guessing, best one for all doors
+	Logins     *listen.Logins    // guards against guessing, best one for all doors
+	Keys       mailstore.Keyring // nil: no SCRAM
 	// HideClient keeps the client's name and address, and the account's, out of the mail.
 	HideClient bool
 	// SaveSent reports whether a copy of what an account sends is filed in its folder for sent mail; nil: never.

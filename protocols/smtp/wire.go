@@ -523,7 +523,7 @@ func (w *wire) words(p []byte, code int) []byte {
 	case code == 250 && (w.verb == "EHLO" || w.verb == "LHLO") && bytes.HasPrefix(p[4:], []byte("SIZE ")):
 		var more []byte
 		if w.c.s.cfg.Submission != nil && w.c.private() {
-			more = fmt.Appendf(more, "250-AUTH %s\r\n", mechanisms)
+			more = fmt.Appendf(more, "250-AUTH %s\r\n", w.c.mechanisms())
 		}
 		if w.c.mayState() {
 			more = fmt.Appendf(more, "250-XCLIENT %s\r\n", xclientAttributes)

@@ -10,7 +10,10 @@ import (
 	"sluice/mailstore/users"
 )
 
-var _ mailstore.Directory = (*accounts)(nil)
+var (
+	_ mailstore.Directory = (*accounts)(nil)
+	_ mailstore.Keyring   = (*accounts)(nil)
+)
 
 // accounts are the users as the configuration of now has them. A reload replaces them while others ask.
 type accounts struct {
@@ -80,6 +83,20 @@ func (a *accounts) Resolve(ctx context.Context, local, domain string) ([]string,
 // Authenticate implements mailstore.Directory.
 func (a *accounts) Authenticate(ctx context.Context, login, password string) (string, error) {
 	return askAccounts(a, func(u *users.Users) (string, error) { return u.Authenticate(ctx, login, password) })
+}
+
+// Mechanisms implements mailstore.Keyring.
+func (a *accounts) Mechanisms(ctx context.Context) ([]string, error) {
+	return askAccounts(a, func(u *users.Users) ([]string, error) { return u.Mechanisms(ctx) })
+}
+
+// Keys implements mailstore.Keyring.
+func (a *accounts) Keys(ctx context.Context, login, mechanism string) (account string, k mailstore.Keys, err error) {
+	k, err = askAccounts(a, func(u *users.Users) (k mailstore.Keys, err error) {
+		account, k, err = u.Keys(ctx, login, mechanism)
+		return k, err
+	})
+	return account, k, err
 }
 
 func (a *accounts) exists(ctx context.Context, account string) (bool, error) {

@@ -82,11 +82,11 @@ func (s *service) protocols(x *setup) map[string]protocol {
 		Log: s.log, Now: s.program.now, Limits: c.Limits.Milter, SpoolDir: s.spool, Space: h.space.Room,
 	})
 	readers := imap.New(imap.Config{
-		Store: store, Directory: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.IMAP,
+		Store: store, Directory: h.users, Keys: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.IMAP,
 		Events: s.events,
 	})
 	poppers := pop3.New(pop3.Config{
-		Store: store, Directory: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.POP3,
+		Store: store, Directory: h.users, Keys: h.users, Logins: s.logins, Hostname: c.Hostname, Log: s.log, Limits: c.Limits.POP3,
 		Locks: &s.inboxes,
 	})
 	sorters := s.sieveManager(c)

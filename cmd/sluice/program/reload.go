@@ -174,6 +174,7 @@ func (s *service) use(x *setup) {
 	if x.users != nil {
 		s.house.users.replace(x.users)
 	}
+	s.tendKeys()
 }
 
 // reloaded is what became of a reload.

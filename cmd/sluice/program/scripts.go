@@ -130,7 +130,7 @@ func (s *service) sieveManager(c *config.Config) server {
 		notify = []string{"mailto"}
 	}
 	return managesieve.New(managesieve.Config{
-		Scripts: s.house.scripts, Directory: s.house.users, Logins: s.logins,
+		Scripts: s.house.scripts, Directory: s.house.users, Keys: s.house.users, Logins: s.logins,
 		Check:          checker.check,
 		Implementation: "Sluice " + version(), Sieve: extensions, Notify: notify, MaxRedirects: checker.config.Limits.Redirects,
 		Hostname: c.Hostname, Log: s.log, Limits: limits,

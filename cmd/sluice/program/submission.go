@@ -81,7 +81,7 @@ func normalAccounts(s string) string {
 // submission is what makes a door of smtp one for our own users.
 func (s *service) submission(c *config.Config) *smtp.Submission {
 	return &smtp.Submission{
-		Submitters: submitters{s.house.users, s.house.sending}, Logins: s.logins,
+		Submitters: submitters{s.house.users, s.house.sending}, Logins: s.logins, Keys: s.house.users,
 		HideClient: c.Submission.HideClient, SaveSent: savesSent(c),
 	}
 }

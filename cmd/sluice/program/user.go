@@ -93,15 +93,23 @@ func (c *userPasswd) Run(p *program) error {
 	})
 }
 
-type userList struct{}
+type userList struct {
+	Lacking string `placeholder:"MECHANISM" help:"Only those that can log in and have no keys for it yet: SCRAM-SHA-256 or SCRAM-SHA-1."`
+}
 
-func (userList) Run(p *program) error {
+func (c *userList) Run(p *program) error {
+	if c.Lacking != "" && c.Lacking != "SCRAM-SHA-256" && c.Lacking != "SCRAM-SHA-1" {
+		return fmt.Errorf("--lacking %s: accounts have keys for SCRAM-SHA-256 and SCRAM-SHA-1", c.Lacking)
+	}
 	return p.withUsers(func(u *users.Users, _ *config.Config) error {
 		all, err := u.List(p.ctx)
 		if err != nil {
 			return err
 		}
 		for _, a := range all {
+			if c.Lacking != "" && !lacks(a, c.Lacking) {
+				continue
+			}
 			if _, err := fmt.Fprintln(p.stdout, a.Name); err != nil {
 				return err
 			}

@@ -104,6 +104,9 @@ func (c *userShow) Run(p *program) error {
 		t.line(0, "account  %s", a.Name)
 		t.line(0, "quota    %s", quota)
 		t.line(0, "login    %s", login)
+		for _, m := range a.SCRAM {
+			t.line(0, "keys     %s, %d iterations", m.Name, m.Iterations)
+		}
 		t.line(0, "made     %s", a.Created.UTC().Format(time.RFC3339))
 		s, err := p.readSending(settings, true)
 		switch {
