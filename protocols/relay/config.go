@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/protocols/sasl"
 )
 
 // A Config says how mail leaves. Without smarthost and direct, and for domains without a route of their own, nothing leaves:
@@ -88,6 +91,10 @@ type Login struct {
 	PasswordFile string `yaml:"password_file" example:"/etc/sluice/smarthost.password"`
 	// Cleartext allows the login without TLS.
 	Cleartext bool `yaml:"cleartext"`
+	// Mechanisms are those that may be used, the strongest one first that the server offers: SCRAM-SHA-256-PLUS,
+	// SCRAM-SHA-256, SCRAM-SHA-1-PLUS, SCRAM-SHA-1, PLAIN, LOGIN. The default is all; where a server refuses SCRAM, PLAIN or
+	// LOGIN is tried once, too, if its certificate has been verified. Without those two it never sees the password.
+	Mechanisms []string `yaml:"mechanisms" example:"[SCRAM-SHA-256, SCRAM-SHA-1]"`
 }
 
 // Timeouts bound what a server may take. RFC 5321, 4.5.3.2 has the defaults, but for those it does not name.
@@ -240,6 +247,11 @@ func (r Route) problems(at string, wrong func(setting, text, remedy string)) {
 	}
 	if strings.ContainsAny(r.Login.User, "\x00\r\n") {
 		wrong(at+"login.user", "it has a control character", "write the name as the server knows it")
+	}
+	for i, m := range r.Login.Mechanisms {
+		if !slices.Contains(sasl.Known(), m) {
+			wrong(fmt.Sprintf("%slogin.mechanisms[%d]", at, i), fmt.Sprintf("there is no %q", m), "write "+strings.Join(sasl.Known(), ", "))
+		}
 	}
 	if r.Login.User != "" && len(r.Smarthost) == 0 && r.LMTP == "" {
 		wrong(at+"login", "there is no server to log in to", "set smarthost")

@@ -35,6 +35,8 @@ type credentials struct {
 	User      string
 	password  string
 	cleartext bool
+	// mechanisms are those that may be used; nil: all.
+	mechanisms []string
 }
 
 // A server is one address at which mail may be taken.
@@ -63,7 +65,8 @@ func (s *server) String() string {
 
 // newWay reads what a route needs. at is where it stands in the configuration.
 func (o *Options) newWay(r Route, at string) (*way, error) {
-	w := &way{kind: "none", level: r.TLS, by: at + "tls: " + string(r.TLS), login: credentials{User: r.Login.User, cleartext: r.Login.Cleartext}}
+	w := &way{kind: "none", level: r.TLS, by: at + "tls: " + string(r.TLS), login: credentials{
+		User: r.Login.User, cleartext: r.Login.Cleartext, mechanisms: r.Login.Mechanisms}}
 	var err error
 	var wrong []error
 	if r.Login.PasswordFile != "" && o.Secret != nil {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/protocols/sasl"
 )
 
 // A session is a connection to a server, and what is known of who is there. One goroutine uses it at a time.
@@ -258,36 +259,65 @@ func (s *session) handshake(ctx context.Context) *failure {
 	return nil
 }
 
-// logIn says who we are: RFC 4954, by PLAIN (RFC 4616) or LOGIN. What goes wrong is about us, not about a mail.
+// logIn says who we are: RFC 4954, by the strongest mechanism that both know. What goes wrong is about us, not about a mail.
+//
+// Some servers offer SCRAM and have no keys for it. Where one refuses that, the password is sent after all, unless the
+// configuration lists other mechanisms, and only to a server that has shown who it is.
 func (s *session) logIn(l credentials) *failure {
-	const status = "4.7.8"
 	if s.tls == nil && !l.cleartext {
-		return unasked("AUTH", status, errors.New("no login without TLS; login: {cleartext: true} would allow it"))
+		return unasked("AUTH", badLogin, errors.New("no login without TLS; login: {cleartext: true} would allow it"))
 	}
-	encode := base64.StdEncoding.EncodeToString
-	var steps []string
-	switch mechanisms := strings.Fields(strings.ToUpper(s.offers["AUTH"])); {
-	case slices.Contains(mechanisms, "PLAIN"):
-		steps = []string{"AUTH PLAIN " + encode([]byte("\x00"+l.User+"\x00"+l.password))}
-	case slices.Contains(mechanisms, "LOGIN"):
-		steps = []string{"AUTH LOGIN", encode([]byte(l.User)), encode([]byte(l.password))}
-	default:
-		return unasked("AUTH", status, errors.New("the server offers neither PLAIN nor LOGIN"))
+	offered := strings.Fields(strings.ToUpper(s.offers["AUTH"]))
+	usable := sasl.Choose(offered, l.mechanisms, s.tls)
+	if len(usable) == 0 {
+		list := l.mechanisms
+		if list == nil {
+			list = sasl.Known()
+		}
+		return unasked("AUTH", badLogin, fmt.Errorf("the server offers none of %s", strings.Join(list, ", ")))
 	}
-	for i, step := range steps {
+	no := s.logInBy(usable[0], l, offered)
+	weaker := slices.IndexFunc(usable, sasl.SendsPassword)
+	if no != nil && weaker > 0 && no.reply.class() == 5 && !s.over && (s.proof != "" || s.tls == nil) {
+		no = s.logInBy(usable[weaker], l, offered)
+	}
+	return no
+}
+
+const badLogin = "4.7.8"
+
+func (s *session) logInBy(mechanism string, l credentials, offered []string) *failure {
+	login, err := sasl.NewLogin(mechanism, l.User, l.password, offered, s.tls)
+	if err != nil {
+		return unasked("AUTH", badLogin, err)
+	}
+	step := "AUTH " + mechanism
+	if response, ok := login.Initial(); ok {
+		step += " " + response
+	}
+	for {
 		r, no := s.ask("AUTH", "%s", step)
 		if no != nil {
 			return no
 		}
-		want := 334
-		if i == len(steps)-1 {
-			want = 235
-		}
-		if r.code != want {
-			return &failure{at: "AUTH", reply: r, status: status}
+		switch r.code {
+		case 235:
+			if err := login.Proved(); err != nil {
+				return unasked("AUTH", badLogin, err)
+			}
+			return nil
+		case 334:
+			challenge := ""
+			if len(r.lines) > 0 {
+				challenge = r.lines[0]
+			}
+			if step, err = login.Next(challenge); err != nil {
+				return unasked("AUTH", badLogin, err)
+			}
+		default:
+			return &failure{at: "AUTH", reply: r, status: badLogin}
 		}
 	}
-	return nil
 }
 
 // quit says goodbye, if that does not take long.

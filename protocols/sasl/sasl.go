@@ -73,7 +73,11 @@ func (s *Server) Mechanisms(ctx context.Context, c Client) []string {
 			s.Log.Error("scram is not offered", "door", s.Door, "error", err)
 		}
 		_, binds := binding(c.TLS)
-		all = slices.DeleteFunc(scrams, func(m string) bool { return strings.HasSuffix(m, plus) && !binds })
+		for _, m := range scrams {
+			if binds || !strings.HasSuffix(m, plus) {
+				all = append(all, m)
+			}
+		}
 	}
 	all = append(all, "PLAIN")
 	if s.Login {
