@@ -98,6 +98,7 @@ type Job struct {
 	Return     string // "full", "hdrs" or ""
 	UTF8       bool
 	EightBit   bool
+	Forwarded  bool  // it is somebody else's mail, which the account hands on
 	Size       int64 // octets of the content
 	Queued     time.Time
 

@@ -53,6 +53,10 @@ func (r Report) Compose() []byte {
 		line("References: %s", id)
 	}
 	line("Auto-Submitted: auto-replied")
+	if r.toOwner() {
+		// The owner's script would hand on the report as well, to where nothing arrives: with this field it does not.
+		line("X-Sieve-Redirected-From: %s", oneLine(r.To))
+	}
 	line("MIME-Version: 1.0")
 	line("Content-Type: multipart/report; report-type=delivery-status;")
 	line("\tboundary=%q", boundary)
@@ -90,6 +94,9 @@ func (r Report) Compose() []byte {
 	return b.Bytes()
 }
 
+// toOwner reports whether the report is for whoever handed somebody else's mail on.
+func (r Report) toOwner() bool { return r.Message.Forwarded && r.To == r.Message.Account }
+
 // utf8 reports whether the report needs RFC 6533.
 func (r Report) utf8() bool {
 	if r.Message.UTF8 || !isASCII([]byte(r.To)) || !isASCII([]byte(r.Message.Sender)) || !isASCII([]byte(r.Message.EnvelopeID)) {
@@ -104,13 +111,17 @@ func (r Report) utf8() bool {
 }
 
 func (r Report) subject() string {
+	mail := "Your mail"
+	if r.toOwner() {
+		mail = "Mail that you hand on"
+	}
 	switch r.Kind {
 	case "delay":
-		return "Your mail is still waiting"
+		return mail + " is still waiting"
 	case "success":
-		return "Your mail has been delivered"
+		return mail + " has been delivered"
 	}
-	return "Your mail could not be delivered"
+	return mail + " could not be delivered"
 }
 
 // text is what a person reads.

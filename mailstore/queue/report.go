@@ -114,13 +114,15 @@ func (q *Queue) fileReportsOf(ctx context.Context, m Message) error {
 }
 
 // reportTo says who is told: a sender of ours; for mail that somebody's script has handed on its owner, not the stranger
-// who wrote it; for mail without a sender whoever double_bounces names. "" is nobody.
+// who wrote it, also where that is nobody; for other mail without a sender whoever double_bounces names. "" is nobody.
 func (q *Queue) reportTo(ctx context.Context, m Message) (to, why string, err error) {
 	switch {
+	case m.Forwarded && m.Account != "":
+		return m.Account, whyReport, nil
 	case m.Sender == "":
 		return q.c.DoubleBounces, whyDouble, nil
 	case m.Forwarded:
-		return m.Account, whyReport, nil
+		return "", "", nil
 	case q.c.Local == nil:
 		return "", "", nil
 	}
@@ -151,6 +153,9 @@ func (q *Queue) compose(ctx context.Context, m Message, kind string, about []Rec
 	}}, false)
 }
 
+// largestReturned is how many octets of a mail go to the owner whose script has handed it on, where nobody takes it.
+const largestReturned = 32 << 20
+
 // readOriginal reads as much of the message as a report brings back. One that is gone brings nothing.
 func (q *Queue) readOriginal(r *Report) error {
 	content, err := q.Open(r.Message)
@@ -163,6 +168,9 @@ func (q *Queue) readOriginal(r *Report) error {
 	defer content.Close() // it was only read
 	most := int64(longestHeader)
 	r.Full = r.Kind == "failure" && r.Message.Return != "hdrs" && r.Message.Size <= q.c.ReportSize
+	if r.Kind == "failure" && r.toOwner() { // whoever sent it has it still; the owner has nothing else of it
+		r.Full = r.Message.Size <= max(largestReturned, q.c.ReportSize)
+	}
 	if r.Full {
 		most = r.Message.Size
 	}

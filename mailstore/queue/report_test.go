@@ -79,14 +79,18 @@ func TestWhoIsTold(t *testing.T) {
 		config func(*Config)
 		to     string
 	}{
-		"a sender of ours":            {nil, nil, "me@example.org"},
-		"a stranger":                  {func(m *mailstore.Outgoing) { m.Sender = "me@example.com" }, nil, ""},
-		"never":                       {func(m *mailstore.Outgoing) { m.Recipients[0].Notify = []string{"never"} }, nil, ""},
-		"only of success":             {func(m *mailstore.Outgoing) { m.Recipients[0].Notify = []string{"success"} }, nil, ""},
-		"of failure":                  {func(m *mailstore.Outgoing) { m.Recipients[0].Notify = []string{"failure"} }, nil, "me@example.org"},
-		"null sender":                 {func(m *mailstore.Outgoing) { m.Sender = "" }, nil, ""},
-		"a redirect, to its owner":    {func(m *mailstore.Outgoing) { m.Forwarded, m.Sender = true, "stranger@example.com" }, nil, "me@example.org"},
-		"a redirected report":         {func(m *mailstore.Outgoing) { m.Forwarded, m.Sender = true, "" }, nil, ""},
+		"a sender of ours":         {nil, nil, "me@example.org"},
+		"a stranger":               {func(m *mailstore.Outgoing) { m.Sender = "me@example.com" }, nil, ""},
+		"never":                    {func(m *mailstore.Outgoing) { m.Recipients[0].Notify = []string{"never"} }, nil, ""},
+		"only of success":          {func(m *mailstore.Outgoing) { m.Recipients[0].Notify = []string{"success"} }, nil, ""},
+		"of failure":               {func(m *mailstore.Outgoing) { m.Recipients[0].Notify = []string{"failure"} }, nil, "me@example.org"},
+		"null sender":              {func(m *mailstore.Outgoing) { m.Sender = "" }, nil, ""},
+		"a redirect, to its owner": {func(m *mailstore.Outgoing) { m.Forwarded, m.Sender = true, "stranger@example.com" }, nil, "me@example.org"},
+		"a redirected report":      {func(m *mailstore.Outgoing) { m.Forwarded, m.Sender = true, "" }, nil, "me@example.org"},
+		"a redirect, whatever its sender wants": {func(m *mailstore.Outgoing) {
+			m.Forwarded, m.Sender, m.Recipients[0].Notify = true, "stranger@example.com", []string{"never"}
+		}, nil, "me@example.org"},
+		"a bounce that comes back":    {func(m *mailstore.Outgoing) { m.Forwarded, m.Sender, m.Account = true, "", "" }, nil, ""},
 		"double bounces":              {func(m *mailstore.Outgoing) { m.Sender = "" }, func(c *Config) { c.DoubleBounces = "root@example.org" }, "root@example.org"},
 		"double bounces of the same":  {func(m *mailstore.Outgoing) { m.Sender, m.Why = "", whyDouble }, func(c *Config) { c.DoubleBounces = "root@example.org" }, ""},
 		"nobody is known to be local": {nil, func(c *Config) { c.Local = nil }, ""},
@@ -161,6 +165,19 @@ func TestSuccessIsReportedWhereItIsAskedFor(t *testing.T) {
 	}
 	if strings.Contains(text, "b@example.net") || strings.Contains(text, "d@example.net") {
 		t.Errorf("more than was asked for:\n%s", text)
+	}
+}
+
+// Whoever wrote a mail has it still. Whose script has handed it on has nothing else of it.
+func TestOwnerGetsTheWholeMail(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.ReportSize = 100 })
+	m := outgoing("a@example.net")
+	m.Forwarded, m.Sender, m.Return = true, "stranger@example.com", "hdrs"
+	m.Content = strings.NewReader("Subject: x\r\n\r\n" + strings.Repeat("line\r\n", 1000) + "the end\r\n")
+	r.queue(m)
+	r.settle(r.one(), refused(0))
+	if text := r.content(r.report().Message); !strings.Contains(text, "\r\nthe end\r\n") {
+		t.Errorf("the report ends with %q", text[len(text)-100:])
 	}
 }
 
@@ -269,6 +286,7 @@ func reports() map[string]Report {
 			x.Address, x.Original, x.Status, x.Reply = "用户@example.net", "utf-8;用户@example.net", "5.6.7", "550 5.6.7 ASCII only, s'il vous plaît"
 		}),
 		"redirect": reportOf("failure", func(r *Report) {
+			r.Message.Account = "me@example.org"
 			r.Message.Forwarded, r.Message.Why, r.Message.Sender = true, "redirect by line 14 of work.sieve", "stranger@example.com"
 		}),
 		"gone": reportOf("failure", func(r *Report) {

@@ -108,6 +108,10 @@ func (q *Queue) judge(x *result, j *job, r mailstore.JobRecipient, now int64) {
 	}
 	x.attempts++
 	tell := func(what string) {
+		if what == "failure" && j.out.Forwarded && j.out.Account != "" {
+			x.owed = what // whatever the sender wants: the owner has nothing else of this mail
+			return
+		}
 		if j.out.Sender == "" {
 			if what == "failure" && q.c.DoubleBounces != "" && j.out.Why != whyDouble {
 				x.owed = what

@@ -66,7 +66,7 @@ func (q *Queue) readJob(ctx context.Context, j *job, now int64) (out mailstore.J
 	}
 	out = mailstore.Job{
 		Message: m.ID, Domain: j.domain, ID: m.Transaction, Account: m.Account, Why: m.Why, Sender: m.Sender,
-		EnvelopeID: m.EnvelopeID, Return: m.Return, UTF8: m.UTF8, EightBit: m.EightBit, Size: m.Size, Queued: m.Queued,
+		EnvelopeID: m.EnvelopeID, Return: m.Return, UTF8: m.UTF8, EightBit: m.EightBit, Forwarded: m.Forwarded, Size: m.Size, Queued: m.Queued,
 	}
 	for _, r := range all {
 		if due := micro(r.Due); due > now {

@@ -442,6 +442,7 @@ var comments = map[string]string{
 	"sluice/protocols/relay.Config.TLS":                        "TLS says what the connection must be: none, may (TLS where it is offered, else without), require (TLS, whoever it is with) or verify (TLS, and a certificate for the host's name; with direct that is the name that the DNS gives). DANE and MTA-STS demand more where a domain publishes them. Default: may; where there is a login: verify.",
 	"sluice/protocols/relay.Config.Timeouts":                   "Timeouts bound what a server may take.",
 	"sluice/protocols/relay.Login.Cleartext":                   "Cleartext allows the login without TLS.",
+	"sluice/protocols/relay.Login.Mechanisms":                  "Mechanisms are those that may be used, the strongest one first that the server offers: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, SCRAM-SHA-1-PLUS, SCRAM-SHA-1, PLAIN, LOGIN. The default is all; where a server refuses SCRAM, PLAIN or LOGIN is tried once, too, if its certificate has been verified. Without those two it never sees the password.",
 	"sluice/protocols/relay.Login.PasswordFile":                "PasswordFile is a file with the password.",
 	"sluice/protocols/relay.Login.User":                        "User is the name.",
 	"sluice/protocols/relay.Route.CA":                          "CA is a file with the certificates that sign those of servers, in PEM. Default: what stands above.",
