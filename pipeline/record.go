@@ -20,7 +20,7 @@ type Record struct {
 	QueueID   string    `json:"queue_id,omitempty"`   // the id of the MTA in front of us
 	MessageID string    `json:"message_id,omitempty"` // without angle brackets
 	Subject   string    `json:"subject,omitempty"`
-	SHA256    string    `json:"sha256,omitempty"` // of the message as received, in hex
+	SHA256    string    `json:"sha256,omitempty"` // of the message as received, at submission as it was made complete, in hex
 	Size      int64     `json:"size,omitempty"`   // octets
 	Plan      string    `json:"plan"`             // version of the plan that decided
 

@@ -653,5 +653,6 @@ func (t *transaction) digest() string {
 	if _, err := io.Copy(h, t.message.Raw()); err != nil {
 		return ""
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	t.sha256 = hex.EncodeToString(h.Sum(nil))
+	return t.sha256
 }

@@ -446,42 +446,6 @@ func (b *mailbox) diskFolders() ([]string, error) {
 	return list, nil
 }
 
-// Locate returns where a file lies now. It reads the tree alone.
-func (s *Store) Locate(ctx context.Context, account, file string) (folder, path string, err error) {
-	b, err := s.mailbox(ctx, account)
-	if err != nil {
-		return "", "", err
-	}
-	unique := parseFileName(filepath.Base(file)).unique
-	b.shape.RLock()
-	defer b.shape.RUnlock()
-	// Twice, since a file that is being moved may escape one look.
-	for range 2 {
-		folders, err := b.diskFolders()
-		if err != nil {
-			return "", "", err
-		}
-		for _, disk := range folders {
-			if err := ctx.Err(); err != nil {
-				return "", "", err
-			}
-			for _, sub := range []string{"new", "cur"} {
-				dir := filepath.Join(b.dir, disk, sub)
-				names, err := readNames(dir)
-				if err != nil && !errors.Is(err, fs.ErrNotExist) {
-					return "", "", fmt.Errorf("look for %s: %w", unique, err)
-				}
-				for _, name := range names {
-					if strings.HasPrefix(name, unique) && parseFileName(name).unique == unique {
-						return mustName(disk), filepath.Join(dir, name), nil
-					}
-				}
-			}
-		}
-	}
-	return "", "", fmt.Errorf("file %q in account %s: %w", unique, account, mailstore.ErrNoMessage)
-}
-
 // mustName is apiName for directories that have one.
 func mustName(disk string) string {
 	if name, ok := apiName(disk); ok {

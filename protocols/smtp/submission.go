@@ -147,8 +147,8 @@ func (s session) submit(m *message) pipeline.Reply {
 	if err != nil {
 		return s.broken(err)
 	}
-	s.session.SetSHA256(m.SHA256())
 	ctx := mailstore.AtOneMoment(s.ctx())
+	// Its record has the hash of what is decided about, which is what leaves: the mail as it was made complete.
 	decisions := s.session.Content(ctx, o.scanned)
 	if len(decisions) != len(t.taken) {
 		return s.broken(fmt.Errorf("%d decisions about %d recipients", len(decisions), len(t.taken)))

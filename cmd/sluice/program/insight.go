@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
@@ -61,7 +60,7 @@ func (p *plans) look(ctx context.Context, r *pipeline.Record, files []found) (x 
 		x.Unknown = err.Error()
 		return x
 	}
-	message, err := p.message(ctx, r, files)
+	message, err := p.anywhere(ctx, r, files)
 	x.With = "the mail"
 	if err != nil {
 		x.With, x.WhyNot = "the recorded terms", err.Error()
@@ -125,17 +124,16 @@ func otherwise(ctx context.Context, plan *pipeline.Plan, r *pipeline.Record, i i
 	return c, true, nil
 }
 
-// message finds the message of a record as it came: in a folder, or in quarantine.
+// message finds the message of a record as it came: in a folder, in quarantine, or what one of our users has handed in, in
+// the queue.
 func (p *plans) message(ctx context.Context, r *pipeline.Record, files []found) (*mime.Message, error) {
 	if r.Size == 0 {
 		return nil, errors.New("no message came")
 	}
-	why := errors.New("it was not kept: nobody got it")
-	if r.Door == pipeline.Submission && slices.ContainsFunc(r.Recipients, func(x pipeline.RecipientRecord) bool {
-		return x.Disposition == pipeline.Queued || x.Disposition == pipeline.Held
-	}) {
-		why = errors.New("it went into the queue, where it is not as it came")
+	if r.Door == pipeline.Submission {
+		return p.from(ctx, r, p.waiting)
 	}
+	why := errors.New("it was not kept: nobody got it")
 	for _, f := range files {
 		if f.Path == "" {
 			why = errors.New(f.Gone)
@@ -148,7 +146,7 @@ func (p *plans) message(ctx context.Context, r *pipeline.Record, files []found) 
 		why = err
 	}
 	for _, x := range r.Recipients {
-		if x.Held == "" || r.Door == pipeline.Submission { // what is held in the queue has been completed
+		if x.Held == "" {
 			continue
 		}
 		m, err := p.held(ctx, x.Held, r)

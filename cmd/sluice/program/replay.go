@@ -155,7 +155,7 @@ func (c *replayCommand) replay(p *program, all *plans, other *pipeline.Plan, r *
 	}
 	again := pipeline.Replay{Then: then}
 	if x.WhyNot == "" {
-		if again.Message, err = all.message(p.ctx, r, files); err != nil {
+		if again.Message, err = all.anywhere(p.ctx, r, files); err != nil {
 			return x, err
 		}
 	}
