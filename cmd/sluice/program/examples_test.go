@@ -40,18 +40,29 @@ func example(t *testing.T, name string, replace ...string) string {
 // up starts a server in a folder, and returns where its doors are.
 func up(t *testing.T, dir string, args ...string) map[string]string {
 	t.Helper()
+	_, at := upWith(t, dir, nil, args...)
+	return at
+}
+
+// upWith is up with more in the environment; end ends the server before the test does, and returns its log.
+func upWith(t *testing.T, dir string, env []string, args ...string) (end func() (log string), at map[string]string) {
+	t.Helper()
 	out, err := os.Create(filepath.Join(dir, "out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	r, err := start(dir, os.Environ(), out, args[0], args[1:]...)
+	r, err := start(dir, append(os.Environ(), env...), out, args[0], args[1:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end = func() string {
 		_ = r.cmd.Process.Signal(os.Interrupt)
 		<-r.exited
+		return r.log.String()
+	}
+	t.Cleanup(func() {
+		end()
 		if t.Failed() {
 			t.Logf("log of %v:\n%s", args, r.log)
 		}
@@ -60,11 +71,11 @@ func up(t *testing.T, dir string, args ...string) map[string]string {
 	if !ok {
 		t.Fatalf("not ready:\n%s", r.log)
 	}
-	at := map[string]string{}
+	at = map[string]string{}
 	for _, d := range openDoor.FindAllStringSubmatch(line, -1) {
 		at[d[1]] = d[2]
 	}
-	return at
+	return end, at
 }
 
 // run runs a shell command in a folder, which must succeed, and returns what it says.

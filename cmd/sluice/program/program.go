@@ -68,7 +68,10 @@ type program struct {
 // Main runs the command line and ends the process: 0 for success, 1 for an error, 2 for a command line that is none;
 // deliver has codes of its own.
 // kinds are the kinds of stages that a configuration may use.
-func Main(kinds ...pipeline.Kind) {
+func Main(kinds ...pipeline.Kind) { mainAt(time.Now, kinds) }
+
+// mainAt is Main with a clock.
+func mainAt(now func() time.Time, kinds []pipeline.Kind) {
 	// A thread that waits for the disk keeps its processor for a while, and most of a mail's time goes there. With three to
 	// two processors others go on meanwhile: a tenth more mail by LMTP at the same cost. Twice as many gain little more,
 	// and an MTA on the same machine that waits for our milter would have to wait for its turn.
@@ -81,7 +84,7 @@ func Main(kinds ...pipeline.Kind) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal is not ours to catch: it ends the process at once.
 	context.AfterFunc(ctx, stop)
-	p := &program{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, kinds: kinds, now: time.Now}
+	p := &program{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, kinds: kinds, now: now}
 	code := p.run(os.Args[1:])
 	runtime.KeepAlive(ballast)
 	os.Exit(code)

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"sluice": func() { Main(Stages()...) },
 		"own":    func() { Main(append(Stages(), moody())...) }, // a site's own program with a stage of its own
+		"noon":   func() { mainAt(noon(), Stages()) },           // sluice, begun at noon, UTC, so many days from now as NOON says
 	})
 }
 
