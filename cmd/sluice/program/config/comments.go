@@ -334,7 +334,7 @@ var comments = map[string]string{
 	"sluice/pipeline.Record.QueueID":                           "the id of the MTA in front of us",
 	"sluice/pipeline.Record.Redacted":                          "Redacted says what was taken out of the record since; nil: nothing was.",
 	"sluice/pipeline.Record.Reply":                             "Reply is what the client was told at the end, for doors that answer once.",
-	"sluice/pipeline.Record.SHA256":                            "of the message as received, in hex",
+	"sluice/pipeline.Record.SHA256":                            "of the message as received, at submission as it was made complete, in hex",
 	"sluice/pipeline.Record.Size":                              "octets",
 	"sluice/pipeline.Redaction.What":                           "\"subject\", \"addresses\", \"evidence\", \"facts\"",
 	"sluice/pipeline.Reply.Code":                               "250, 451, 550 …",
