@@ -154,7 +154,9 @@ func (p *program) serve(command *serveCommand, c *config.Config, sockets config.
 		return err
 	}
 	s.use(first)
-	s.events = newScriptEvents(s)
+	if s.events, err = newScriptEvents(s); err != nil {
+		return err
+	}
 	defer func() { // once more: it does nothing then
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()

@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,15 +21,16 @@ import (
 )
 
 // scriptEvents runs scripts after what mail clients do, in the background: one that moves a thousand mails into Junk does
-// not wait for a thousand programs. What happens to the mail of one account is dealt with in its order. What is waiting
-// when the program is killed is not done: nothing was promised, and no mail hangs on it.
+// not wait for a thousand programs. What happens to the mail of one account is dealt with in its order. It is on disk before
+// the client is told, so what waits when the program is killed is dealt with by the next.
 type scriptEvents struct {
 	s       *service
 	mu      sync.Mutex
 	room    *sync.Cond
 	waiting int // mails
 	closed  bool
-	lanes   []chan imap.Event
+	lanes   []chan waitingEvent
+	log     *eventLog
 	ran     sync.WaitGroup
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -37,12 +39,20 @@ type scriptEvents struct {
 // eventLanes is how many accounts are dealt with at once.
 const eventLanes = 4
 
-func newScriptEvents(s *service) *scriptEvents {
-	e := &scriptEvents{s: s}
+func newScriptEvents(s *service) (*scriptEvents, error) {
+	log, left, strange, err := openEventLog(osDisk{}, filepath.Join(s.started.Data, "events"), s.program.now())
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range strange {
+		s.log.Error("what a mail client has done cannot be read, and no script runs for it; remove the file", "file", path)
+	}
+	e := &scriptEvents{s: s, log: log}
 	e.room = sync.NewCond(&e.mu)
 	e.ctx, e.cancel = context.WithCancelCause(context.WithoutCancel(s.ctx))
 	for range eventLanes {
-		lane := make(chan imap.Event, s.started.Sieve.IMAPWaiting) // an event has one mail at least: there is room for all
+		// An event has one mail at least: there is room for all.
+		lane := make(chan waitingEvent, s.started.Sieve.IMAPWaiting+len(left))
 		e.lanes = append(e.lanes, lane)
 		e.ran.Go(func() {
 			for x := range lane {
@@ -54,7 +64,18 @@ func newScriptEvents(s *service) *scriptEvents {
 			}
 		})
 	}
-	return e
+	for _, x := range left {
+		e.enter(x)
+	}
+	return e, nil
+}
+
+// enter puts an event where it waits. mu is held, or nobody else is there yet.
+func (e *scriptEvents) enter(x waitingEvent) {
+	e.waiting += len(x.UIDs)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(x.Account))
+	e.lanes[h.Sum32()%eventLanes] <- x
 }
 
 // Wants implements imap.Events.
@@ -69,6 +90,11 @@ func (e *scriptEvents) Wants(account string, cause imap.Cause, folder, from stri
 
 // Happened implements imap.Events.
 func (e *scriptEvents) Happened(x imap.Event) {
+	path, err := e.log.keep(x)
+	if err != nil {
+		// The client's command has been carried out, and scripts will run for it, unless there is a crash before.
+		e.s.log.Error("what a mail client has done is not kept for scripts", "account", x.Account, "folder", x.Folder, "err", cause(err))
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	// A single event may be larger than what may wait: it goes alone.
@@ -76,12 +102,9 @@ func (e *scriptEvents) Happened(x imap.Event) {
 		e.room.Wait()
 	}
 	if e.closed {
-		return
+		return // the next server finds it
 	}
-	e.waiting += len(x.UIDs)
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(x.Account))
-	e.lanes[h.Sum32()%eventLanes] <- x
+	e.enter(waitingEvent{x, path})
 }
 
 // close deals with what is waiting, until ctx ends.
@@ -104,10 +127,10 @@ func (e *scriptEvents) close(ctx context.Context) {
 }
 
 // run runs the scripts for all mails of an event.
-func (e *scriptEvents) run(x imap.Event) {
+func (e *scriptEvents) run(x waitingEvent) {
 	h, now := e.s.house, e.s.now.Load()
 	if e.ctx.Err() != nil {
-		e.s.log.Warn("scripts for what a mail client has done are not run: the server ends", "account", x.Account, "folder", x.Folder, "mails", len(x.UIDs))
+		e.s.log.Warn("scripts for what a mail client has done run when there is a server again", "account", x.Account, "folder", x.Folder, "mails", len(x.UIDs))
 		return
 	}
 	err := func() error {
@@ -121,10 +144,16 @@ func (e *scriptEvents) run(x imap.Event) {
 			return err
 		}
 		for _, uid := range x.UIDs {
-			r := &eventRun{scriptEvents: e, setup: now, event: x, account: account, folder: folder, uid: uid}
+			r := &eventRun{scriptEvents: e, setup: now, event: x.Event, account: account, folder: folder, uid: uid}
 			if err := r.all(); err != nil && !errors.Is(err, mailstore.ErrNoMessage) {
 				// The others may go well.
 				e.s.log.Error("a script for what a mail client has done is not carried out", "account", x.Account, "folder", x.Folder, "uid", uid, "err", err)
+			}
+			if err := context.Cause(e.ctx); err != nil {
+				return err // it was broken off
+			}
+			if err := x.done(uid); err != nil {
+				e.s.log.Warn("a crash now would have scripts run for a mail again", "account", x.Account, "folder", x.Folder, "uid", uid, "err", cause(err))
 			}
 		}
 		return nil
@@ -133,7 +162,11 @@ func (e *scriptEvents) run(x imap.Event) {
 	case errors.Is(err, mailstore.ErrNoFolder), errors.Is(err, mailstore.ErrNoAccount):
 		// It is gone since: there is nothing to run a script for.
 	case err != nil:
-		e.s.log.Error("scripts for what a mail client has done are not run", "account", x.Account, "folder", x.Folder, "err", err)
+		e.s.log.Error("scripts for what a mail client has done are not run before there is a server again", "account", x.Account, "folder", x.Folder, "err", err)
+		return
+	}
+	if err := e.log.forget(x); err != nil {
+		e.s.log.Error("scripts for what a mail client has done run again after the next start", "account", x.Account, "folder", x.Folder, "err", cause(err))
 	}
 }
 
@@ -257,6 +290,9 @@ func (f *eventFailure) Unwrap() error { return f.err }
 
 // tell lets the account and the operator know what went wrong.
 func (r *eventRun) tell(script string, line int, text, messageID string) {
+	if r.ctx.Err() != nil {
+		return // it was broken off by our end, and will run again
+	}
 	r.owners().reports.report(r.ctx, r.event.Account, mailstore.ScriptProblem{
 		Script: path.Base(script), Line: line, Text: text, MessageID: messageID,
 	})
