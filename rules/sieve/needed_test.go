@@ -36,7 +36,7 @@ func TestNeededMisses(t *testing.T) {
 		return b.String()
 	}
 	matched := 0
-	for range 20000 {
+	for range 6000 {
 		regex := random([]string{"a", "b", "k", "S", "ß", "ab", "Ak", "(a|b)", "(ka|b|)", "(bb|sa)", "a*", "b+", "(ab)?", "(ba){1,2}", "[ab]", ".", "(a|(b|kb))"}, 5)
 		c := []comparator{asciiCasemap, octet}[r.IntN(2)]
 		e, wrong := compileRegex(regex, c)
@@ -51,7 +51,7 @@ func TestNeededMisses(t *testing.T) {
 			t.Errorf("%q matches %q, and was said not to: it needs %q", regex, text, e.needs)
 		}
 	}
-	if matched < 1000 {
+	if matched < 500 {
 		t.Errorf("only %d of them match", matched)
 	}
 }

@@ -101,7 +101,7 @@ func filedMail(t *testing.T, folder string) map[string]int {
 // is in its folder, once, and has left. What it has not answered comes again, and is there twice if it was cut off
 // between the filing and the answer, and at no other instant; its first attempt has left too then, or has not.
 func TestKilledWhileItDelivers(t *testing.T) {
-	const clients, each, kills = 3, 20, 6
+	const clients, each, kills = 3, 12, 4
 	d := openDrain(t)
 	dir := t.TempDir()
 	for name, text := range map[string]string{

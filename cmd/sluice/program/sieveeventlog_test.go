@@ -90,7 +90,7 @@ func TestEventNotKept(t *testing.T) {
 // What a mail client was told is done is seen by the scripts, however often the server is killed; mail that was dealt with
 // when it was killed is not dealt with again, but for the one at hand.
 func TestKilledBeforeScriptsRan(t *testing.T) {
-	const mails, kills = 20, 3
+	const mails, kills = 10, 2
 	dir := t.TempDir()
 	learnt := filepath.Join(dir, "learnt")
 	if err := syscall.Mkfifo(learnt, 0o600); err != nil {
