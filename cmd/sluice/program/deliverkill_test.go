@@ -148,7 +148,15 @@ func TestKilledWhileItDelivers(t *testing.T) {
 		} else {
 			sending.Wait()
 			q.wait(clients * each)
-			d.wait(clients * each)
+			arrived := make(chan struct{})
+			go func() { // ends with the test, if something is lost
+				d.wait(clients * each)
+				close(arrived)
+			}()
+			select {
+			case <-arrived:
+			case <-time.After(time.Minute): // what is missing is said below
+			}
 			_ = r.cmd.Process.Signal(syscall.SIGTERM)
 			if err := <-r.exited; err != nil {
 				t.Errorf("%v\n%s", err, r.log)
