@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -94,10 +95,7 @@ func (c *conditionChecker) syntax(err error) {
 		tok := strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(m[3])
 		switch {
 		case m[2] == "EOF":
-			text = "the condition ends too early"
-			if at := c.rule.whenAt[len(c.rule.whenAt)-1]; strings.Contains(cut(at.src.lineText(at.line), at.column-1), " #") {
-				remedy = "in YAML ` #` begins a comment: put the condition in quotes"
-			}
+			text, remedy = "the condition ends too early", c.cutOff()
 		case tok == "=":
 			text, remedy = "`=` is not expected here", "compare with `==`"
 		case m[2] == "Identifier" && slices.Contains([]string{"and", "or", "not", "in"}, strings.ToLower(tok)) && tok != strings.ToLower(tok):
@@ -126,10 +124,23 @@ func (c *conditionChecker) syntax(err error) {
 		{"maximum allowed nodes", "the condition is too large", "make several rules of it and use hit()"},
 	} {
 		if strings.Contains(text, x.says) {
-			text, remedy = x.text, x.remedy
+			text, remedy = x.text, cmp.Or(x.remedy, c.cutOff())
 		}
 	}
 	c.wrong(from, to, text, remedy)
+}
+
+// cutOff says what YAML took for the end of the condition, "" where it is the author's.
+func (c *conditionChecker) cutOff() string {
+	at := c.rule.whenAt[len(c.rule.whenAt)-1]
+	rest := cut(at.src.lineText(at.line), at.column-1)
+	switch {
+	case strings.Contains(rest, " #"):
+		return "in YAML ` #` begins a comment: put the condition in quotes"
+	case strings.HasPrefix(rest, ","):
+		return "in YAML a comma ends what stands in { }: put the condition in quotes"
+	}
+	return ""
 }
 
 func cut(s string, n int) string {

@@ -23,6 +23,8 @@ func (l literal) ask() bool { return l.want != l.atom.not }
 type clash struct {
 	a, b *term // b is nil for one alone, both are for several
 	why  string
+	// What two terms were asked to come to.
+	aWant, bWant bool
 }
 
 // A solver looks for ways in which conditions can come out, whatever the mail. What it calls impossible is: it follows
@@ -158,7 +160,7 @@ func (s *solver) alone(l literal) *clash {
 func (s *solver) pair(o, l literal) *clash {
 	for _, x := range [][2]literal{{o, l}, {l, o}} {
 		if why := s.unread(x[0], x[1]); why != "" {
-			return &clash{o.term, l.term, why}
+			return &clash{a: o.term, b: l.term, why: why}
 		}
 	}
 	switch {
@@ -169,7 +171,7 @@ func (s *solver) pair(o, l literal) *clash {
 	case !s.related(o, l) || !impossible(s.withAbsent([]literal{o, l})):
 		return nil
 	}
-	return &clash{a: o.term, b: l.term}
+	return &clash{a: o.term, b: l.term, aWant: o.want, bWant: l.want}
 }
 
 // unread says that k is about something which is not known, and l needs it.

@@ -79,6 +79,9 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 		if strings.Contains(text, "mapping value is not allowed") {
 			remedy = "put text that contains `: ` in quotes"
 		}
+		if remedy == "" && strings.Contains(src.lineText(at.line), "when:") {
+			remedy = "put the condition in quotes"
+		}
 		r.report(at, "", "not YAML: "+text, remedy)
 		return nil
 	}

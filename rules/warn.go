@@ -172,9 +172,18 @@ func reason(why []clash, never bool) string {
 	case c.a.key == c.b.key && never:
 		return fmt.Sprintf("`%s` cannot hold and not hold", c.a.source)
 	case never:
-		return fmt.Sprintf("`%s` and `%s` exclude each other", c.a.source, c.b.source)
+		return fmt.Sprintf("%s and %s exclude each other", c.a.quoted(c.aWant), c.b.quoted(c.bWant))
 	}
-	return fmt.Sprintf("of `%s` and `%s` one is always so", c.a.source, c.b.source)
+	// It cannot come out false, which asks for the opposite of each.
+	return fmt.Sprintf("of %s and %s one is always so", c.a.quoted(!c.aWant), c.b.quoted(!c.bWant))
+}
+
+// quoted is a term, or that it shall not hold.
+func (t *term) quoted(holds bool) string {
+	if holds {
+		return "`" + t.source + "`"
+	}
+	return "not `" + t.source + "`"
 }
 
 // useless warns of rules that have nothing to say: wherever they hold, one rule further up holds too and has said the last
