@@ -112,15 +112,15 @@ func unexpected(kind, tok, before string) string {
 	if op := elsewhereOperator(tok); op != "" {
 		return fmt.Sprintf("write `%s`", op)
 	}
-	switch {
-	case kind == "Identifier":
+	switch kind {
+	case "Identifier":
 		if best := lookalike.Nearest(tok, []string{"and", "or", "in", "contains", "matches", "startsWith", "endsWith"}); best != "" && len(tok) > 2 {
 			return fmt.Sprintf("did you mean `%s`?", best)
 		}
 		if tok == "between" {
 			return "compare with >= and <="
 		}
-	case kind == "Number":
+	case "Number":
 		return "addresses and networks are text, in quotes"
 	}
 	return ""
