@@ -119,7 +119,7 @@ func TestSmarthostIsPostfix(t *testing.T) {
 	} {
 		s.says(`from=me@example.org to=` + to + `@elsewhere.example host="localhost \[127.0.0.1\]:` + Port(p.Address) + `" ` + pattern)
 	}
-	p.WaitLog("sasl_method=PLAIN, sasl_username=sluice")
+	p.WaitLog("sasl_method=SCRAM-SHA-256, sasl_username=sluice@example.org")
 	p.WaitLog("to=<friend@elsewhere.example>, relay=none")
 	// A report says so to the sender, who is one of ours.
 	s.Mails("me@example.org", "", 1)
