@@ -37,7 +37,7 @@ const (
 	selectLacking = `SELECT EXISTS (SELECT 1 FROM accounts WHERE login <> 0 AND scram NOT LIKE $1)`
 	selectKeys    = `SELECT scram FROM accounts WHERE name = $1`
 	updateKeys    = `UPDATE accounts SET scram = $2 WHERE name = $1`
-	insertSecret  = `INSERT INTO secrets (name, secret) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`
+	insertSecret  = `INSERT INTO secrets (name, secret) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING` //nolint:gosec // it is none
 	selectSecret  = `SELECT secret FROM secrets WHERE name = $1`
 	deleteAccount = `DELETE FROM accounts WHERE name = $1`
 )
