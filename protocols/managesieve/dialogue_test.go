@@ -49,9 +49,9 @@ func TestDialogues(t *testing.T) {
 			C: NOOP 5
 			S: NO "NOOP takes a string or nothing"
 			C: LISTSCRIPTS
-			S: NO "not now"
+			S: NO "log in first"
 			C: UNAUTHENTICATE
-			S: NO "not now"
+			S: NO "log in first"
 			C: XYZZY
 			S: NO "unknown command"
 			C: LOGOUT now
@@ -74,13 +74,13 @@ func TestDialogues(t *testing.T) {
 			S: "VERSION" "1.0"
 			S: OK "this is what can be asked"
 			C: STARTTLS
-			S: NO "not now"
+			S: NO "you have logged in already"
 			C: AUTHENTICATE "PLAIN"
-			S: NO "not now"
+			S: NO "you have logged in already"
 			C: UNAUTHENTICATE
 			S: OK "you are nobody"
 			C: LISTSCRIPTS
-			S: NO "not now"
+			S: NO "log in first"
 			C: AUTHENTICATE "PLAIN" "AG1lAG9wZW4gc2VzYW1l"
 			S: OK "you are me@localhost"
 			C: LISTSCRIPTS

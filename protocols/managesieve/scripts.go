@@ -14,7 +14,7 @@ import (
 func (c *session) known(cmd *command) error {
 	switch cmd.name {
 	case "AUTHENTICATE", "STARTTLS":
-		return errPlace
+		return errKnown
 	case "UNAUTHENTICATE":
 		if !cmd.takes("") {
 			return reply{"", "UNAUTHENTICATE takes nothing"}

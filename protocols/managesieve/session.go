@@ -38,7 +38,8 @@ var (
 	errBinding   = reply{"", sasl.ErrBinding.Error()}
 	errTemp      = reply{"TRYLATER", "this failed, try again later"}
 	errUnknown   = reply{"", "unknown command"}
-	errPlace     = reply{"", "not now"}
+	errStranger  = reply{"", "log in first"}
+	errKnown     = reply{"", "you have logged in already"}
 	errPrivate   = reply{"ENCRYPT-NEEDED", "begin TLS first"}
 )
 
@@ -121,7 +122,7 @@ func (c *session) run() error {
 			switch no {
 			case errLogin, errBinding, errThrottled:
 				c.failures++
-			case errUnknown, errPlace:
+			case errUnknown, errStranger, errKnown:
 				c.bads++
 			default:
 			}
@@ -245,7 +246,7 @@ func (c *session) unknown(cmd *command) error {
 		return c.authenticate(cmd)
 	case "UNAUTHENTICATE", "HAVESPACE", "PUTSCRIPT", "LISTSCRIPTS", "SETACTIVE", "GETSCRIPT", "DELETESCRIPT", "RENAMESCRIPT",
 		"CHECKSCRIPT":
-		return errPlace
+		return errStranger
 	}
 	return errUnknown
 }
