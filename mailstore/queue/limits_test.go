@@ -77,7 +77,7 @@ func TestReportsAreNotBounded(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Messages, c.Octets = 1, int64(len(mail)) })
 	r.queue(outgoing("a@example.net"))
 	r.settle(r.one(), refused(0))
-	if err := r.fileReports(t.Context()); err != nil {
+	if _, err := r.fileReports(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if j := r.one(); j.Why != whyReport {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"sluice/mailstore"
@@ -18,8 +19,16 @@ const (
 	whyDouble = "delivery report to double_bounces"
 )
 
-// reportAgain is how long to wait after a report could not be filed.
-const reportAgain = time.Minute
+const (
+	// reportAgain is how long to wait after a report could not be filed.
+	reportAgain = time.Minute
+	// collect is how long a report waits for the rest of its mail's recipients that are being tried: hundreds that fail one
+	// after the other are one report, not hundreds.
+	collect      = 2 * time.Minute
+	collectAgain = time.Second
+	// mostErrors is how many of what goes wrong with reports the log says.
+	mostErrors = 5
+)
 
 // fileOwing files the reports that are owed, until the queue is closed.
 func (q *Queue) fileOwing() {
@@ -39,32 +48,54 @@ func (q *Queue) fileOwing() {
 			return
 		}
 		again = nil
-		if err := q.fileReports(ctx); err != nil && ctx.Err() == nil {
+		later, err := q.fileReports(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
 			q.c.Log.ErrorContext(ctx, "a report about mail that was not delivered could not be filed yet", "err", err)
 			again = time.After(reportAgain)
+		case later:
+			again = time.After(collectAgain)
 		}
 	}
 }
 
-// fileReports files the reports that are owed now.
-func (q *Queue) fileReports(ctx context.Context) error {
+// fileReports files the reports that are owed now. later says that some wait for more of their mail's recipients.
+func (q *Queue) fileReports(ctx context.Context) (later bool, _ error) {
 	q.filing.Lock() // two at once would both see what is owed
 	defer q.filing.Unlock()
 	ids, err := q.owingIDs(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var errs []error
 	for _, id := range ids {
 		m, err := q.Show(ctx, id)
+		if err == nil && q.trying(m) {
+			later = true
+			continue
+		}
 		if err == nil {
 			err = q.fileReportsOf(ctx, m)
 		}
-		if err != nil {
+		if err != nil && len(errs) < mostErrors {
 			errs = append(errs, fmt.Errorf("%s: %w", id, err))
 		}
 	}
-	return errors.Join(errs...)
+	return later, errors.Join(errs...)
+}
+
+// trying reports whether others of a mail's recipients are being tried, or about to be, and what is owed can wait for them.
+func (q *Queue) trying(m Message) bool {
+	now := q.c.Now()
+	for _, r := range m.Recipients {
+		if r.owed != "" && now.Sub(r.Tried) >= collect {
+			return false
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	x := q.alive[m.ID]
+	return x != nil && slices.ContainsFunc(x.jobs, func(j *job) bool { return j.out != nil || !x.held && j.due <= micro(now) })
 }
 
 func (q *Queue) owingIDs(ctx context.Context) (ids []string, err error) {

@@ -11,6 +11,7 @@ import (
 	netmail "net/mail"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -41,7 +42,7 @@ func (r *rig) report() mailstore.Job {
 // quiet waits until nothing is owed any more, and fails if a report was filed.
 func (r *rig) quiet(why string) {
 	r.Helper()
-	if err := r.fileReports(r.Context()); err != nil { // the goroutine does the same, in whatever order
+	if _, err := r.fileReports(r.Context()); err != nil { // the goroutine does the same, in whatever order
 		r.Error(err)
 	}
 	if s := r.Stats(); s.Reports != 0 {
@@ -195,7 +196,7 @@ func TestReportsSurviveACrash(t *testing.T) {
 	})
 	id := r.queue(outgoing("a@example.net"))
 	r.settle(r.one(), refused(0))
-	if err := r.fileReports(t.Context()); err == nil || r.Stats().Reports != 0 {
+	if _, err := r.fileReports(t.Context()); err == nil || r.Stats().Reports != 0 {
 		t.Errorf("filed: %v", err)
 	}
 	if m := r.show(id); !m.Ended.IsZero() || len(r.files()) != 1 {
@@ -221,9 +222,9 @@ func TestReportOnAFailingDisk(t *testing.T) {
 		j := r.one()
 		d.failAt(n, errors.New("no"))
 		r.settle(j, refused(0))
-		err := r.fileReports(t.Context()) // besides the goroutine
+		_, err := r.fileReports(t.Context()) // besides the goroutine
 		for err != nil || r.Stats().Reports == 0 {
-			err = r.fileReports(t.Context())
+			_, err = r.fileReports(t.Context())
 		}
 		if s := r.Stats(); s.Reports != 1 || s.Messages != 1 {
 			t.Errorf("call %d: %+v", n, s)
@@ -406,4 +407,39 @@ func FuzzReport(f *testing.F) {
 		})
 		checkReport(t, r, r.Compose())
 	})
+}
+
+// What fails at many domains one after the other is one report; what hangs does not keep it for long.
+func TestReportsAreCollected(t *testing.T) {
+	r := newRig(t)
+	r.queue(outgoing("a@one.example", "b@two.example", "c@three.example"))
+	jobs := map[string]mailstore.Job{}
+	for _, j := range r.take() {
+		jobs[j.Domain] = j
+	}
+	filed := func(when string, want uint64) {
+		t.Helper()
+		if _, err := r.fileReports(t.Context()); err != nil { // as the goroutine does, in whatever order
+			t.Error(err)
+		}
+		if got := r.Stats().Reports; got != want {
+			t.Errorf("%s: %d reports, want %d", when, got, want)
+		}
+	}
+	r.settle(jobs["one.example"], refused(0))
+	filed("the others are being tried", 0)
+	r.settle(jobs["two.example"], refused(1))
+	filed("one hangs", 0)
+	r.pass(collect)
+	filed("it hangs for long", 1)
+	r.settle(jobs["three.example"], refused(2))
+	filed("that has failed, too", 2)
+	var told []int
+	for _, j := range r.take() {
+		told = append(told, strings.Count(r.content(j.Message), "Action: failed"))
+	}
+	slices.Sort(told)
+	if !slices.Equal(told, []int{1, 2}) {
+		t.Errorf("reports about %v recipients", told)
+	}
 }
