@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,7 +125,7 @@ func (q *Queue) goesNow(m *message, now int64) {
 		}
 		q.schedule.remove(j)
 		j.due = now
-		if q.alive[m.id] == m && !m.going {
+		if q.alive[m.id] == m && !j.going {
 			q.schedule.add(j)
 		}
 	}
@@ -155,26 +156,34 @@ func (q *Queue) Hold(ctx context.Context, id, why string) error {
 	return nil
 }
 
-// Delete removes a message for good. Nobody is told. Errors: ErrNotQueued, ErrEnded, ErrBusy.
-func (q *Queue) Delete(ctx context.Context, id string) error {
+// Delete removes for good what waits of a message for a domain or an address; "" is all of it. Nobody is told. Errors:
+// ErrNotQueued, ErrEnded, ErrBusy.
+func (q *Queue) Delete(ctx context.Context, id, to string) error {
 	m, err := q.find(ctx, id)
 	if err != nil {
 		return err
 	}
+	to = strings.ToLower(to)
+	var of []*job
 	q.mu.Lock()
-	if m.out() {
+	for _, j := range m.jobs {
+		if to == "" || j.domain == to || j.domain == domainOf(to) {
+			of = append(of, j)
+		}
+	}
+	if slices.ContainsFunc(of, func(j *job) bool { return j.out != nil }) {
 		q.mu.Unlock()
 		return fmt.Errorf("%s: %w; hold it, and delete it then", m.id, ErrBusy)
 	}
-	m.going = true
-	for _, j := range m.jobs { // so that nobody takes it now
+	for _, j := range of { // so that nobody takes it now
+		j.going = true
 		q.schedule.remove(j)
 	}
 	q.mu.Unlock()
 	now := micro(q.c.Now())
 	var n, ended int64
 	err = q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, setDeleted, m.id, now)
+		done, err := tx.ExecContext(ctx, setDeleted, m.id, now, to)
 		if err != nil {
 			return err
 		}
@@ -187,22 +196,24 @@ func (q *Queue) Delete(ctx context.Context, id string) error {
 		ended, err = done.RowsAffected()
 		return err
 	})
-	if err != nil {
-		q.mu.Lock()
-		m.going = false
-		if !m.held {
-			for _, j := range m.jobs {
-				q.schedule.add(j)
-			}
-		}
-		q.mu.Unlock()
-		return fmt.Errorf("%s: %w", m.id, err)
-	}
 	q.mu.Lock()
-	m.jobs = nil
-	q.stats.Deleted += uint64(n)
+	for _, j := range of {
+		// What is left of a domain's recipients goes on; whoever takes it sees if that is nobody.
+		if j.going = false; (err != nil || strings.Contains(to, "@")) && !m.held {
+			q.schedule.add(j)
+		}
+	}
+	if err == nil && !strings.Contains(to, "@") {
+		m.jobs = slices.DeleteFunc(m.jobs, func(j *job) bool { return slices.Contains(of, j) })
+	}
+	if err == nil {
+		q.stats.Deleted += uint64(n)
+	}
 	q.mu.Unlock()
-	if ended > 0 { // else a report is owed, and ends it
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", m.id, err)
+	case ended > 0: // else others wait, or a report is owed, and ends it
 		q.forget(m.id)
 	}
 	return nil

@@ -3,7 +3,9 @@ package queue
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -24,13 +26,13 @@ func TestDeletedWhileItIsRetried(t *testing.T) {
 	})
 	<-busy
 	others.Go(func() {
-		if err := r.Delete(t.Context(), id); err != nil {
+		if err := r.Delete(t.Context(), id, ""); err != nil {
 			t.Error(err)
 		}
 	})
 	for going := false; !going; {
 		r.Queue.mu.Lock()
-		going = m.going
+		going = m.jobs[0].going
 		r.Queue.mu.Unlock()
 		runtime.Gosched()
 	}
@@ -42,5 +44,45 @@ func TestDeletedWhileItIsRetried(t *testing.T) {
 	others.Wait()
 	if m := r.show(id); m.Ended.IsZero() || m.Recipients[0].State != Deleted {
 		t.Errorf("%+v", m)
+	}
+}
+
+// What is deleted for some leaves for the others.
+func TestDeleteForSome(t *testing.T) {
+	r := newRig(t)
+	id := r.queue(outgoing("a@one.example", "B@Two.example", "c@two.example", "d@three.example"))
+	for _, to := range []string{"one.example", "b@two.example", "nobody.example"} {
+		if err := r.Delete(t.Context(), id, to); err != nil {
+			t.Error(err)
+		}
+	}
+	list, err := r.List(t.Context(), Filter{Domain: "b@two.example"})
+	if err != nil || len(list) != 1 {
+		t.Errorf("by an address in another case: %v, %v", list, err)
+	}
+	var left []string
+	jobs := r.take()
+	for _, j := range jobs {
+		for _, x := range j.Recipients {
+			left = append(left, x.Address)
+		}
+	}
+	slices.Sort(left)
+	if !slices.Equal(left, []string{"c@two.example", "d@three.example"}) {
+		t.Errorf("left are %v", left)
+	}
+	if err := r.Delete(t.Context(), id, "two.example"); !errors.Is(err, ErrBusy) {
+		t.Errorf("what is being sent: %v", err)
+	}
+	for _, j := range jobs {
+		r.settle(j, later(j.Recipients[0].Number))
+	}
+	for _, to := range []string{"c@two.example", "three.example"} {
+		if err := r.Delete(t.Context(), id, to); err != nil {
+			t.Error(err)
+		}
+	}
+	if m := r.show(id); m.Ended.IsZero() || r.Stats().Deleted != 4 || len(r.files()) != 0 {
+		t.Errorf("all are deleted: %+v, %+v", m, r.Stats())
 	}
 }

@@ -137,7 +137,6 @@ type message struct {
 	start, size int64 // of the content in its file
 	queued      int64
 	held        bool
-	going       bool // it is being deleted
 	jobs        []*job
 }
 

@@ -442,12 +442,12 @@ func TestDelete(t *testing.T) {
 	r := newRig(t)
 	id := r.queue(outgoing("a@example.net", "b@example.com"))
 	j := r.take()
-	if err := r.Delete(t.Context(), id); !errors.Is(err, ErrBusy) {
+	if err := r.Delete(t.Context(), id, ""); !errors.Is(err, ErrBusy) {
 		t.Errorf("while it is out: %v", err)
 	}
 	r.settle(j[0], later(j[0].Recipients[0].Number))
 	r.settle(j[1], done(j[1].Recipients[0].Number))
-	if err := r.Delete(t.Context(), id); err != nil {
+	if err := r.Delete(t.Context(), id, ""); err != nil {
 		t.Fatal(err)
 	}
 	r.pass(time.Hour)
@@ -455,7 +455,8 @@ func TestDelete(t *testing.T) {
 	if m.Ended.IsZero() || len(r.take()) != 0 || len(r.files()) != 0 || r.Stats().Messages != 0 || r.Stats().Deleted != 1 {
 		t.Errorf("deleted: %+v, files %v, %+v", m, r.files(), r.Stats())
 	}
-	for name, f := range map[string]func(context.Context, string) error{"delete": r.Delete, "retry": r.Retry, "release": r.Release} {
+	remove := func(ctx context.Context, id string) error { return r.Delete(ctx, id, "") }
+	for name, f := range map[string]func(context.Context, string) error{"delete": remove, "retry": r.Retry, "release": r.Release} {
 		if err := f(t.Context(), id); !errors.Is(err, ErrEnded) {
 			t.Errorf("%s of what has left: %v", name, err)
 		}

@@ -12,6 +12,7 @@ type job struct {
 	domain string
 	due    int64          // the earliest of its recipients; of those that are not out while it is out, 0 none
 	out    *mailstore.Job // while somebody works on it
+	going  bool           // it is being deleted
 	since  int64          // of its message, as it was taken
 	told   map[int]int64  // recipients whose sender has been told of a delay, and when
 	at     int            // its place in its lane; -1: in none

@@ -79,7 +79,7 @@ const (
 	// A message that matches is listed with all its recipients.
 	selectList = `SELECT ` + messageColumns + ` FROM message m
 		WHERE ($1 = '' OR account = $1) AND ($2 = '' OR sender = $2) AND ($3 = '' OR why LIKE $3 ESCAPE '\')
-		AND ($4 = '' OR EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND (r.domain = $4 OR r.address = $4)))
+		AND ($4 = '' OR EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND (r.domain = $4 OR lower(r.address) = $4)))
 		AND ($5 = '' OR $5 = 'held' AND ended = 0 AND held <> ''
 			OR $5 = 'waiting' AND ended = 0 AND held = ''
 			OR EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state = $5 AND $5 <> 'waiting'))
@@ -95,8 +95,9 @@ const (
 	setHeld     = `UPDATE message SET held = $2 WHERE id = $1 AND ended = 0`
 	setReleased = `UPDATE message SET held = '', since = $2 WHERE id = $1 AND ended = 0`
 	setDue      = `UPDATE recipient SET due = $2 WHERE message = $1 AND state = 'waiting'`
-	setDeleted  = `UPDATE recipient SET state = 'deleted', tried = $2, owed = '' WHERE message = $1 AND state = 'waiting'`
-	clearOwed   = `UPDATE recipient SET owed = '' WHERE message = $1 AND number = $2 AND owed = $3`
+	setDeleted  = `UPDATE recipient SET state = 'deleted', tried = $2, owed = '' WHERE message = $1 AND state = 'waiting'
+		AND ($3 = '' OR domain = $3 OR lower(address) = $3)`
+	clearOwed = `UPDATE recipient SET owed = '' WHERE message = $1 AND number = $2 AND owed = $3`
 
 	pruneOld        = `SELECT id FROM message WHERE ended > 0 AND ended < $1 ORDER BY ended LIMIT $2`
 	pruneSurplus    = `SELECT id FROM message WHERE ended > 0 ORDER BY ended DESC LIMIT $2 OFFSET $1`

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sluice/mailstore"
@@ -31,7 +32,10 @@ func (q *Queue) Take(ctx context.Context, n int, admit func(domain string) bool)
 		q.mu.Lock()
 		j.out, j.due, j.told, j.since = &out, rest, told, since
 		if len(out.Recipients) == 0 { // they were deleted, or told to wait, a moment ago
-			if j.out = nil; rest != 0 && !j.m.held {
+			switch j.out = nil; {
+			case rest == 0:
+				j.m.jobs = slices.DeleteFunc(j.m.jobs, func(x *job) bool { return x == j })
+			case !j.m.held:
 				q.schedule.add(j)
 			}
 			q.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 	"sluice/mailstore"
 	"sluice/mailstore/queue"
 	"sluice/mailstore/users"
+	"sluice/protocols/relay"
 )
 
 type queueCommands struct {
@@ -28,7 +29,7 @@ type queueCommands struct {
 	Retry   queueRetry   `cmd:"" help:"Try mail again now, also what is held."`
 	Hold    queueHold    `cmd:"" help:"Keep mail from leaving."`
 	Release queueRelease `cmd:"" help:"Let held mail leave; its age begins anew."`
-	Delete  queueDelete  `cmd:"" help:"Remove mail for good. Nobody is told."`
+	Delete  queueDelete  `cmd:"" help:"Remove mail for good, with --to only for those that it names. Nobody is told."`
 }
 
 // queueVersion is the version of what the queue's commands print with --json, and of orders to the running server.
@@ -57,6 +58,8 @@ type queued struct {
 	Account    string       `json:"account,omitempty"`
 	Why        string       `json:"why"`
 	Sender     string       `json:"sender"`
+	EnvelopeID string       `json:"envelope_id,omitempty"` // by which its sender knows it in reports
+	Return     string       `json:"return,omitempty"`      // what a failure report brings back: full, hdrs
 	Size       int64        `json:"size"`
 	Queued     time.Time    `json:"queued"`
 	Held       string       `json:"held,omitempty"`
@@ -66,6 +69,8 @@ type queued struct {
 
 type queuedRcpt struct {
 	Address  string     `json:"address"`
+	Notify   []string   `json:"notify,omitempty"`   // what its sender wants to hear of (RFC 3461): never, or success, failure, delay
+	Original string     `json:"original,omitempty"` // whom the sender wrote to, if that is known: "rfc822;me@example.org"
 	State    string     `json:"state"`
 	Attempts int        `json:"attempts"`
 	Next     *time.Time `json:"next,omitempty"`
@@ -85,12 +90,13 @@ func newQueued(m queue.Message) queued {
 		return &t
 	}
 	q := queued{
-		ID: m.ID, Record: m.Transaction, Account: m.Account, Why: m.Why, Sender: m.Sender, Size: m.Size, Queued: m.Queued, Held: m.Held,
+		ID: m.ID, Record: m.Transaction, Account: m.Account, Why: m.Why, Sender: m.Sender, EnvelopeID: m.EnvelopeID,
+		Return: m.Return, Size: m.Size, Queued: m.Queued, Held: m.Held,
 		Left: when(m.Ended),
 	}
 	for _, r := range m.Recipients {
 		x := queuedRcpt{
-			Address: r.Address, State: r.State, Attempts: r.Attempts, Tried: when(r.Tried), Host: r.Host, Reply: r.Reply,
+			Address: r.Address, Notify: r.Notify, Original: r.Original, State: r.State, Attempts: r.Attempts, Tried: when(r.Tried), Host: r.Host, Reply: r.Reply,
 			Status: r.Status, How: r.How, Told: when(r.Delayed),
 		}
 		if r.State == queue.Waiting {
@@ -290,6 +296,14 @@ func (c *queueShow) show(p *program, r *queue.Reader, m queue.Message) error {
 	if m.Transaction != "" {
 		t.line(0, "why: sluice explain %s", m.Transaction)
 	}
+	if said := relay.MailParameters(m.Return, m.EnvelopeID); said != "" {
+		t.line(0, "asked for%s", said)
+	}
+	for _, r := range m.Recipients {
+		if said := relay.RecipientParameters(r.OutgoingRecipient); said != "" {
+			t.line(0, "asked for <%s>%s", r.Address, said)
+		}
+	}
 	if content == nil {
 		return t.err
 	}
@@ -319,6 +333,7 @@ type queueOrder struct {
 	Version int      `json:"version"`
 	Do      string   `json:"do"` // retry, hold, release, delete
 	Why     string   `json:"why,omitempty"`
+	To      string   `json:"to,omitempty"` // of delete: only what is for this domain or address
 	IDs     []string `json:"ids"`
 }
 
@@ -347,8 +362,9 @@ func answerQueue(ctx context.Context, q *queue.Queue, text string) (a queueAnswe
 		return a
 	}
 	do := map[string]func(context.Context, string) error{
-		"retry": q.Retry, "release": q.Release, "delete": q.Delete,
-		"hold": func(ctx context.Context, id string) error { return q.Hold(ctx, id, o.Why) },
+		"retry": q.Retry, "release": q.Release,
+		"delete": func(ctx context.Context, id string) error { return q.Delete(ctx, id, o.To) },
+		"hold":   func(ctx context.Context, id string) error { return q.Hold(ctx, id, o.Why) },
 	}[o.Do]
 	if do == nil {
 		a.Error = fmt.Sprintf("there is no order %q about mail that is to leave", o.Do)
@@ -413,7 +429,7 @@ func (c *selectedMail) do(p *program, action, why, done string) error {
 	}
 	a := queueAnswer{Version: queueVersion, Results: []queuedDone{}}
 	for part := range slices.Chunk(ids, 1000) {
-		x, err := p.orderQueue(settings, queueOrder{Version: queueVersion, Do: action, Why: why, IDs: part})
+		x, err := p.orderQueue(settings, queueOrder{Version: queueVersion, Do: action, Why: why, To: f.Domain, IDs: part})
 		if err != nil {
 			return err
 		}
