@@ -147,11 +147,14 @@ func (l localTransport) deliver(ctx context.Context, job mailstore.Job, content 
 		if a, err = d.ask("RCPT TO:<" + r.Address + ">" + relay.RecipientParameters(r.OutgoingRecipient)); err != nil {
 			return nil, err
 		}
-		if a.code >= 400 {
+		switch {
+		case a.code < 400:
+			taken = append(taken, i)
+		case len(taken) > 0 && strings.HasPrefix(a.text, "4.5.3 "): // too many at once: with the next, which is at once
+			results[i].Outcome = mailstore.Untried
+		default:
 			answered(&results[i], a, c.Hostname)
-			continue
 		}
-		taken = append(taken, i)
 	}
 	if len(taken) == 0 {
 		_, _ = d.ask("QUIT") // all is said
