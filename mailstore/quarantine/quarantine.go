@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/files"
 	"sluice/mailstore/state/database"
 )
 
@@ -83,7 +84,7 @@ type Row struct {
 }
 
 // Open opens the store, makes it if need be, and removes files that a crash has left over.
-func Open(ctx context.Context, c Config) (*Quarantine, error) { return open(ctx, c, osDisk{}, nil) }
+func Open(ctx context.Context, c Config) (*Quarantine, error) { return open(ctx, c, files.Disk{}, nil) }
 
 func open(ctx context.Context, c Config, disk disk, wrap func(driver.Connector) driver.Connector) (*Quarantine, error) {
 	c.Keep = cmp.Or(c.Keep, 30*24*time.Hour)
@@ -375,7 +376,7 @@ func fromMicro(n int64) time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
-func scanRow(s interface{ Scan(...any) error }) (Row, error) {
+func scanRow(s database.Scanner) (Row, error) {
 	var r Row
 	var received, held, releasing, released int64
 	err := s.Scan(&r.ID, &r.SHA256, &r.Address, &r.Account, &r.Folder, &r.Reason, &r.Transaction, &r.MessageID, &r.Subject, &r.Sender,
@@ -383,21 +384,6 @@ func scanRow(s interface{ Scan(...any) error }) (Row, error) {
 	r.Received, r.Held = fromMicro(received), fromMicro(held)
 	r.releasing, r.Released = fromMicro(releasing), fromMicro(released)
 	return r, err
-}
-
-func scanRows(rows *sql.Rows, err error) (all []Row, _ error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		r, err := scanRow(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, r)
-	}
-	return all, rows.Err()
 }
 
 // A Filter says which rows to list. The zero Filter lists all that is held.
@@ -417,7 +403,7 @@ func (q *Quarantine) List(ctx context.Context, f Filter) ([]Row, error) {
 	if f.Released {
 		released = 1
 	}
-	rows, err := scanRows(q.db.QueryContext(ctx, selectRows, f.Address, f.Account, f.Sender, micro(f.Since), released,
+	rows, err := database.All(scanRow)(q.db.QueryContext(ctx, selectRows, f.Address, f.Account, f.Sender, micro(f.Since), released,
 		cmp.Or(f.Limit, mostListed), f.Offset))
 	return rows, q.db.Explain(err)
 }
@@ -502,7 +488,7 @@ func (q *Quarantine) Expire(ctx context.Context) (expired []Row, err error) {
 
 func (q *Quarantine) expire(ctx context.Context, before int64) (rows []Row, err error) {
 	err = q.db.Write(ctx, func(tx *sql.Tx) (err error) {
-		if rows, err = scanRows(tx.QueryContext(ctx, selectOld, before, batch)); err != nil {
+		if rows, err = database.All(scanRow)(tx.QueryContext(ctx, selectOld, before, batch)); err != nil {
 			return err
 		}
 		for _, r := range rows {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/files"
 	"sluice/mailstore/state/database/databasetest"
 )
 
@@ -26,7 +27,7 @@ var errDisk = errors.New("the disk is on fire")
 
 // faultyDisk fails the n-th of its calls, from 1.
 type faultyDisk struct {
-	osDisk
+	files.Disk
 	mu    sync.Mutex
 	calls int
 	at    int
@@ -48,41 +49,41 @@ func (d *faultyDisk) failAt(n int) {
 	d.calls, d.at = 0, n
 }
 
-func (d *faultyDisk) Create(path string) (file, error) {
+func (d *faultyDisk) Create(path string) (files.File, error) {
 	if err := d.call(); err != nil {
 		return nil, err
 	}
-	f, err := d.osDisk.Create(path)
+	f, err := d.Disk.Create(path)
 	return &faultyFile{f, d}, err
 }
 
 func (d *faultyDisk) Rename(from, to string) error {
-	return cmpErr(d.call(), func() error { return d.osDisk.Rename(from, to) })
+	return cmpErr(d.call(), func() error { return d.Disk.Rename(from, to) })
 }
 func (d *faultyDisk) Remove(path string) error {
-	return cmpErr(d.call(), func() error { return d.osDisk.Remove(path) })
+	return cmpErr(d.call(), func() error { return d.Disk.Remove(path) })
 }
 func (d *faultyDisk) SyncDir(path string) error {
-	return cmpErr(d.call(), func() error { return d.osDisk.SyncDir(path) })
+	return cmpErr(d.call(), func() error { return d.Disk.SyncDir(path) })
 }
 
 type faultyFile struct {
-	file
+	files.File
 	d *faultyDisk
 }
 
 // Write that fails has written half.
 func (f *faultyFile) Write(p []byte) (int, error) {
 	if err := f.d.call(); err != nil {
-		n, _ := f.file.Write(p[:len(p)/2])
+		n, _ := f.File.Write(p[:len(p)/2])
 		return n, err
 	}
-	return f.file.Write(p)
+	return f.File.Write(p)
 }
-func (f *faultyFile) Sync() error { return cmpErr(f.d.call(), f.file.Sync) }
+func (f *faultyFile) Sync() error { return cmpErr(f.d.call(), f.File.Sync) }
 func (f *faultyFile) Close() error {
 	err := f.d.call()
-	return errors.Join(err, f.file.Close())
+	return errors.Join(err, f.File.Close())
 }
 
 func cmpErr(err error, f func() error) error {

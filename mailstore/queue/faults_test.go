@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/files"
 	"sluice/mailstore/state/database"
 	"sluice/mailstore/state/database/databasetest"
 )
@@ -42,11 +43,11 @@ func (d *faultyDisk) call() error {
 	return nil
 }
 
-func (d *faultyDisk) Create(path string) (file, error) {
+func (d *faultyDisk) Create(path string) (files.File, error) {
 	if err := d.call(); err != nil {
 		return nil, err
 	}
-	f, err := osDisk{}.Create(path)
+	f, err := files.Disk{}.Create(path)
 	return faultyFile{f, d}, err
 }
 
@@ -54,37 +55,37 @@ func (d *faultyDisk) Remove(path string) error {
 	if err := d.call(); err != nil {
 		return err
 	}
-	return osDisk{}.Remove(path)
+	return files.Disk{}.Remove(path)
 }
 
 func (d *faultyDisk) SyncDir(path string) error {
 	if err := d.call(); err != nil {
 		return err
 	}
-	return osDisk{}.SyncDir(path)
+	return files.Disk{}.SyncDir(path)
 }
 
 type faultyFile struct {
-	file
+	files.File
 	d *faultyDisk
 }
 
 func (f faultyFile) Write(p []byte) (int, error) {
 	if err := f.d.call(); err != nil {
-		n, _ := f.file.Write(p[:len(p)/2]) // what there was room for
+		n, _ := f.File.Write(p[:len(p)/2]) // what there was room for
 		return n, err
 	}
-	return f.file.Write(p)
+	return f.File.Write(p)
 }
 
 func (f faultyFile) Sync() error {
 	if err := f.d.call(); err != nil {
 		return err
 	}
-	return f.file.Sync()
+	return f.File.Sync()
 }
 
-func (f faultyFile) Close() error { return errors.Join(f.d.call(), f.file.Close()) }
+func (f faultyFile) Close() error { return errors.Join(f.d.call(), f.File.Close()) }
 
 // However often the disk fails, a mail is taken or refused, and never half of it.
 func TestStageOnAFailingDisk(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/state/database"
 )
 
 // Stats say what is in the queue, and what became of what was.
@@ -234,20 +235,8 @@ func (q *Queue) Prune(ctx context.Context) (n int, err error) {
 		for {
 			var ids []string
 			err := q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
-				ids = nil
-				rows, err := tx.QueryContext(ctx, x.query, x.first, pruned)
-				if err != nil {
-					return err
-				}
-				defer rows.Close()
-				for rows.Next() {
-					var id string
-					if err := rows.Scan(&id); err != nil {
-						return err
-					}
-					ids = append(ids, id)
-				}
-				if err := rows.Err(); err != nil {
+				var err error
+				if ids, err = database.All(database.Word)(tx.QueryContext(ctx, x.query, x.first, pruned)); err != nil {
 					return err
 				}
 				for _, id := range ids {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/files"
 	"sluice/mailstore/state/database"
 )
 
@@ -187,7 +188,7 @@ func (u *usage) remove(account string, size int64) {
 
 // Open opens the queue, makes it if need be, forgets what was staged and not released, and starts the goroutines that
 // write and that file reports; Close ends them.
-func Open(ctx context.Context, c Config) (*Queue, error) { return open(ctx, c, osDisk{}, nil) }
+func Open(ctx context.Context, c Config) (*Queue, error) { return open(ctx, c, files.Disk{}, nil) }
 
 func open(ctx context.Context, c Config, disk disk, wrap func(driver.Connector) driver.Connector) (*Queue, error) {
 	c = c.withDefaults()

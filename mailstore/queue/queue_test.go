@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/files"
 )
 
 // A rig is a queue with a clock and a log that a test sets and reads.
@@ -34,7 +35,7 @@ type rig struct {
 
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{T: t, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), disk: osDisk{}}
+	r := &rig{T: t, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), disk: files.Disk{}}
 	r.c = Config{
 		Dir: filepath.Join(t.TempDir(), "queue"), Hostname: "mx.example.org", Log: slog.New(slog.NewTextHandler(r, nil)),
 		Now: func() time.Time {

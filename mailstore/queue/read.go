@@ -123,7 +123,7 @@ func (r *Reader) List(ctx context.Context, f Filter) ([]Message, error) {
 	if f.All {
 		all = 1
 	}
-	list, err := scanMessages(r.db.QueryContext(ctx, selectList, f.Account, f.Sender, why, f.Domain, f.State, f.Transaction, all,
+	list, err := database.All(scanMessage)(r.db.QueryContext(ctx, selectList, f.Account, f.Sender, why, f.Domain, f.State, f.Transaction, all,
 		queued, id, cmp.Or(f.Limit, 1000)))
 	if err != nil {
 		return nil, r.db.Explain(err)
@@ -151,13 +151,11 @@ func (r *Reader) Show(ctx context.Context, id string) (Message, error) {
 }
 
 func (r *Reader) recipients(ctx context.Context, id string) ([]Recipient, error) {
-	all, err := scanRecipients(r.db.QueryContext(ctx, selectRecipients, id))
+	all, err := database.All(scanRecipient)(r.db.QueryContext(ctx, selectRecipients, id))
 	return all, r.db.Explain(err)
 }
 
-type scanner interface{ Scan(to ...any) error }
-
-func scanMessage(s scanner) (m Message, err error) {
+func scanMessage(s database.Scanner) (m Message, err error) {
 	var utf8, eightBit, forwarded, queued, since, ended int64
 	err = s.Scan(&m.ID, &m.Transaction, &m.Account, &m.Why, &m.Sender, &m.EnvelopeID, &m.Return, &utf8, &eightBit, &forwarded,
 		&m.start, &m.Size, &queued, &since, &m.Held, &ended)
@@ -166,42 +164,16 @@ func scanMessage(s scanner) (m Message, err error) {
 	return m, err
 }
 
-func scanMessages(rows *sql.Rows, err error) (all []Message, _ error) {
-	if err != nil {
-		return nil, err
+func scanRecipient(s database.Scanner) (r Recipient, err error) {
+	var message, notify string
+	var due, tried, delayed int64
+	err = s.Scan(&message, &r.Number, &r.Address, &r.Domain, &notify, &r.Original, &r.State, &due, &r.Attempts, &tried,
+		&r.Host, &r.Reply, &r.Status, &r.How, &delayed, &r.owed)
+	if notify != "" {
+		r.Notify = strings.Split(notify, ",")
 	}
-	defer rows.Close()
-	for rows.Next() {
-		m, err := scanMessage(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	return all, rows.Err()
-}
-
-func scanRecipients(rows *sql.Rows, err error) (all []Recipient, _ error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r Recipient
-		var message, notify string
-		var due, tried, delayed int64
-		err := rows.Scan(&message, &r.Number, &r.Address, &r.Domain, &notify, &r.Original, &r.State, &due, &r.Attempts, &tried,
-			&r.Host, &r.Reply, &r.Status, &r.How, &delayed, &r.owed)
-		if err != nil {
-			return nil, err
-		}
-		if notify != "" {
-			r.Notify = strings.Split(notify, ",")
-		}
-		r.Due, r.Tried, r.Delayed = fromMicro(due), fromMicro(tried), fromMicro(delayed)
-		all = append(all, r)
-	}
-	return all, rows.Err()
+	r.Due, r.Tried, r.Delayed = fromMicro(due), fromMicro(tried), fromMicro(delayed)
+	return r, err
 }
 
 // wants reports whether a sender wants to hear of something: "success", "failure" or "delay" (RFC 3461, 4.1).

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/mailstore"
+	"sluice/mailstore/state/database"
 )
 
 // What mail of our own is called.
@@ -63,9 +64,9 @@ func (q *Queue) fileOwing() {
 func (q *Queue) fileReports(ctx context.Context) (later bool, _ error) {
 	q.filing.Lock() // two at once would both see what is owed
 	defer q.filing.Unlock()
-	ids, err := q.owingIDs(ctx)
+	ids, err := database.All(database.Word)(q.db.QueryContext(ctx, selectOwing))
 	if err != nil {
-		return false, err
+		return false, q.db.Explain(err)
 	}
 	var errs []error
 	for _, id := range ids {
@@ -96,22 +97,6 @@ func (q *Queue) trying(m Message) bool {
 	defer q.mu.Unlock()
 	x := q.alive[m.ID]
 	return x != nil && slices.ContainsFunc(x.jobs, func(j *job) bool { return j.out != nil || !x.held && j.due <= micro(now) })
-}
-
-func (q *Queue) owingIDs(ctx context.Context) (ids []string, err error) {
-	rows, err := q.db.QueryContext(ctx, selectOwing)
-	if err != nil {
-		return nil, q.db.Explain(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, q.db.Explain(err)
-		}
-		ids = append(ids, id)
-	}
-	return ids, q.db.Explain(rows.Err())
 }
 
 // fileReportsOf files a report of each kind that is owed about a message.
