@@ -386,6 +386,8 @@ func scanRow(s database.Scanner) (Row, error) {
 	return r, err
 }
 
+func scanRows(rows *sql.Rows, err error) ([]Row, error) { return database.All(rows, err, scanRow) }
+
 // A Filter says which rows to list. The zero Filter lists all that is held.
 type Filter struct {
 	Address  string    // of the recipient
@@ -403,7 +405,7 @@ func (q *Quarantine) List(ctx context.Context, f Filter) ([]Row, error) {
 	if f.Released {
 		released = 1
 	}
-	rows, err := database.All(scanRow)(q.db.QueryContext(ctx, selectRows, f.Address, f.Account, f.Sender, micro(f.Since), released,
+	rows, err := scanRows(q.db.QueryContext(ctx, selectRows, f.Address, f.Account, f.Sender, micro(f.Since), released,
 		cmp.Or(f.Limit, mostListed), f.Offset))
 	return rows, q.db.Explain(err)
 }
@@ -488,7 +490,7 @@ func (q *Quarantine) Expire(ctx context.Context) (expired []Row, err error) {
 
 func (q *Quarantine) expire(ctx context.Context, before int64) (rows []Row, err error) {
 	err = q.db.Write(ctx, func(tx *sql.Tx) (err error) {
-		if rows, err = database.All(scanRow)(tx.QueryContext(ctx, selectOld, before, batch)); err != nil {
+		if rows, err = scanRows(tx.QueryContext(ctx, selectOld, before, batch)); err != nil {
 			return err
 		}
 		for _, r := range rows {

@@ -236,7 +236,8 @@ func (q *Queue) Prune(ctx context.Context) (n int, err error) {
 			var ids []string
 			err := q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
 				var err error
-				if ids, err = database.All(database.Word)(tx.QueryContext(ctx, x.query, x.first, pruned)); err != nil {
+				//nolint:rowserrcheck // Words checks
+				if ids, err = database.Words(tx.QueryContext(ctx, x.query, x.first, pruned)); err != nil {
 					return err
 				}
 				for _, id := range ids {

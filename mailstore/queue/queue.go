@@ -150,16 +150,6 @@ func (m *message) job(domain string) *job {
 	return nil
 }
 
-// out reports whether any of it is being sent.
-func (m *message) out() bool {
-	for _, j := range m.jobs {
-		if j.out != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // Usage is what is in the queue, or will be.
 type usage struct {
 	messages int

@@ -123,7 +123,7 @@ func (r *Reader) List(ctx context.Context, f Filter) ([]Message, error) {
 	if f.All {
 		all = 1
 	}
-	list, err := database.All(scanMessage)(r.db.QueryContext(ctx, selectList, f.Account, f.Sender, why, f.Domain, f.State, f.Transaction, all,
+	list, err := scanMessages(r.db.QueryContext(ctx, selectList, f.Account, f.Sender, why, f.Domain, f.State, f.Transaction, all,
 		queued, id, cmp.Or(f.Limit, 1000)))
 	if err != nil {
 		return nil, r.db.Explain(err)
@@ -151,7 +151,7 @@ func (r *Reader) Show(ctx context.Context, id string) (Message, error) {
 }
 
 func (r *Reader) recipients(ctx context.Context, id string) ([]Recipient, error) {
-	all, err := database.All(scanRecipient)(r.db.QueryContext(ctx, selectRecipients, id))
+	all, err := scanRecipients(r.db.QueryContext(ctx, selectRecipients, id))
 	return all, r.db.Explain(err)
 }
 
@@ -162,6 +162,14 @@ func scanMessage(s database.Scanner) (m Message, err error) {
 	m.UTF8, m.EightBit, m.Forwarded = utf8 != 0, eightBit != 0, forwarded != 0
 	m.Queued, m.since, m.Ended = fromMicro(queued), fromMicro(since), fromMicro(ended)
 	return m, err
+}
+
+func scanMessages(rows *sql.Rows, err error) ([]Message, error) {
+	return database.All(rows, err, scanMessage)
+}
+
+func scanRecipients(rows *sql.Rows, err error) ([]Recipient, error) {
+	return database.All(rows, err, scanRecipient)
 }
 
 func scanRecipient(s database.Scanner) (r Recipient, err error) {

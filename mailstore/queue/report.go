@@ -64,7 +64,7 @@ func (q *Queue) fileOwing() {
 func (q *Queue) fileReports(ctx context.Context) (later bool, _ error) {
 	q.filing.Lock() // two at once would both see what is owed
 	defer q.filing.Unlock()
-	ids, err := database.All(database.Word)(q.db.QueryContext(ctx, selectOwing))
+	ids, err := database.Words(q.db.QueryContext(ctx, selectOwing)) //nolint:rowserrcheck // Words checks
 	if err != nil {
 		return false, q.db.Explain(err)
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"sluice/mailstore"
-	"sluice/mailstore/state/database"
 )
 
 // Take implements mailstore.Queue. admit must not call the queue.
@@ -65,7 +64,7 @@ func (q *Queue) readJob(ctx context.Context, j *job, now int64) (out mailstore.J
 	if err != nil {
 		return out, 0, nil, 0, q.db.Explain(err)
 	}
-	all, err := database.All(scanRecipient)(q.often.waiting.QueryContext(ctx, j.m.id, j.domain))
+	all, err := scanRecipients(q.often.waiting.QueryContext(ctx, j.m.id, j.domain))
 	if err != nil {
 		return out, 0, nil, 0, q.db.Explain(err)
 	}

@@ -26,7 +26,7 @@ func talkScript(ts *testscript.TestScript, neg bool, args []string) {
 		if !ok {
 			ts.Fatalf("%q begins with neither C: nor S:", line)
 		}
-		got := ""
+		var got string
 		for { // the lines above the last have a "-" behind the code
 			got, err = c.ReadLine()
 			ts.Check(err)
