@@ -524,15 +524,19 @@ func join(before []byte, parts []part) (*pipeline.Record, error) {
 }
 
 func decode(data []byte) (*pipeline.Record, error) {
-	var head struct{ Version int }
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("its JSON is damaged: %w", err)
-	}
-	if head.Version > pipeline.RecordVersion {
-		return nil, fmt.Errorf("written by a newer program (form %d, this one knows %d)", head.Version, pipeline.RecordVersion)
-	}
 	r := new(pipeline.Record)
-	if err := json.Unmarshal(data, r); err != nil {
+	err := json.Unmarshal(data, r)
+	version := r.Version
+	if err != nil {
+		// Of a form that is not known at least its number can be.
+		var head struct{ Version int }
+		_ = json.Unmarshal(data, &head) // it is damaged for the same reason, perhaps
+		version = head.Version
+	}
+	switch {
+	case version > pipeline.RecordVersion:
+		return nil, fmt.Errorf("written by a newer program (form %d, this one knows %d)", version, pipeline.RecordVersion)
+	case err != nil:
 		return nil, fmt.Errorf("its JSON is damaged: %w", err)
 	}
 	return r, nil
