@@ -209,6 +209,11 @@ func (s *Session) ask(ctx context.Context, now Phase, rcpts []*rcpt, enough func
 				progress = true
 				continue
 			}
+			if a := s.prompt(ctx, c, now); a != nil {
+				s.put(c, a)
+				progress = true
+				continue
+			}
 			s.start(ctx, c, now)
 			underWay++
 			rest = append(rest, c)
@@ -388,7 +393,7 @@ func (s *Session) start(ctx context.Context, c call, now Phase) {
 		}
 	})
 	go func() {
-		result, err := s.check(ctx, st, v)
+		result, err := s.check(st, func() (Result, error) { return st.stage.Check(ctx, v) })
 		if err != nil && ctx.Err() != nil {
 			err = s.deadline(ctx, st, e) // a stage that heeds its context says the same as one that does not
 		}
@@ -419,8 +424,32 @@ func (s *Session) deadline(ctx context.Context, st *planStage, e *errand) error 
 // inline makes a call of a stage that only computes.
 func (s *Session) inline(ctx context.Context, c call, now Phase) *answer {
 	st := &s.plan.stages[c.stage]
+	v := s.view(c, now)
+	return s.timed(st, func() (Result, error) { return st.stage.Check(ctx, v) })
+}
+
+// prompt makes a call of a stage that waits for some mail only; nil: it has to wait, or always does.
+func (s *Session) prompt(ctx context.Context, c call, now Phase) *answer {
+	st := &s.plan.stages[c.stage]
+	p, ok := st.stage.(Prompter)
+	if !ok || ctx.Err() != nil {
+		return nil
+	}
+	v := s.view(c, now)
+	a := s.timed(st, func() (r Result, err error) {
+		r, ok = p.Prompt(ctx, v)
+		return r, nil
+	})
+	if !ok && a.err == nil {
+		return nil
+	}
+	return a
+}
+
+// timed makes a call here and now.
+func (s *Session) timed(st *planStage, call func() (Result, error)) *answer {
 	began := time.Now()
-	result, err := s.check(ctx, st, s.view(c, now))
+	result, err := s.check(st, call)
 	took := time.Since(began)
 	if err == nil && took > st.timeout {
 		err = fmt.Errorf("took longer than %s", st.timeout)
@@ -432,8 +461,8 @@ func (s *Session) inline(ctx context.Context, c call, now Phase) *answer {
 	return &answer{state: stateAnswered, result: result, took: took}
 }
 
-// check calls a stage; a panic becomes an error.
-func (s *Session) check(ctx context.Context, st *planStage, v View) (r Result, err error) {
+// check makes a call of a stage; a panic becomes an error.
+func (s *Session) check(st *planStage, call func() (Result, error)) (r Result, err error) {
 	defer func() {
 		if x := recover(); x != nil {
 			r, err = Result{}, fmt.Errorf("panic: %v", x)
@@ -443,7 +472,7 @@ func (s *Session) check(ctx context.Context, st *planStage, v View) (r Result, e
 			}
 		}
 	}()
-	return st.stage.Check(ctx, v)
+	return call()
 }
 
 func (s *Session) failed(err error, took time.Duration) *answer {

@@ -20,6 +20,14 @@ type Stage interface {
 	Check(ctx context.Context, v View) (Result, error)
 }
 
+// A Prompter is a stage that waits for something outside, but for some mail only.
+type Prompter interface {
+	Stage
+	// Prompt is Check where nothing has to be waited for. It is called first, and is bound as what only computes is. ok is
+	// false where there is something to wait for, or to fail: nothing was done then, and Check is called, which may wait.
+	Prompt(ctx context.Context, v View) (r Result, ok bool)
+}
+
 // Reads says what a stage looks at, and so when it can be asked and what it waits for. It never changes.
 type Reads struct {
 	Input Input

@@ -63,8 +63,9 @@ func (c *cache) keep(x *compiled) {
 	}
 }
 
-// compiled returns an account's own script, or why it cannot be run. An error is temporary.
-func (s *stage) compiled(ctx context.Context, account string, own pipeline.OwnScript) (*Script, *Failure, error) {
+// compiled returns an account's own script, or why it cannot be run. An error is temporary. Where it may take no time, only what
+// is compiled already is to be had.
+func (s *stage) compiled(ctx context.Context, account string, own pipeline.OwnScript, prompt bool) (*Script, *Failure, error) {
 	k := cacheKey{account, own.Name}
 	if x := s.cache.find(k, own.Version); x != nil {
 		same, err := s.unchanged(ctx, account, x)
@@ -74,6 +75,9 @@ func (s *stage) compiled(ctx context.Context, account string, own pipeline.OwnSc
 		if same {
 			return x.script, x.failed, nil
 		}
+	}
+	if prompt {
+		return nil, nil, errWaits
 	}
 	x := &compiled{key: k, version: own.Version, includes: map[string][]byte{}}
 	var unread error

@@ -17,6 +17,7 @@ type Owned struct {
 	asked   context.Context
 	owners  pipeline.Owners // nil: nothing is there but INBOX
 	account string
+	atOnce  bool // nothing may be waited for
 
 	err     error // the first
 	folders []pipeline.OwnFolder
@@ -37,8 +38,16 @@ func (o *Owned) unknown(what string, err error) {
 	}
 }
 
-// nobody: there is no account to ask about.
-func (o *Owned) nobody() bool { return o.owners == nil || o.account == "" }
+// nobody: there is no account to ask about, or it may not be asked now.
+func (o *Owned) nobody() bool { return o.owners == nil || o.account == "" || o.waits() }
+
+// waits reports whether a script would have to wait now, and may not: its run counts for nothing then.
+func (o *Owned) waits() bool {
+	if o.atOnce && o.err == nil {
+		o.err = errWaits
+	}
+	return o.atOnce
+}
 
 func (o *Owned) find(is func(pipeline.OwnFolder) bool) (string, bool) {
 	if !o.looked && !o.nobody() {

@@ -19,6 +19,14 @@ type ownState struct {
 	*Owned
 }
 
+// waiting stands for what has to be waited for where that may not be.
+type waiting struct{ *Owned }
+
+func (w waiting) Known(string) bool                            { return w.waits() }
+func (w waiting) Has(string, string) bool                      { return w.waits() }
+func (w waiting) Members(string) ([]string, bool)              { return nil, w.waits() }
+func (w waiting) Run(context.Context, Program) ([]byte, error) { w.waits(); return nil, errWaits }
+
 // folder is where a script wants a mail: INBOX is "".
 func (o *ownState) folder(a Action) string {
 	name := FolderOf(a, o)
@@ -33,7 +41,7 @@ func (x *execution) key(mark string) string { return "sieve/" + x.view.Rcpt.Acco
 
 // Before reports whether a mark was left for the account within a time.
 func (o *ownState) Before(key string, within time.Duration) bool {
-	if o.env.State == nil {
+	if o.env.State == nil || o.waits() {
 		return false
 	}
 	left, ok, err := o.left(o.ctx, key)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync/atomic"
 )
 
 // Options say what a script may use. The zero Options allow every extension but those that run programs, and know no
@@ -26,11 +27,12 @@ type Programs struct {
 	Pipe, Filter, Execute []string
 }
 
-// A Script is a checked script. It never changes and may be run by any number of goroutines at once.
+// A Script is a checked script. It says the same always and may be run by any number of goroutines at once.
 type Script struct {
 	main     *unit
 	limits   Limits
 	includes []Included
+	waits    atomic.Bool // a run had to wait for something: see [stage.Prompt]
 }
 
 // Name is the name it was compiled under.

@@ -3,6 +3,7 @@ package sieve
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -44,14 +45,29 @@ type turn struct {
 
 // Check runs the scripts for one recipient.
 func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, error) {
+	return s.ask(ctx, v, false)
+}
+
+// Prompt runs them if they are compiled, and ask for nothing that has to be looked up or run elsewhere: most don't, and a
+// goroutine of its own would cost more than they do.
+func (s *stage) Prompt(ctx context.Context, v pipeline.View) (pipeline.Result, bool) {
+	r, err := s.ask(ctx, v, true)
+	return r, err == nil
+}
+
+// errWaits says of a script that it has to wait for something.
+var errWaits = errors.New("it waits")
+
+// ask is Check; where nothing may be waited for it fails instead, with nothing done.
+func (s *stage) ask(ctx context.Context, v pipeline.View, prompt bool) (pipeline.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return pipeline.Result{}, err
 	}
-	turns, ownName, err := s.turns(ctx, v.Rcpt.Account)
+	turns, ownName, err := s.turns(ctx, v.Rcpt.Account, prompt)
 	if err != nil || len(turns) == 0 {
 		return pipeline.Result{}, err
 	}
-	x := &execution{stage: s, ctx: ctx, view: v, ownName: ownName, handling: new(pipeline.Handling)}
+	x := &execution{stage: s, ctx: ctx, view: v, prompt: prompt, ownName: ownName, handling: new(pipeline.Handling)}
 	if err := x.run(turns); err != nil {
 		x.unclaim()
 		return pipeline.Result{}, err
@@ -60,7 +76,7 @@ func (s *stage) Check(ctx context.Context, v pipeline.View) (pipeline.Result, er
 }
 
 // turns are the scripts for an account: the site's first, its own, the site's last.
-func (s *stage) turns(ctx context.Context, account string) (all []turn, ownName string, err error) {
+func (s *stage) turns(ctx context.Context, account string, prompt bool) (all []turn, ownName string, err error) {
 	for _, x := range s.before {
 		all = append(all, turn{script: x})
 	}
@@ -70,7 +86,7 @@ func (s *stage) turns(ctx context.Context, account string) (all []turn, ownName 
 			return nil, "", fmt.Errorf("read the script of %s: %w", account, err)
 		}
 		if ownName = own.Name; ownName != "" {
-			script, failed, err := s.compiled(ctx, account, own)
+			script, failed, err := s.compiled(ctx, account, own, prompt)
 			if err != nil {
 				return nil, "", err
 			}
@@ -114,6 +130,7 @@ type execution struct {
 	*stage
 	ctx     context.Context
 	view    pipeline.View
+	prompt  bool   // nothing may be waited for
 	ownName string // of the recipient's script
 
 	handling *pipeline.Handling
@@ -134,8 +151,12 @@ func (x *execution) run(turns []turn) error {
 			x.fail(*t.failed)
 			continue
 		}
+		if x.prompt && t.script.waits.Load() {
+			return errWaits
+		}
 		out := t.script.Run(x.ctx, in)
 		if err := x.own.err; err != nil {
+			t.script.waits.CompareAndSwap(false, errors.Is(err, errWaits))
 			return err
 		}
 		if x.ctx.Err() != nil {
@@ -156,6 +177,7 @@ func (x *execution) run(turns []turn) error {
 			x.add(a, in.Message)
 		}
 		if err := x.own.err; err != nil { // where a folder is was looked up
+			t.script.waits.CompareAndSwap(false, errors.Is(err, errWaits))
 			return err
 		}
 		if !kept {
@@ -275,6 +297,7 @@ func (x *execution) placeOf(by string) (script string, line int) {
 func (x *execution) input() Input {
 	v := &x.view
 	x.own = ownState{x, MailboxesOf(x.ctx, x.env.Owners, v.Rcpt.Account)}
+	x.own.atOnce = x.prompt
 	in := Input{
 		Message: v.Message, Now: v.Received, Account: v.Rcpt.Account, Trace: x.config.Trace,
 		Envelope: Envelope{
@@ -286,9 +309,15 @@ func (x *execution) input() Input {
 	}
 	if l, ok := x.env.Owners.(Lists); ok {
 		in.Lists = l
+		if x.prompt {
+			in.Lists = waiting{x.own.Owned}
+		}
 	}
 	if r, ok := x.env.Owners.(Runner); ok {
 		in.Programs = r
+		if x.prompt {
+			in.Programs = waiting{x.own.Owned}
+		}
 	}
 	if x.env.Owners != nil && v.Rcpt.Account != "" {
 		if in.Own, x.own.err = x.env.Owners.Addresses(x.ctx, v.Rcpt.Account); x.own.err != nil {

@@ -454,7 +454,7 @@ func TestCompiledScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := func(account string) *Script {
-		turns, _, err := s.turns(t.Context(), account)
+		turns, _, err := s.turns(t.Context(), account, false)
 		if err != nil || len(turns) != 1 {
 			t.Fatal(turns, err)
 		}
