@@ -165,3 +165,16 @@ func BenchmarkFolderByID(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAnnotations: what is asked for each change that a mail client makes, where nothing is written about anything.
+func BenchmarkAnnotations(b *testing.B) {
+	s := open(b, b.TempDir())
+	check(b, s.Make(b.Context(), anna, "Lists"))
+	for b.Loop() {
+		for _, of := range []string{"Lists", ""} {
+			if all, err := s.Annotations(b.Context(), anna, of); err != nil || len(all) > 0 {
+				b.Fatal(all, err)
+			}
+		}
+	}
+}

@@ -147,6 +147,7 @@ func TestExtensions(t *testing.T) {
 		{"no such use", "special-use", `if specialuse_exists ["\\Junk", "\\Sent"] { discard; }`, "keep"},
 		{"by identity", "mailboxid fileinto", `if mailboxidexists "F1" { fileinto :mailboxid "F1" "Work"; }`, "fileinto Work F1"},
 		{"no such identity", "mailboxid", `if mailboxidexists ["F1", "F2"] { discard; }`, "keep"},
+		{"an identity and a use", "fileinto mailboxid special-use", `fileinto :mailboxid "F1" :specialuse "\\Junk" "X";`, "x.sieve:2:26: :mailboxid and :specialuse exclude each other"},
 		{"an annotation", "mboxmetadata", `if allof (metadata "Work" "/private/vendor/x" "on", metadataexists "Work" ["/private/vendor/x"], not metadata "Work" "/private/none" "") { discard; }`, `discard`},
 		{"of the server", "servermetadata", `if allof (servermetadata :contains "/shared/admin" "post", servermetadataexists "/shared/admin", not servermetadataexists ["/shared/admin", "/none"]) { discard; }`, `discard`},
 

@@ -2,7 +2,8 @@ package sieve
 
 import "strings"
 
-// folderExtensions: RFC 5490, RFC 8579, RFC 9042, RFC 8580 and RFC 6785.
+// folderExtensions: RFC 5490, RFC 8579, RFC 9042, RFC 8580 and RFC 6785. A folder is named by its identity or by its use, not
+// by both (RFC 9042).
 func folderExtensions() []extension {
 	on := []string{"fileinto", "vacation", "notify"}
 	metadata := func(name string, folder bool) form {
@@ -36,7 +37,7 @@ func folderExtensions() []extension {
 					})
 				},
 			}},
-			tags: []tagOn{{on: on, tag: tag{name: "mailboxid", takes: text, check: needsFcc, apply: func(r *run, _ *call, v *value, a *Action) {
+			tags: []tagOn{{on: on, tag: tag{name: "mailboxid", group: "which folder", takes: text, check: needsFcc, apply: func(r *run, _ *call, v *value, a *Action) {
 				if a.Kind == FileInto {
 					a.MailboxID = r.text(v)
 				}
@@ -48,7 +49,7 @@ func folderExtensions() []extension {
 				name: "specialuse_exists", holds: specialUseExists,
 				args: []positional{{name: "folder", shape: text, optional: true}, {name: "special uses", shape: texts}},
 			}},
-			tags: []tagOn{{on: on, tag: tag{name: "specialuse", takes: text, check: needsFcc, apply: func(r *run, _ *call, v *value, a *Action) {
+			tags: []tagOn{{on: on, tag: tag{name: "specialuse", group: "which folder", takes: text, check: needsFcc, apply: func(r *run, _ *call, v *value, a *Action) {
 				if a.Kind == FileInto {
 					a.SpecialUse = r.text(v)
 				}

@@ -135,6 +135,9 @@ func FuzzBoxOrder(f *testing.F) {
 	f.Add(`{"version":1,"do":"survey","account":"me@example.org","folder":"INBOX"}`)
 	f.Add(`{"version":1,"do":"refile","account":"a@b","list":[{"from":{"folder":"INBOX","file":"x"},"to":{"folder":"INBOX","file":"x","at":"cur/x:2,S"}}]}`)
 	f.Add(`{"version":1,"do":"unmake","account":"../x@b","folder":".."}`)
+	f.Add(`{"version":1,"do":"describe","account":"me@example.org"}`)
+	f.Add(`{"version":1,"do":"annotate","account":"me@example.org","folder":"INBOX","set":[{"name":"/private/x","value":"y"}],"remove":["/shared/z"]}`)
+	f.Add(`{"version":1,"do":"annotations","account":"me@example.org","folder":"../INBOX"}`)
 	root := f.TempDir()
 	store, err := maildir.Open(maildir.Config{
 		Root: filepath.Join(root, "mail"), Users: filepath.Join(root, "users"),
