@@ -71,18 +71,30 @@ func (c SCRAMConfig) Wants(mechanism string) bool {
 	return slices.Contains(c.Mechanisms, mechanism) || slices.Contains(c.Mechanisms, mechanism+plus)
 }
 
+// A SettingError says what is wrong with one setting.
+type SettingError struct {
+	Setting string // "scram.iterations"
+	Err     error
+}
+
+func (e *SettingError) Error() string { return e.Setting + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *SettingError) Unwrap() error { return e.Err }
+
 func (c SCRAMConfig) check() error {
 	var errs []error
 	for i, m := range c.Mechanisms {
 		switch {
 		case !slices.ContainsFunc(hashes(), func(h hashed) bool { return h.mechanism == strings.TrimSuffix(m, plus) }):
-			errs = append(errs, fmt.Errorf("mechanisms: there is no %q; write SCRAM-SHA-256, SCRAM-SHA-1, or one of them with -PLUS", m))
+			errs = append(errs, &SettingError{fmt.Sprintf("scram.mechanisms[%d]", i),
+				fmt.Errorf("there is no %q; write SCRAM-SHA-256, SCRAM-SHA-1, or one of them with -PLUS", m)})
 		case slices.Contains(c.Mechanisms[:i], m):
-			errs = append(errs, fmt.Errorf("mechanisms: %s is there twice", m))
+			errs = append(errs, &SettingError{fmt.Sprintf("scram.mechanisms[%d]", i), errors.New(m + " is there twice; write it once")})
 		}
 	}
 	if n := c.Iterations; n < fewestIterations || n > mostIterations {
-		errs = append(errs, fmt.Errorf("iterations: %d is not possible; write %d to %d", n, fewestIterations, mostIterations))
+		errs = append(errs, &SettingError{"scram.iterations", fmt.Errorf("%d is not possible; write %d to %d", n, fewestIterations, mostIterations)})
 	}
 	return errors.Join(errs...)
 }

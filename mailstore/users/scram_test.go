@@ -211,8 +211,8 @@ func TestSCRAMConfig(t *testing.T) {
 	_, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "users.db"), SCRAM: SCRAMConfig{
 		Mechanisms: []string{"SCRAM-SHA-1", "scram-sha-256", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS"}, Iterations: 4095}})
 	for _, want := range []string{
-		`scram: mechanisms: there is no "scram-sha-256"; write SCRAM-SHA-256, SCRAM-SHA-1, or one of them with -PLUS`,
-		"mechanisms: SCRAM-SHA-1 is there twice", "iterations: 4095 is not possible; write 4096 to 10000000",
+		`scram.mechanisms[1]: there is no "scram-sha-256"; write SCRAM-SHA-256, SCRAM-SHA-1, or one of them with -PLUS`,
+		"scram.mechanisms[2]: SCRAM-SHA-1 is there twice; write it once", "scram.iterations: 4095 is not possible; write 4096 to 10000000",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %s", err, want)
@@ -223,7 +223,7 @@ func TestSCRAMConfig(t *testing.T) {
 // The n-th call to the database fails: keys are dropped whole or not at all, and nobody is logged in by half an answer.
 func TestKeysNthCallFails(t *testing.T) {
 	for n := 1; ; n++ {
-		before := openTest(t, Config{SCRAM: both}, "me@x", "you@x")
+		before := openTest(t, Config{SCRAM: both}, "me@x")
 		var faults databasetest.Faults
 		u, err := open(t.Context(), Config{Path: before.c.Path, Hash: cheap, SCRAM: SCRAMConfig{Mechanisms: []string{"SCRAM-SHA-1"}}}, faults.Wrap)
 		if err != nil {

@@ -122,7 +122,7 @@ func (u *Users) checkConfig() error {
 		errs = append(errs, fmt.Errorf("passwords: %w", err))
 	}
 	if err := u.c.SCRAM.check(); err != nil {
-		errs = append(errs, fmt.Errorf("scram: %w", err))
+		errs = append(errs, err)
 	}
 	if d := u.c.Domain; d != "" {
 		if err := checkDomain(d); err != nil {

@@ -93,6 +93,10 @@ func aliasProblems(ctx context.Context, c *config.Config) config.Problems {
 			all = append(all, c.AliasProblem(about.Alias, about.Err.Error()))
 			continue
 		}
+		if setting, ok := errors.AsType[*users.SettingError](e); ok {
+			all = append(all, c.Where(setting.Setting, setting.Err.Error()))
+			continue
+		}
 		all = append(all, config.Problem{File: c.File(), Text: e.Error()})
 	}
 	return all.Sorted()
