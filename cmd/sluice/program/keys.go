@@ -105,7 +105,7 @@ func keyProblems(c *config.Config) (warnings, problems config.Problems) {
 		return signingWarnings(c, keys), nil
 	}
 	for _, e := range leaves(err) {
-		if placed, ok := e.(config.Problems); ok {
+		if placed, ok := errors.AsType[config.Problems](e); ok {
 			problems = append(problems, placed...)
 			continue
 		}
