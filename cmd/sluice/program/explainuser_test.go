@@ -122,7 +122,7 @@ func TestOwnersSeeNoFieldThatNobodyDecidedAbout(t *testing.T) {
 	}
 	want := []string{
 		"asked.body", "asked.envid", "asked.ret", "asked.smtputf8", "client.addr", "client.name", "client.tls", "completes", "door", "end", "greeting", "id",
-		"message_id", "once", "plan", "queue_id", "received", "redacted.at", "redacted.what", "reply.code", "reply.enhanced", "reply.text",
+		"message_id", "once", "plan", "queue_id", "received", "redacted.at", "redacted.what", "reply.code", "reply.enhanced", "reply.text", "reply.utf8",
 		"sha256", "size", "subject", "version",
 	}
 	for _, x := range []struct {
@@ -132,8 +132,8 @@ func TestOwnersSeeNoFieldThatNobodyDecidedAbout(t *testing.T) {
 		{"sender.", address}, {"recipients.address.", address}, {"recipients.original.", address}, {"steps.", step}, {"recipients.steps.", step},
 		{"recipients.", []string{
 			"account", "disposition", "exempt", "by_door", "file", "flags", "folder", "folder_by", "held", "notify", "orcpt", "reply.code",
-			"reply.enhanced", "reply.text", "score", "step", "until", "verdict.action", "verdict.at", "verdict.by", "verdict.reply.code",
-			"verdict.reply.enhanced", "verdict.reply.text",
+			"reply.enhanced", "reply.text", "reply.utf8", "score", "step", "until", "verdict.action", "verdict.at", "verdict.by", "verdict.reply.code",
+			"verdict.reply.enhanced", "verdict.reply.text", "verdict.reply.utf8",
 		}},
 		{"recipients.handling.", []string{"at", "dropped", "failed", "notes", "runs.by", "runs.program", "shadow"}},
 		{"recipients.handling.copies.", []string{"altered", "by", "existing", "file", "flags", "folder", "kept", "note"}},
