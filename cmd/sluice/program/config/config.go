@@ -3,7 +3,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +26,6 @@ import (
 	"sluice/mailstore/users"
 	"sluice/pipeline"
 	"sluice/pipeline/lookalike"
-	"sluice/pipeline/mime"
 	"sluice/protocols/imap"
 	"sluice/protocols/listen"
 	"sluice/protocols/managesieve"
@@ -37,7 +33,6 @@ import (
 	"sluice/protocols/pop3"
 	"sluice/protocols/relay"
 	"sluice/protocols/smtp"
-	"sluice/rules"
 	"sluice/scanners/resolve"
 )
 
@@ -118,151 +113,6 @@ type Config struct {
 	d      *decoder
 }
 
-// Listen names the sockets of each door, each as `HOST:PORT`, `:PORT`, `unix:PATH`, `systemd:NAME` or a mapping of the keys
-// of Socket.
-type Listen struct {
-	// SMTP takes mail from clients that we hold ourselves.
-	SMTP []Socket `yaml:"smtp"`
-	// LMTP takes mail from an MTA whose queue stands before us.
-	LMTP []Socket `yaml:"lmtp"`
-	// Milter answers an MTA that asks about mail it holds.
-	Milter []Socket `yaml:"milter"`
-	// Submission takes mail from our own users, who log in. It is smtp for mail programs (RFC 6409).
-	Submission []Socket `yaml:"submission"`
-	// Submissions is short for submission with `tls: implicit` (RFC 8314).
-	Submissions []Socket `yaml:"submissions"`
-	// IMAP serves mail to its readers.
-	IMAP []Socket `yaml:"imap"`
-	// IMAPS is short for imap with `tls: implicit`.
-	IMAPS []Socket `yaml:"imaps"`
-	// POP3 serves the inbox to simple readers.
-	POP3 []Socket `yaml:"pop3"`
-	// POP3S is short for pop3 with `tls: implicit`.
-	POP3S []Socket `yaml:"pop3s"`
-	// ManageSieve lets users manage their Sieve scripts (RFC 5804).
-	ManageSieve []Socket `yaml:"managesieve"`
-	// Admin answers whoever watches, over HTTP: /metrics, /healthz and /readyz. It asks for no password.
-	Admin []Socket `yaml:"admin"`
-}
-
-// Doors are the names of the doors, in the order in which they open.
-func Doors() []string {
-	return []string{"smtp", "lmtp", "milter", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "managesieve", "admin"}
-}
-
-// Door returns the sockets of a door by its name, nil for a name that is none.
-func (l *Listen) Door(name string) *[]Socket {
-	switch name {
-	case "smtp":
-		return &l.SMTP
-	case "lmtp":
-		return &l.LMTP
-	case "milter":
-		return &l.Milter
-	case "submission":
-		return &l.Submission
-	case "submissions":
-		return &l.Submissions
-	case "imap":
-		return &l.IMAP
-	case "imaps":
-		return &l.IMAPS
-	case "pop3":
-		return &l.POP3
-	case "pop3s":
-		return &l.POP3S
-	case "managesieve":
-		return &l.ManageSieve
-	case "admin":
-		return &l.Admin
-	}
-	return nil
-}
-
-// A Socket is one address that a door listens at.
-type Socket struct {
-	listen.Config `yaml:",inline"`
-	// Refuse is for an lmtp peer that still holds its client: a refusal is answered with 550, not held in quarantine.
-	Refuse bool `yaml:"refuse"`
-}
-
-// UnmarshalYAML reads an address alone, or a mapping.
-func (s *Socket) UnmarshalYAML(unmarshal func(any) error) error {
-	var alone scalarText
-	if unmarshal(&alone) == nil {
-		s.Address = string(alone)
-		return nil
-	}
-	var keys struct {
-		Socket socketKeys `yaml:",inline"`
-		Refuse bool       `yaml:"refuse"`
-	}
-	err := unmarshal(&keys)
-	s.Config, s.Refuse = listen.Config(keys.Socket), keys.Refuse
-	return err
-}
-
-// scalarText takes any scalar as it stands in the file.
-type scalarText string
-
-// UnmarshalText takes it.
-func (s *scalarText) UnmarshalText(text []byte) error {
-	*s = scalarText(text)
-	return nil
-}
-
-// socketKeys are the keys of listen.Config, without its way to read itself.
-type socketKeys listen.Config
-
-// Unix returns the path of a unix socket.
-func (s Socket) Unix() (path string, ok bool) { return strings.CutPrefix(s.Address, "unix:") }
-
-// Systemd returns the name of a socket that systemd opens.
-func (s Socket) Systemd() (name string, ok bool) { return strings.CutPrefix(s.Address, "systemd:") }
-
-func (s Socket) check() error {
-	address := s.Address
-	if _, ok := s.Systemd(); ok {
-		return s.Check()
-	}
-	if path, unix := s.Unix(); unix {
-		if path == "" {
-			return &remedied{"the path of the unix socket is missing", "write unix:PATH"}
-		}
-		return s.Check()
-	}
-	colon := strings.LastIndexByte(address, ':')
-	if colon < 0 {
-		return &remedied{fmt.Sprintf("%q is no address to listen at", address), "write HOST:PORT, :PORT or unix:PATH"}
-	}
-	host, port := address[:colon], address[colon+1:]
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return &remedied{fmt.Sprintf("%q is no port", port), "write a number from 0 to 65535; 0 takes a free one"}
-	}
-	if strings.Contains(host, ":") && (!strings.HasPrefix(host, "[") || !strings.HasSuffix(host, "]")) {
-		return &remedied{fmt.Sprintf("%q is no host", host), fmt.Sprintf("write an IPv6 address in brackets: [%s]:%s", host, port)}
-	}
-	return s.Check()
-}
-
-// ParseListen reads DOOR=ADDRESS as the command line gives it and adds it to l.
-func (l *Listen) ParseListen(s string) error {
-	name, address, ok := strings.Cut(s, "=")
-	if !ok {
-		return fmt.Errorf("--listen %s: write DOOR=ADDRESS, for example smtp=127.0.0.1:2525", s)
-	}
-	door := l.Door(name)
-	if door == nil {
-		return fmt.Errorf("--listen %s: there is no door %q; there are %s", s, name, strings.Join(Doors(), ", "))
-	}
-	socket := Socket{Config: listen.Config{Address: address}}
-	if err := socket.check(); err != nil {
-		return fmt.Errorf("--listen %s: %w", s, err)
-	}
-	*door = append(*door, socket)
-	return nil
-}
-
 // Speak says when a refusal that is decided early is spoken.
 type Speak string
 
@@ -317,148 +167,6 @@ func (n Network) String() string {
 		return p.String()
 	}
 	return netip.Prefix(n).Addr().String()
-}
-
-// TLS says what the doors prove themselves with. All files are read again on a reload.
-type TLS struct {
-	// Certificate is a file with the certificate and those between it and its root, in PEM. Clients that ask for no name,
-	// or for one that no certificate is for, get this one. Default: the first of certificates, else a self-signed one.
-	Certificate string `yaml:"certificate" example:"/etc/sluice/cert.pem"`
-	// Key is a file with the private key, in PEM.
-	Key string `yaml:"key" example:"/etc/sluice/key.pem"`
-	// Certificates are more of them: a client gets the first that is for the name it asks for (SNI).
-	Certificates []Certificate `yaml:"certificates" example:"[{certificate: /etc/sluice/b.example.pem, key: /etc/sluice/b.example.key}]"`
-}
-
-// A Certificate is a certificate and its key.
-type Certificate struct {
-	// Certificate is a file with the certificate and those between it and its root, in PEM.
-	Certificate string `yaml:"certificate" example:"/etc/sluice/cert.pem"`
-	// Key is a file with the private key, in PEM.
-	Key string `yaml:"key" example:"/etc/sluice/key.pem"`
-}
-
-// A Size is a number of octets, written as a number or with KB, MB, GB, KiB, MiB or GiB.
-type Size int64
-
-// UnmarshalText reads a size.
-func (s *Size) UnmarshalText(text []byte) error {
-	number, unit := string(text), int64(1)
-	for _, u := range []struct {
-		name string
-		size int64
-	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}} {
-		if rest, ok := strings.CutSuffix(number, u.name); ok {
-			number, unit = strings.TrimSpace(rest), u.size
-			break
-		}
-	}
-	x, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || x < 0 || x > (1<<62)/unit {
-		return &remedied{fmt.Sprintf("%q is no size", text), "write for example 50MiB, 10MB or a number of octets"}
-	}
-	*s = Size(x * unit)
-	return nil
-}
-
-// Limits bound what a client, a message and the program may use. Reaching one is a clear answer, never a lost mail.
-type Limits struct {
-	// Sockets bounds the connections of each protocol.
-	Sockets listen.Limits `yaml:",inline"`
-	// MessageSize is the size of a message at every door that has no other of its own.
-	MessageSize Size `yaml:"message_size"`
-	// HeaderSize is the size of the header section of a message.
-	HeaderSize Size `yaml:"header_size"`
-	// HeaderFields is how many fields a header section may have.
-	HeaderFields int `yaml:"header_fields"`
-	// Recipients is how many recipients a message may have at smtp, lmtp and milter.
-	Recipients int `yaml:"recipients"`
-	// MIMEDepth is how deep multiparts and messages may nest: what is deeper is not looked into.
-	MIMEDepth int `yaml:"mime_depth"`
-	// MIMEParts is how many parts of a message are looked at.
-	MIMEParts int `yaml:"mime_parts"`
-	// MIMEParameters is how many parameters of one header field are looked at.
-	MIMEParameters int `yaml:"mime_parameters"`
-	// Text is how much decoded text of a message rules see, of plain text and HTML each.
-	Text Size `yaml:"text"`
-	// Quota is how much mail an account may keep; 0 is as much as there is room for.
-	Quota Size `yaml:"quota"`
-	// SMTP bounds what one client of the smtp door may do.
-	SMTP smtp.Limits `yaml:"smtp"`
-	// Submission bounds what one client of the submission doors may do.
-	Submission smtp.Limits `yaml:"submission"`
-	// LMTP bounds what one client of the lmtp door may do.
-	LMTP smtp.Limits `yaml:"lmtp"`
-	// Milter bounds what an MTA may make us hold.
-	Milter milter.Limits `yaml:"milter"`
-	// IMAP bounds what a reader may ask for.
-	IMAP imap.Limits `yaml:"imap"`
-	// POP3 bounds what a reader may ask for.
-	POP3 pop3.Limits `yaml:"pop3"`
-	// ManageSieve bounds what a client that manages scripts may ask for.
-	ManageSieve managesieve.Limits `yaml:"managesieve"`
-	// Scripts bounds the Sieve scripts that an account may keep.
-	Scripts scripts.Limits `yaml:"scripts"`
-	// ScriptLog bounds what is kept of what went wrong when an account's scripts ran: `sluice user log` shows it.
-	ScriptLog scripts.LogLimits `yaml:"script_log"`
-	// Accounts bounds what an account can hold besides its quota.
-	Accounts maildir.Limits `yaml:"accounts"`
-	// PhaseTimeout bounds the answer of all steps at one moment before the content of a mail is here.
-	PhaseTimeout time.Duration `yaml:"phase_timeout"`
-	// ContentTimeout bounds the answer of all steps about the content.
-	ContentTimeout time.Duration `yaml:"content_timeout"`
-	// Workers is how many questions about single recipients one mail may have under way.
-	Workers int `yaml:"workers"`
-	// Abandoned is how many calls of one stage may hang beyond their deadline before it fails at once.
-	Abandoned int `yaml:"abandoned"`
-	// Shadow bounds what shadow steps and shadow rules are asked after a mail has been answered.
-	Shadow pipeline.TrialLimits `yaml:"shadow"`
-	// DiskFree is how much room is kept free on the disk: with less, mail is put off (452) until there is more again.
-	DiskFree Size `yaml:"disk_free"`
-	// DiskInodes is the same for the number of files. Both: 0 is no such limit.
-	DiskInodes int `yaml:"disk_inodes"`
-	// Shutdown is what mail on its way in gets to arrive when the program is told to stop.
-	Shutdown time.Duration `yaml:"shutdown"`
-}
-
-// MIME returns the limits for reading a message.
-func (l Limits) MIME() mime.Limits {
-	return mime.Limits{
-		HeaderSize: int(l.HeaderSize), HeaderFields: l.HeaderFields,
-		Depth: l.MIMEDepth, Parts: l.MIMEParts, Parameters: l.MIMEParameters, Text: int(l.Text),
-	}
-}
-
-// shared gives the doors the limits that stand for all of them, where they have none of their own.
-func (l *Limits) shared() {
-	sizes, numbers := l.followers()
-	for to, from := range sizes {
-		*to = cmp.Or(*to, int64(from))
-	}
-	for to, from := range numbers {
-		*to = cmp.Or(*to, from)
-	}
-}
-
-// followers are the limits of single doors that have no defaults of their own: they follow what is said for all doors
-// under the same key.
-func (l *Limits) followers() (sizes map[*int64]Size, numbers map[*int]int) {
-	return map[*int64]Size{
-			&l.SMTP.MessageSize:       l.MessageSize,
-			&l.Submission.MessageSize: l.MessageSize,
-			&l.LMTP.MessageSize:       l.MessageSize,
-			&l.Milter.MessageSize:     l.MessageSize,
-			&l.IMAP.MessageSize:       l.MessageSize,
-			&l.Milter.HeaderSize:      l.HeaderSize,
-		}, map[*int]int{
-			&l.SMTP.Recipients:       l.Recipients,
-			&l.Submission.Recipients: l.Recipients,
-			&l.LMTP.Recipients:       l.Recipients,
-			&l.Milter.Recipients:     l.Recipients,
-			&l.Milter.HeaderFields:   l.HeaderFields,
-			&l.IMAP.Depth:            l.MIMEDepth,
-			&l.IMAP.Parts:            l.MIMEParts,
-		}
 }
 
 // Quarantine is the store of held mail.
@@ -575,15 +283,6 @@ func Default() *Config {
 	return c
 }
 
-// DefaultListen returns the doors that open without `listen:`: all of them, on loopback.
-func DefaultListen() Listen {
-	at := func(port string) []Socket { return []Socket{{Config: listen.Config{Address: "127.0.0.1:" + port}}} }
-	return Listen{
-		SMTP: at("2525"), LMTP: at("2424"), Milter: at("8891"), Submission: at("1587"), Submissions: at("1465"),
-		IMAP: at("1143"), IMAPS: at("1993"), POP3: at("1110"), POP3S: at("1995"), ManageSieve: at("4190"),
-	}
-}
-
 // Load reads the file of this name. Its error is Problems, in the order of the file.
 func Load(path string, kinds []pipeline.Kind) (*Config, error) {
 	text, err := os.ReadFile(path)
@@ -640,15 +339,6 @@ func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	return c.checked()
 }
 
-// TakePipeline takes the steps of another configuration.
-func (c *Config) TakePipeline(other *Config) { c.Pipeline, c.source = other.Pipeline, other.source }
-
-// PipelineSource returns the name and the text of the configuration that the steps come from.
-func (c *Config) PipelineSource() (path, text string) { return c.source[0], c.source[1] }
-
-// OutgoingSource returns the name and the text of the configuration that the steps for outgoing mail come from.
-func (c *Config) OutgoingSource() (path, text string) { return c.own[0], c.own[1] }
-
 // File returns the name of the file that was read, "" for a configuration without one.
 func (c *Config) File() string { return c.file }
 
@@ -679,24 +369,6 @@ func (c *Config) At(pos string, text string) Problem {
 		p.Source = c.d.lines[p.Line-1]
 	}
 	return p
-}
-
-// HasListen reports whether the file says which doors open.
-func (c *Config) HasListen() bool {
-	if c.d == nil {
-		return false
-	}
-	_, ok := c.d.places["listen"]
-	return ok
-}
-
-// HasPipeline reports whether the file lists the steps.
-func (c *Config) HasPipeline() bool {
-	if c.d == nil {
-		return false
-	}
-	_, ok := c.d.places["pipeline"]
-	return ok
 }
 
 // checked completes c: defaults that depend on other settings, and what single values cannot tell.
@@ -770,273 +442,6 @@ func (c *Config) checked() (*Config, error) {
 	c.checkSigning()
 	c.Limits.shared()
 	return c, d.problems.err()
-}
-
-func (c *Config) checkDoor(name string) {
-	for i, s := range *c.Listen.Door(name) {
-		path := fmt.Sprintf("listen.%s[%d]", name, i)
-		if s.Address == "" {
-			c.d.wrong(path, "the address to listen at is missing", "write address: HOST:PORT, :PORT or unix:PATH")
-			continue
-		}
-		if err := s.check(); err != nil {
-			c.d.problem(c.d.where(path), "", err)
-			continue
-		}
-		if s.Refuse && name != "lmtp" {
-			c.d.wrong(path+".refuse", "refuse is for lmtp; this is "+name, "leave it out")
-		}
-		if s.Hostname != "" && !IsHostname(s.Hostname) {
-			c.d.wrong(path+".hostname", fmt.Sprintf("%q is no host name", s.Hostname), "write for example mx.example.org")
-		}
-		if name == "milter" && (s.Banner != "" || s.Hostname != "") {
-			c.d.wrong(path, "the milter protocol shows neither banner nor hostname", "leave them out")
-		}
-		implicit := name == "imaps" || name == "pop3s" || name == "submissions"
-		switch {
-		case implicit && s.TLS != "" && s.TLS != listen.Implicit:
-			c.d.wrong(path+".tls", fmt.Sprintf("%s is %s with implicit TLS", name, name[:len(name)-1]),
-				fmt.Sprintf("name this socket under %s", name[:len(name)-1]))
-		case name == "milter" && s.TLS == listen.StartTLS:
-			c.d.wrong(path+".tls", "the milter protocol has no STARTTLS", "write implicit or none")
-		case name == "admin" && s.TLS == listen.StartTLS:
-			c.d.wrong(path+".tls", "HTTP has no STARTTLS", "write implicit or none")
-		}
-	}
-}
-
-func (c *Config) checkLimits() {
-	for _, x := range []struct {
-		key   string
-		value int64
-		least int64
-	}{
-		{"message_size", int64(c.Limits.MessageSize), 1024},
-		{"header_size", int64(c.Limits.HeaderSize), 1024},
-		{"header_fields", int64(c.Limits.HeaderFields), 1},
-		{"recipients", int64(c.Limits.Recipients), 1},
-		{"mime_depth", int64(c.Limits.MIMEDepth), 1},
-		{"mime_parts", int64(c.Limits.MIMEParts), 1},
-		{"mime_parameters", int64(c.Limits.MIMEParameters), 1},
-		{"text", int64(c.Limits.Text), 1024},
-		{"phase_timeout", int64(c.Limits.PhaseTimeout), int64(time.Millisecond)},
-		{"content_timeout", int64(c.Limits.ContentTimeout), int64(time.Millisecond)},
-		{"workers", int64(c.Limits.Workers), 1},
-		{"abandoned", int64(c.Limits.Abandoned), 1},
-	} {
-		if x.value < x.least {
-			least := strconv.FormatInt(x.least, 10)
-			if x.least == int64(time.Millisecond) {
-				least = "1ms"
-			}
-			c.d.wrong("limits."+x.key, fmt.Sprintf("limits.%s is too small to work with", x.key), "the least is "+least)
-		}
-	}
-	c.checkNegative()
-	if most := 9 * time.Second; c.Limits.Shutdown > most {
-		c.d.wrong("limits.shutdown", "limits.shutdown is longer than the program has to end, which is 10s", "the most is 9s")
-	}
-}
-
-// checkNegative finds numbers below zero in the sections of others: they have their defaults for zero.
-func (c *Config) checkNegative() {
-	var walk func(path string, v reflect.Value)
-	walk = func(path string, v reflect.Value) {
-		collect(v, func(name, options string, f reflect.Value) {
-			switch {
-			case f.Kind() == reflect.Struct:
-				walk(join(path, name), f)
-			case f.CanInt() && f.Int() < 0 && options != negative && name != "cache_size": // below zero: no cache
-				c.d.wrong(join(path, name), fmt.Sprintf("%s is below zero", join(path, name)), "leave the key out for its default")
-			}
-		})
-	}
-	walk("limits", reflectOf(&c.Limits))
-	walk("resolver", reflectOf(&c.Resolver))
-	walk("state", reflectOf(&c.State))
-	walk("relay.timeouts", reflectOf(&c.Relay.Timeouts))
-	walk("journal", reflectOf(&c.Journal))
-	walk("queue", reflectOf(&c.Queue))
-}
-
-var hostname = regexp.MustCompile(`^[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?(\.[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?)*$`)
-
-// IsHostname reports whether s is a name that a machine or a domain can have, with or without dots.
-func IsHostname(s string) bool { return len(s) <= 253 && hostname.MatchString(s) }
-
-func isAddress(s string) bool {
-	at := strings.LastIndexByte(s, '@')
-	return at > 0 && IsHostname(s[at+1:]) && !strings.ContainsFunc(s[:at], func(r rune) bool { return r <= ' ' || r == 0x7f })
-}
-
-// common are the settings that every step takes.
-type common struct {
-	// Name is what rules and records call the step. Default: its kind, but where that is a word of the rule language.
-	Name string `yaml:"name"`
-	// OnError says what an unanswered question becomes: skip, postpone or refuse. Default: the kind's own.
-	OnError *pipeline.OnError `yaml:"on_error"`
-	// Timeout bounds one question. Default: 10s, and 60s for questions about content.
-	Timeout time.Duration `yaml:"timeout" example:"10s"`
-	// At is the phase before which the step is not asked: connect, helo, mail, rcpt, data or content.
-	At *pipeline.Phase `yaml:"at" example:"content"`
-	// Shadow records what the step says and never acts on it; `sluice shadow report` says what it would have done. It is asked
-	// after the mail has been answered, and only shadow steps and shadow rules can read what it finds.
-	Shadow bool `yaml:"shadow"`
-}
-
-var stepName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-
-// steps decodes the list of steps.
-func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
-	d.places[e.key] = e.place
-	list, ok := d.resolve(e.value).(*ast.SequenceNode)
-	if !ok {
-		d.at(placeOf(e.value), e.key+" wants a list of steps, not "+describe(e.value), "write - KIND: {…} for each step")
-		return nil
-	}
-	var steps []pipeline.Step
-	names := map[string]place{}
-	for i, item := range list.Values {
-		path := fmt.Sprintf("%s[%d]", e.key, i)
-		d.places[path] = placeOf(item)
-		step, ok := d.step(path, item, kinds)
-		step.Failed = !ok
-		d.stepPaths[step.Pos] = path
-		name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
-		switch first, twice := names[name]; {
-		case step.Config == nil: // its kind, and so its name, is a guess
-		case twice:
-			remedy := fmt.Sprintf("the first is in line %d; give this one a name: {name: %s_2, …}", first.line, name)
-			d.at(where, fmt.Sprintf("a second step is called %q", name), remedy)
-			step.Failed = true // which of the two is meant nobody knows
-		default:
-			names[name] = where
-		}
-		steps = append(steps, step)
-	}
-	return steps
-}
-
-// step decodes one step. Where something is wrong with it ok is false, and it has the kind and the name that it seems to
-// have, if any.
-func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (step pipeline.Step, ok bool) {
-	resolved := d.resolve(item)
-	entries, ok := d.mapping(resolved)
-	if !ok {
-		if resolved == nil {
-			return step, false
-		}
-		remedy := "write - KIND: {…}"
-		if text, ok := scalar(resolved); ok {
-			remedy = fmt.Sprintf("write - %s: {}", text)
-		}
-		d.at(placeOf(item), "a step is a mapping of its kind and settings, not "+describe(resolved), remedy)
-		return pipeline.Step{}, false
-	}
-	if len(entries) == 0 {
-		d.at(placeOf(item), "a step without a kind", "write - KIND: {…}")
-		return pipeline.Step{}, false
-	}
-	e := entries[0]
-	kind := func(name string) int {
-		return slices.IndexFunc(kinds, func(k pipeline.Kind) bool { return k.Name == name })
-	}
-	if len(entries) > 1 {
-		if at := kind(e.key); at >= 0 {
-			step.Kind, step.Name = kinds[at], d.nameOf(e)
-		}
-		remedy := "begin a new step with -"
-		if slices.Contains(append(Keys(common{}), "files"), entries[1].key) {
-			remedy = "indent it further, below " + entries[0].key
-		}
-		d.at(entries[1].place, fmt.Sprintf("%q stands beside the kind %q", entries[1].key, entries[0].key), remedy)
-		return step, false
-	}
-	at := kind(e.key)
-	if at < 0 {
-		var names []string
-		for _, k := range kinds {
-			names = append(names, k.Name)
-		}
-		near := lookalike.Nearest(e.key, names)
-		remedy := "there are " + strings.Join(names, ", ")
-		if near != "" {
-			remedy = fmt.Sprintf("did you mean %q?", near)
-			step.Kind = kinds[kind(near)]
-		}
-		d.at(e.place, fmt.Sprintf("there is no kind of step %q", e.key), remedy)
-		if name := d.nameOf(e); name != "" {
-			step.Name = name
-		}
-		return step, false
-	}
-	step = pipeline.Step{Kind: kinds[at], Pos: fmt.Sprintf("%s:%d:%d", d.file, e.place.line, e.place.column)}
-	if step.Kind.Config != nil {
-		step.Config = step.Kind.Config()
-	} else {
-		step.Config = &struct{}{}
-	}
-	before := len(d.problems)
-	d.settings(path, e, &step)
-	return step, len(d.problems) == before
-}
-
-// nameOf returns the name that a step of no known kind is given, "" for none.
-func (d *decoder) nameOf(e entry) string {
-	var values []*ast.MappingValueNode
-	switch m := e.value.(type) {
-	case *ast.MappingNode:
-		values = m.Values
-	case *ast.MappingValueNode:
-		values = []*ast.MappingValueNode{m}
-	}
-	for _, v := range values {
-		if key, ok := scalar(v.Key); ok && key == "name" {
-			name, _ := scalar(v.Value)
-			return name
-		}
-	}
-	return ""
-}
-
-// settings decodes what stands below a step's kind: the settings of every step and the kind's own.
-func (d *decoder) settings(path string, e entry, step *pipeline.Step) {
-	d.places[path] = e.place
-	if e.value == nil {
-		return
-	}
-	n := d.resolve(e.value)
-	if _, null := n.(*ast.NullNode); n == nil || null {
-		return
-	}
-	entries, ok := d.mapping(n)
-	if !ok {
-		d.at(placeOf(n), fmt.Sprintf("the settings of %s are a mapping, not %s", e.key, describe(n)), "write {} for the defaults")
-		return
-	}
-	var c common
-	shared := Keys(c)
-	own := Keys(step.Config)
-	for _, x := range entries {
-		switch {
-		case slices.Contains(shared, x.key):
-			d.entries(path, []entry{x}, reflectOf(&c))
-		case slices.Contains(own, x.key):
-			d.entries(path, []entry{x}, reflectOf(step.Config))
-		default:
-			d.unknown(e.key, x, append(shared, own...))
-		}
-	}
-	step.Name, step.OnError, step.Timeout, step.At, step.Shadow = c.Name, c.OnError, c.Timeout, c.At, c.Shadow
-	if c.Name == "" {
-		return
-	}
-	switch {
-	case !stepName.MatchString(c.Name):
-		d.wrong(path+".name", fmt.Sprintf("%q cannot be the name of a step", c.Name), "write lower-case letters, digits and _, a letter first")
-	case rules.IsWord(c.Name):
-		d.wrong(path+".name", fmt.Sprintf("%q is a word of the rule language", c.Name), "choose another name")
-	}
 }
 
 // Trusts reports whether an address is in a trusted network.
