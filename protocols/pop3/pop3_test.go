@@ -262,9 +262,9 @@ func TestDialogues(t *testing.T) {
 			S: SASL PLAIN
 			S: .
 			C: STAT
-			S: -ERR not now
+			S: -ERR log in first
 			C: PASS x
-			S: -ERR not now
+			S: -ERR USER comes before PASS
 			C: USER
 			S: -ERR USER takes a name
 			C: XYZZY
@@ -329,9 +329,9 @@ func TestDialogues(t *testing.T) {
 			C: NOOP
 			S: +OK …
 			C: USER me
-			S: -ERR not now
+			S: -ERR you have logged in already
 			C: STLS
-			S: -ERR not now
+			S: -ERR you have logged in already
 			C: DELE 1
 			S: +OK message 1 is marked
 			C: DELE 1

@@ -49,7 +49,9 @@ func (r reply) Error() string { return string(r) }
 
 const (
 	errUnknown   = reply("unknown command")
-	errPlace     = reply("not now")
+	errNoUser    = reply("USER comes before PASS")
+	errNoLogin   = reply("log in first")
+	errHasLogin  = reply("you have logged in already")
 	errLogin     = reply("[AUTH] wrong name or password")
 	errThrottled = reply("[SYS/TEMP] too many failed logins, try again later")
 	errTemp      = reply("[SYS/TEMP] this failed, try again later")
@@ -139,7 +141,7 @@ func (c *session) run() error {
 			switch no {
 			case errLogin, errBinding, errThrottled:
 				c.failures++
-			case errUnknown, errPlace:
+			case errUnknown, errNoUser, errNoLogin, errHasLogin:
 				c.bads++
 			default:
 			}
@@ -275,13 +277,13 @@ func (c *session) authorization(keyword, arg string) error {
 	case "PASS":
 		user := c.user
 		if c.user = ""; user == "" {
-			return errPlace
+			return errNoUser
 		}
 		return c.login(user, arg)
 	case "AUTH":
 		return c.auth(arg)
 	case "STAT", "LIST", "RETR", "DELE", "NOOP", "RSET", "TOP", "UIDL":
-		return errPlace
+		return errNoLogin
 	}
 	return errUnknown
 }
@@ -449,7 +451,7 @@ func (c *session) transaction(keyword, arg string) error {
 		n, size := c.total()
 		return c.ok("%d messages (%d octets)", n, size)
 	case "USER", "PASS", "AUTH", "STLS":
-		return errPlace
+		return errHasLogin
 	}
 	return errUnknown
 }
