@@ -417,7 +417,7 @@ func FuzzLogin(f *testing.F) {
 	f.Add("m=x", "e=x")
 	f.Fuzz(func(t *testing.T, first, second string) {
 		if regexp.MustCompile(`\d{5}`).MatchString(first) {
-			t.Skip("that many iterations take too long")
+			return // that many iterations take too long
 		}
 		l, err := NewLogin("SCRAM-SHA-1", "user", "pencil", all, nil)
 		if err != nil {
