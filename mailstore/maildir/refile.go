@@ -516,32 +516,14 @@ func (a *account) whereabouts(ctx context.Context, list []mailstore.Refiling, re
 	if len(lost) == 0 {
 		return nil
 	}
-	b := a.box
-	b.shape.RLock()
-	defer b.shape.RUnlock()
-	folders, err := b.diskFolders()
-	if err != nil {
-		return err
-	}
-	for _, disk := range folders {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		for _, sub := range []string{"new", "cur"} {
-			names, err := readNames(filepath.Join(b.dir, disk, sub))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
+	return a.box.eachFile(ctx, func(disk, dir, name string) (done bool) {
+		unique := parseFileName(name).unique
+		for _, r := range lost[unique] {
+			if r.Left == mailstore.LeftGone {
+				r.Left = mailstore.LeftMoved
 			}
-			for _, name := range names {
-				unique := parseFileName(name).unique
-				for _, r := range lost[unique] {
-					if r.Left == mailstore.LeftGone {
-						r.Left = mailstore.LeftMoved
-					}
-					r.Now = mailstore.Spot{Folder: mustName(disk), File: unique, Path: filepath.Join(b.dir, disk, sub, name)}
-				}
-			}
+			r.Now = mailstore.Spot{Folder: mustName(disk), File: unique, Path: filepath.Join(dir, name)}
 		}
-	}
-	return nil
+		return false
+	})
 }

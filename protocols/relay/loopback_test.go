@@ -15,8 +15,8 @@ import (
 	"sluice/mailstore"
 )
 
-// Over real sockets, of IPv6 where the machine has it: the policy comes from a web server by HTTPS, and the mail goes to the server that it names, by
-// TLS; to an impostor at the same address it does not go.
+// Over real sockets, of IPv6 where the machine has it: the policy comes from a web server by HTTPS, and the mail goes to the
+// server that it names, by TLS; to an impostor at the same address it does not go.
 func TestOverLoopback(t *testing.T) {
 	home := netip.MustParseAddr("::1")
 	if text, err := os.ReadFile("/proc/net/if_inet6"); err != nil || !strings.Contains(string(text), " lo\n") {
