@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,23 +82,53 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
-// ports remembers which ports were given out, so that two programs that start at once don't get the same.
+// ports remembers which ports were given out, so that two programs that start at once don't get the same: not two of this
+// process, and, since packages are tested at the same time, not two of two processes.
 type ports struct {
 	mu    sync.Mutex
 	given map[int]bool
+	locks *os.File // one octet is one port, locked by the process that gave it out; the system unlocks it when that ends
 }
 
 var allPorts = ports{given: map[int]bool{}}
 
-// Address returns a free address on loopback, "127.0.0.1:23456". It lies below the range from which the system takes
-// ports for outgoing connections.
+// reserve makes port ours until this process ends, or says that it belongs to another process.
+func (p *ports) reserve(port int) (bool, error) {
+	if p.given[port] {
+		return false, nil
+	}
+	if p.locks == nil {
+		path := filepath.Join(os.TempDir(), fmt.Sprintf("sluice-test-ports-%d", os.Getuid()))
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return false, err
+		}
+		p.locks = f
+	}
+	err := syscall.FcntlFlock(p.locks.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK, Start: int64(port), Len: 1})
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", p.locks.Name(), err)
+	}
+	p.given[port] = true
+	return true, nil
+}
+
+// Address returns an address on loopback, "127.0.0.1:23456", that nobody listens on and that no other test is given until
+// this process ends. It lies below the range from which the system takes ports for outgoing connections.
 func Address(t testing.TB) string {
 	t.Helper()
 	allPorts.mu.Lock()
 	defer allPorts.mu.Unlock()
 	for range 1000 {
 		port := 12000 + rand.IntN(20000)
-		if allPorts.given[port] {
+		ours, err := allPorts.reserve(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ours {
 			continue
 		}
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
@@ -106,7 +137,6 @@ func Address(t testing.TB) string {
 			continue
 		}
 		_ = l.Close()
-		allPorts.given[port] = true
 		return address
 	}
 	t.Fatal("no free port")

@@ -58,7 +58,9 @@ func StartPostfix(t testing.TB, c PostfixConfig) *Postfix {
 	p := &Postfix{t: t, Address: Address(t), Dir: dir, Queue: filepath.Join(dir, "queue")}
 	p.write(c)
 	t.Cleanup(p.stop)
-	p.start()
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
@@ -212,21 +214,31 @@ func (p *Postfix) file(name, text string) {
 	}
 }
 
-// start makes the queue and runs Postfix's master in the foreground, where its process id is known.
-func (p *Postfix) start() {
+// start makes the queue and runs Postfix's master in the foreground, where its process id is known. Once it returns, this
+// Postfix listens.
+func (p *Postfix) start() error {
 	p.t.Helper()
 	p.command("postfix", "-c", p.config(), "check")                                              // makes the folders of the queue
 	daemons := strings.Fields(p.command("postconf", "-c", p.config(), "-h", "daemon_directory")) // after any warnings
 	cmd := exec.Command(filepath.Join(daemons[len(daemons)-1], "master"), "-d", "-c", p.config())
 	cmd.Env = append(os.Environ(), "MAIL_CONFIG="+p.config(), "MAIL_LOGTAG=postfix")
-	process, err := start(cmd)
-	if err != nil {
-		p.t.Fatal(err)
+	var err error
+	if p.process, err = start(cmd); err != nil {
+		return err
 	}
-	p.process = process
-	if err := eventually(func() error { return answers(p.Address) }, process.done); err != nil {
-		p.t.Fatalf("start postfix: %v\n%s", err, p.Log())
+	// Who answers may be somebody else, on whose port this one cannot listen: Postfix ends then, and has no log.
+	if err := eventually(func() error {
+		if err := answers(p.Address); err != nil {
+			return err
+		}
+		if !strings.Contains(p.Log(), "daemon started") {
+			return fmt.Errorf("%s answers, and the log does not say that it was started: %s", p.Address, p.Log())
+		}
+		return nil
+	}, p.process.done); err != nil {
+		return fmt.Errorf("start postfix: %w", err)
 	}
+	return nil
 }
 
 func (p *Postfix) stop() {
