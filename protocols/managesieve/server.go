@@ -23,7 +23,7 @@ type Config struct {
 	Keys      mailstore.Keyring // nil: no SCRAM
 	Logins    *listen.Logins    // guards against guessing, best one for all doors; nil: one of its own
 	// Check returns what is wrong with a script of an account, and what may be a mistake in it, one line for each with its
-	// place: "line 3, column 5: …". A script with problems is not kept.
+	// place: "work: line 3: column 5: …". A script with problems is not kept.
 	Check func(ctx context.Context, account, name string, text []byte) (warnings, problems []string)
 	// Implementation, Sieve, Notify and MaxRedirects are what the capabilities of these names say (RFC 5804, 1.7): who we
 	// are, extensions of Sieve, methods of notification ("mailto"; nil is none), and how often a script may redirect a mail

@@ -58,6 +58,7 @@ $config['managesieve_host'] = 'tls://%[4]s';
 $config['managesieve_conn_options'] = ['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]];
 $config['managesieve_default'] = '';
 $config['managesieve_debug'] = true;
+$config['managesieve_raw_editor'] = true;
 `, r.Dir, s.IMAP, s.SMTP, s.ManageSieve)
 	if err := os.WriteFile(filepath.Join(r.Dir, "config", "config.inc.php"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -110,6 +111,7 @@ type RoundcubeUser struct {
 var (
 	loginToken   = regexp.MustCompile(`name="_token" value="([^"]+)"`)
 	requestToken = regexp.MustCompile(`"request_token":"([^"]+)"`)
+	marked       = regexp.MustCompile(`\{"line":"(\d+)","msg":"((?:[^"\\]|\\.)*)"\}`)
 	shown        = regexp.MustCompile(`display_message\(("(?:[^"\\]|\\.)*"),"(\w+)"`)
 )
 
@@ -183,4 +185,25 @@ func (u *RoundcubeUser) Filter(name, field, text, folder string) {
 	if !strings.Contains(page, `"confirmation"`) {
 		u.r.t.Fatalf("the filter was not kept:\n%.5000s", page)
 	}
+}
+
+// Raw saves a script with the plug-in's editor for scripts, and returns what that marks as wrong, by line.
+func (u *RoundcubeUser) Raw(script, text string) map[string]string {
+	u.r.t.Helper()
+	answer, err := u.client.PostForm(u.r.URL+"/?_task=settings&_action=plugin.managesieve-saveraw", url.Values{
+		"_framed": {"1"}, "_seteditraw": {"1"}, "_set": {script}, "rawsetcontent": {text}, "_token": {u.token},
+	})
+	if err != nil {
+		u.r.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil {
+		u.r.t.Fatal(err)
+	}
+	marks := map[string]string{}
+	for _, m := range marked.FindAllSubmatch(page, -1) {
+		marks[string(m[1])] = string(m[2])
+	}
+	return marks
 }

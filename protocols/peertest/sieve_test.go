@@ -55,10 +55,10 @@ func TestSieveConnect(t *testing.T) {
 	}
 	broken := file("broken.sieve", "require \"fileinto\";\nfileinto;\n")
 	out, code := s.sieveConnect(user, "--localsieve", broken, "--remotesieve", "work", "--upload")
-	if code == 0 || !strings.Contains(out, "line 2, column 1: ") {
+	if code == 0 || !strings.Contains(out, "line 2: column 1: ") {
 		t.Errorf("a script with errors: exit code %d, %q", code, out)
 	}
-	if out, _ := s.sieveConnect(user, "--localsieve", broken, "--checkscript"); !strings.Contains(out, "line 2, column 1: ") {
+	if out, _ := s.sieveConnect(user, "--localsieve", broken, "--checkscript"); !strings.Contains(out, "line 2: column 1: ") {
 		t.Errorf("checkscript says %q", out)
 	}
 	do("--remotesieve", "other one", "--delete")
@@ -80,6 +80,10 @@ func TestRoundcube(t *testing.T) {
 	p := StartPostfix(t, PostfixConfig{Transport: []string{"example.org lmtp:unix:" + s.LMTPSocket}})
 	u := StartRoundcube(t, s).Login(user, Password)
 	u.Filter("Invoices & more", "Subject", `invoice "42"`, "Archive")
+	if marks := u.Raw("roundcube", "require \"fileinto\";\nfileinto;\nkeep;\nnonsense;\n"); len(marks) != 2 ||
+		!strings.HasPrefix(marks["2"], " column 1: fileinto lacks") || !strings.Contains(marks["4"], "nonsense") {
+		t.Errorf("of a script with errors the editor marks %q", marks)
+	}
 	list := s.Run("user", "sieve", "list", user)
 	name := list[strings.LastIndex(strings.TrimSpace(list), " ")+1:]
 	if text := s.Run("user", "sieve", "show", user, strings.TrimSpace(name)); !strings.HasPrefix(list, "active ") ||

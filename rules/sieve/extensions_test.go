@@ -160,7 +160,7 @@ func TestExtensions(t *testing.T) {
 		{"not with vacation", "reject vacation", "vacation \"away\";\nreject \"no\";", "keep\nfailure x.sieve:3: reject and, in line 2, vacation exclude each other"},
 		{"not twice", "reject ereject", "reject \"no\";\nereject \"no\";", "keep\nfailure x.sieve:3: ereject after reject in line 2: the mail can be refused once"},
 		{"but with discard", "reject", `discard; reject "no";`, "discard\nreject \"no\""},
-		{"without a reason", "reject", `reject " ";`, "x.sieve:2:8: the reason of reject is empty; say why the mail is refused: its sender reads it"},
+		{"without a reason", "reject", `reject " ";`, `reject "the recipient does not take this mail"`},
 
 		// RFC 5228, 4.2; RFC 3894; RFC 6134
 		{"handed on", "", `redirect "A@example.net";`, "redirect A@example.net +X-Sieve-Redirected-From"},
@@ -224,7 +224,7 @@ func TestExtensions(t *testing.T) {
 		{"from somebody else", "vacation", `vacation :from "boss@example.net" "away";`, "vacation <> to friend@example.net: Auto: Hello\nkeep\nnote 2: :from is not used: boss@example.net is none of the owner's addresses"},
 		{"from nobody", "vacation", `vacation :from "me" :addresses "you" "away";`,
 			"x.sieve:2:16: \"me\" is no mail address; write \"me@example.org\" or \"Me <me@example.org>\"\nx.sieve:2:32: \"you\" is no mail address; write the address alone"},
-		{"nothing to say", "vacation", `vacation "";`, "x.sieve:2:10: the reply is empty; say when you are back"},
+		{"nothing to say", "vacation", `vacation "";`, "vacation <> to friend@example.net: Auto: Hello\nkeep"},
 		{"a copy of it", "vacation fcc special-use", `vacation :fcc "Sent" :specialuse "\\Sent" "away";`, "vacation <> to friend@example.net: Auto: Hello\nfileinto Sent \\Sent content\nkeep"},
 		{"flags of no copy", "vacation imap4flags", `vacation :flags "a" "away";`, "x.sieve:2:17: vacation files nothing without :fcc; add :fcc \"Sent\""},
 		{"and filed", "vacation fileinto", `vacation "away"; fileinto "X";`, "vacation <> to friend@example.net: Auto: Hello\nfileinto X"},

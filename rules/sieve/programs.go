@@ -50,7 +50,10 @@ func checkProgram(c *checker, n *call) {
 		names = c.b.options.Programs.Execute
 	}
 	p := n.args[0].texts[0]
-	if !slices.Contains(names, p.fixed) {
+	switch {
+	case c.b.options.Programs.Unknown:
+		c.warn(p.at, sprintf("it is not known here whether the site lists a program %q for %s", clip(p.fixed), n.form.name), "")
+	case !slices.Contains(names, p.fixed):
 		remedy := didYouMean(p.fixed, names)
 		if len(names) == 0 {
 			remedy = "the site lists none"

@@ -13,7 +13,7 @@ func refuseExtensions() []extension {
 
 func checkReason(c *checker, n *call) {
 	if p := n.args[0].texts[0]; p.constant() && strings.TrimSpace(p.fixed) == "" {
-		c.report(p.at, sprintf("the reason of %s is empty", n.form.name), "say why the mail is refused: its sender reads it")
+		c.warn(p.at, sprintf("the reason of %s is empty", n.form.name), "say why the mail is refused: its sender reads it")
 	}
 }
 
@@ -22,6 +22,9 @@ func (r *run) refuse(n *call, kind Kind) flow {
 		return r.fail(n, "%s: the mail is in a folder already, and cannot be refused any more", kind)
 	}
 	reason := r.text(&n.args[0])
+	if strings.TrimSpace(reason) == "" {
+		reason = "the recipient does not take this mail"
+	}
 	r.say(n, "%s %q", kind, clipTo(reason, 200))
 	return r.add(n, Action{Kind: kind, Text: reason})
 }

@@ -25,6 +25,8 @@ type Options struct {
 // Programs names the programs that scripts may run.
 type Programs struct {
 	Pipe, Filter, Execute []string
+	// Unknown is for scripts that are looked at where nobody knows what a site lists: to name a program is a warning.
+	Unknown bool
 }
 
 // A Script is a checked script. It says the same always and may be run by any number of goroutines at once.

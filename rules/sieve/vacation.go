@@ -31,7 +31,7 @@ func vacationExtensions() []extension {
 
 func checkVacation(c *checker, n *call) {
 	if p := n.args[0].texts[0]; p.constant() && strings.TrimSpace(p.fixed) == "" && !n.has("mime") {
-		c.report(p.at, "the reply is empty", "say when you are back")
+		c.warn(p.at, "the reply is empty", "say when you are back")
 	}
 }
 

@@ -101,18 +101,25 @@ func (c scriptChecker) check(ctx context.Context, account, name string, text []b
 	return sievePlaces(name, w), sievePlaces(name, p)
 }
 
-// sievePlaces says problems to somebody who looks at the script: a line for each.
+// sievePlaces says problems to somebody who looks at the script: a line for each, "work: line 3: column 5: …". That is as
+// Pigeonhole says it but for the column, and Roundcube marks a line by "NAME: line N:" alone; so what is wrong in a script
+// that is included has no such beginning.
 func sievePlaces(script string, all []sieve.Problem) (lines []string) {
 	for _, x := range all {
 		line := x.Text
 		if x.Remedy != "" {
 			line += "; " + x.Remedy
 		}
-		if x.Line > 0 {
-			line = fmt.Sprintf("line %d, column %d: %s", x.Line, x.Column, line)
-		}
-		if x.Script != script {
+		switch {
+		case x.Script != script && x.Line > 0:
+			line = fmt.Sprintf("in the included %s, line %d, column %d: %s", x.Script, x.Line, x.Column, line)
+		case x.Script != script:
 			line = fmt.Sprintf("in the included %s, %s", x.Script, line)
+		case x.Line > 0:
+			line = fmt.Sprintf("line %d: column %d: %s", x.Line, x.Column, line)
+			if script != "" {
+				line = script + ": " + line
+			}
 		}
 		lines = append(lines, line)
 	}

@@ -99,11 +99,11 @@ func TestScriptsAreCheckedAsTheyRun(t *testing.T) {
 	checker := newScriptChecker(c, kept)
 	for _, tt := range []struct{ text, problem, warning string }{
 		{"keep;", "", ""},
-		{`require "enotify";`, `line 1, column 9: the extension "enotify" is switched off here`, ""},
-		{"keep;\r\nnonsense;", `line 2, column 1: `, ""},
-		{"require \"include\";\r\ninclude \"other\";", "in the included other", ""},
-		{"require \"include\";\r\ninclude \"later\";", "", "line 2, column "},
-		{"require \"include\";\r\ninclude :global \"later\";", "", "line 2, column "},
+		{`require "enotify";`, `mine: line 1: column 9: the extension "enotify" is switched off here`, ""},
+		{"keep;\r\nnonsense;", `mine: line 2: column 1: `, ""},
+		{"require \"include\";\r\ninclude \"other\";", "in the included other, line 1, column 1: ", ""},
+		{"require \"include\";\r\ninclude \"later\";", "", "mine: line 2: column "},
+		{"require \"include\";\r\ninclude :global \"later\";", "", "mine: line 2: column "},
 	} {
 		warnings, problems := checker.check(t.Context(), me, "mine", []byte(tt.text))
 		if !strings.Contains(strings.Join(problems, "\n"), tt.problem) || (tt.problem == "") != (len(problems) == 0) ||

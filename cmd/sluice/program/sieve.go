@@ -102,7 +102,7 @@ func (c *sieveCheckCommand) Run(p *program) error {
 	return nil
 }
 
-// compileFile compiles a script from a file, with every extension but those that run programs.
+// compileFile compiles a script from a file, with every extension. Which programs a site lists is not known.
 func compileFile(p *program, file, includes string) (*sieve.Script, []sieve.Problem, error) {
 	text, err := readUpTo(p, file, largestScript)
 	if err != nil {
@@ -111,7 +111,9 @@ func compileFile(p *program, file, includes string) (*sieve.Script, []sieve.Prob
 	if includes == "" && file != "-" {
 		includes = filepath.Dir(file)
 	}
-	script, problems := sieve.Compile(scriptName(file), text, sieve.Options{Include: includeFrom(includes)})
+	script, problems := sieve.Compile(scriptName(file), text, sieve.Options{
+		Include: includeFrom(includes), Programs: &sieve.Programs{Unknown: true},
+	})
 	return script, problems, nil
 }
 
@@ -202,7 +204,7 @@ type sieveTestResult struct {
 	Failure *sieve.Failure `json:"failure,omitempty"`
 	Notes   []sieve.Line   `json:"notes,omitempty"` // what was asked for and is not done
 	Log     []sieve.Line   `json:"log,omitempty"`   // of debug_log
-	Trace   []sieve.Line   `json:"trace,omitempty"`
+	Trace   []sieve.Line   `json:"trace"`
 }
 
 func (c *sieveTestCommand) Run(p *program) error {
@@ -216,7 +218,7 @@ func (c *sieveTestCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	result := sieveTestResult{sieveResult: newSieveResult(), Actions: []sieveAction{}}
+	result := sieveTestResult{sieveResult: newSieveResult(), Actions: []sieveAction{}, Trace: []sieve.Line{}}
 	result.add(problems)
 	if script != nil {
 		in, err := c.input(p)
@@ -227,7 +229,7 @@ func (c *sieveTestCommand) Run(p *program) error {
 		for _, a := range out.Actions {
 			result.Actions = append(result.Actions, newSieveAction(a))
 		}
-		result.Failure, result.Notes, result.Log, result.Trace = out.Failure, out.Notes, out.Log, out.Trace
+		result.Failure, result.Notes, result.Log, result.Trace = out.Failure, out.Notes, out.Log, append(result.Trace, out.Trace...)
 		result.OK = out.Failure == nil
 	}
 	if c.JSON {
@@ -277,14 +279,24 @@ func (c *sieveTestCommand) input(p *program) (sieve.Input, error) {
 		}
 	}
 	if in.Envelope.To != "" {
-		in.Own = []string{in.Envelope.To}
-		in.Account = in.Envelope.To
+		in.Account = withoutDetail(in.Envelope.To)
+		in.Own = []string{in.Account, in.Envelope.To}
+		in.Environment["vnd.dovecot.username"], in.Environment["vnd.dovecot.default-mailbox"] = in.Account, "INBOX"
 	}
 	in.Spam = spamScore(m, c.Spam)
 	if c.Virus > 0 {
 		in.Virus = sieve.Score{Known: true, Value: c.Virus}
 	}
 	return in, nil
+}
+
+// withoutDetail is whose mail an address is: that without the subaddress.
+func withoutDetail(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	if plus := strings.IndexByte(address, '+'); plus > 0 && plus < at {
+		return address[:plus] + address[at:]
+	}
+	return address
 }
 
 // enveloped is an address as an envelope has it, which may be written with its angle brackets.
