@@ -78,7 +78,10 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		if n >= 0 && n < len(deliveries) {
 			d := deliveries[n]
 			rr.Disposition, rr.File, rr.Held, rr.Note = d.Disposition, d.File, d.Held, d.Note
-			rr.Reply = d.Reply
+			rr.Reply, rr.Removed = d.Reply, d.Removed
+			if t.base != nil {
+				rr.Removed = removedOf(t.base, d.Removed)
+			}
 			if d.Handling != nil {
 				rr.Handling = d.Handling
 			}
@@ -98,6 +101,7 @@ func (s *Session) toRecord(end string, reply Reply, note string, deliveries []De
 		}
 		r.Recipients = append(r.Recipients, rr)
 	}
+	shareRemoved(r.Recipients)
 	return r
 }
 

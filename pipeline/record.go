@@ -124,6 +124,9 @@ type RecipientRecord struct {
 	File        string      `json:"file,omitempty"` // the file's name in its Maildir folder
 	Held        string      `json:"held,omitempty"` // its id in quarantine
 	Note        string      `json:"note,omitempty"` // for the operator
+	// Removed is what came and is in no copy of the recipient's. Where several recipients' copies lack the same it stands in
+	// the first of them.
+	Removed []Removed `json:"removed,omitempty"`
 	// ByDoor: the door itself refused the recipient, an unknown one say; no stage was asked.
 	ByDoor bool `json:"by_door,omitempty"`
 }

@@ -491,6 +491,7 @@ type Delivery struct {
 	File        string // the unique name in its Maildir
 	Held        string // the id in quarantine
 	Note        string // for the operator
+	Removed     []Removed
 	// Handling is that of the decision with what became of it: the names of files and of mails in the queue.
 	Handling *Handling
 }

@@ -103,6 +103,9 @@ func (j *Journal) redact(ctx context.Context) (redacted int, err error) {
 // redact takes out of a record what is named, and has it say so.
 func redact(r *pipeline.Record, what []Redactable, now time.Time) {
 	r.Redacted = &pipeline.Redaction{At: now.UTC()}
+	for i := range r.Recipients {
+		r.Recipients[i].Removed = nil // anything may stand in there
+	}
 	for _, w := range what {
 		r.Redacted.What = append(r.Redacted.What, string(w))
 		switch w {

@@ -104,6 +104,7 @@ func TestRedact(t *testing.T) {
 		}},
 		Recipients: []pipeline.RecipientRecord{
 			{Recipient: pipeline.Recipient{Address: address("bert@example.org"), Account: "bert@example.org", ORCPT: "rfc822;bert@example.org"}, Held: "h1", File: "f1",
+				Removed: []pipeline.Removed{{Behind: 3, Field: []byte("Delivered-To: anna@example.org\r\n")}},
 				Handling: handling(), Steps: []pipeline.StepRecord{{Name: "sieve", Stages: []pipeline.StageRecord{{Handling: handling(), Note: "anna"}}}}},
 			{Recipient: pipeline.Recipient{Address: address("anna@example.org"), Account: "other@example.org"}},
 			{Recipient: pipeline.Recipient{Address: address("postmaster@example.org")}},
@@ -133,7 +134,7 @@ func TestRedact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []string{"anna", "bert", "love", "192.0.2.77", "other"} {
+	for _, s := range []string{"anna", "removed", "bert", "love", "192.0.2.77", "other"} {
 		if bytes.Contains(text, []byte(s)) {
 			t.Errorf("%q is still in %s", s, text)
 		}

@@ -130,7 +130,7 @@ func (f *filing) placed(c copied, where mailstore.Placed) {
 		d.Note = "a notice of it is in the inbox: " + where.File
 		return
 	case onlyCopy:
-		d.Folder, d.File = where.Folder, where.File
+		d.Folder, d.File, d.Removed = where.Folder, where.File, f.removed(&f.decisions[c.decision])
 		return
 	}
 	x := &d.Handling.Copies[c.nth]
@@ -140,6 +140,9 @@ func (f *filing) placed(c copied, where mailstore.Placed) {
 	x.Folder, x.File = where.Folder, where.File
 	if c.nth == 0 {
 		d.Folder, d.File = where.Folder, where.File
+	}
+	if x.Content == nil && x.Message == nil && d.Removed == nil {
+		d.Removed = f.removed(&f.decisions[c.decision])
 	}
 }
 

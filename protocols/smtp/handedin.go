@@ -76,19 +76,12 @@ func (o *handedIn) body() io.Reader {
 func (f *filing) head(o *handedIn, d *pipeline.Decision) []byte {
 	var b bytes.Buffer
 	b.Write(f.submitted())
-	gone := map[string][]int{}
 	for _, e := range d.Edits {
 		if !e.Delete {
 			b.Write(added(e))
-			continue
 		}
-		name := strings.ToLower(e.Name)
-		gone[name] = append(gone[name], e.Index)
 	}
-	b.Write(strip(o.section, func(name string, nth int) bool {
-		which, ok := gone[name]
-		return ok && (slices.Contains(which, 0) || slices.Contains(which, nth))
-	}))
+	b.Write(strip(o.section, unwanted{}.deleted(d.Edits).has))
 	return b.Bytes()
 }
 

@@ -95,18 +95,13 @@ func (f *filing) contentOf(d *pipeline.Decision, m *mime.Message) io.Reader {
 	}
 	head.Write(field(pipeline.IDField, f.id))
 	head.Write(f.trace())
-	gone := map[string][]int{"return-path": {0}, "delivered-to": {0}, strings.ToLower(pipeline.IDField): {0}}
 	if d != nil {
 		edits := d.Edits
 		if !d.Recalled {
 			edits = append(d.Fields(f.s.door), edits...)
 		}
 		for _, e := range edits {
-			switch {
-			case e.Delete:
-				name := strings.ToLower(e.Name)
-				gone[name] = append(gone[name], e.Index)
-			case !has(m, e): // the milter door may have added it already
+			if !e.Delete && !has(m, e) { // the milter door may have added it already
 				head.Write(added(e))
 			}
 		}
@@ -115,11 +110,7 @@ func (f *filing) contentOf(d *pipeline.Decision, m *mime.Message) io.Reader {
 	if err != nil {
 		return failing{err}
 	}
-	section = strip(section, func(name string, nth int) bool {
-		which, ok := gone[name]
-		return ok && (slices.Contains(which, 0) || slices.Contains(which, nth))
-	})
-	head.Write(safeStart(section, m))
+	head.Write(safeStart(strip(section, f.unwanted(d).has), m))
 	return io.MultiReader(&head, raw)
 }
 
@@ -229,6 +220,17 @@ func word(s string) string {
 // name, from 1. What is no field stays.
 func strip(section []byte, gone func(name string, nth int) bool) []byte {
 	out := make([]byte, 0, len(section)+2)
+	eachField(section, func(name string, nth int, text []byte) {
+		if name == "" || !gone(name, nth) {
+			out = append(out, text...)
+		}
+	})
+	return out
+}
+
+// eachField calls visit for each field of a header section: its name in lower case, the how manieth of that name it is, from
+// 1, and its text. What is no field has no name.
+func eachField(section []byte, visit func(name string, nth int, text []byte)) {
 	seen := map[string]int{}
 	for len(section) > 0 {
 		n := fieldLength(section)
@@ -236,16 +238,12 @@ func strip(section []byte, gone func(name string, nth int) bool) []byte {
 		if ok && len(name) > 0 && name[0] != ' ' && name[0] != '\t' {
 			name := strings.ToLower(string(bytes.TrimRight(name, " \t")))
 			seen[name]++
-			ok = gone(name, seen[name])
+			visit(name, seen[name], section[:n])
 		} else {
-			ok = false
-		}
-		if !ok {
-			out = append(out, section[:n]...)
+			visit("", 0, section[:n])
 		}
 		section = section[n:]
 	}
-	return out
 }
 
 // fieldLength returns the length of the field at the beginning of a section, with the lines that continue it.

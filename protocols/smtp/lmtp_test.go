@@ -224,7 +224,7 @@ func TestClientOfLMTP(t *testing.T) {
 func TestHandover(t *testing.T) {
 	const id = "milterid"
 	key := pipeline.Handover{Key: []byte("secret")}
-	const text = "Message-ID: <a@client.example>\r\nSubject: x\r\n\r\nbody\r\n"
+	const text = "Message-ID: <a@client.example>\r\nDelivered-To: before\r\nSubject: x\r\n\r\nbody\r\n"
 	parsed, err := mime.Parse(strings.NewReader(text), int64(len(text)), mime.Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -265,7 +265,7 @@ func TestHandover(t *testing.T) {
 				},
 			})}
 			record := &pipeline.Record{
-				Version: 1, ID: id, Door: pipeline.Milter, Recipients: []pipeline.RecipientRecord{{
+				Version: 1, ID: id, Door: pipeline.Milter, Size: int64(len(text)), Recipients: []pipeline.RecipientRecord{{
 					Recipient: pipeline.Recipient{Address: pipelinetest.Address(t, "team@example.org")},
 					Folder:    "Junk", Flags: []string{"$Junk"},
 				}},
@@ -287,9 +287,11 @@ func TestHandover(t *testing.T) {
 				S: 250 *
 				C: DATA
 				S: 354 *
+				C: Delivered-To: the MTA
 				C: X-Sluice-Id: ` + tt.value + `
 				C: X-Spam-Score: 7.5
 				C: Message-ID: <a@client.example>
+				C: Delivered-To: before
 				C: Subject: x
 				C:
 				C: ` + tt.body + `
@@ -309,6 +311,19 @@ func TestHandover(t *testing.T) {
 			}
 			if strings.Contains(mail.text, "X-Spam-Score: 7.5\r\n") == tt.scanned {
 				t.Errorf("fields of the first door: stored\n%s", mail.text)
+			}
+			// What a record says was removed was in the message that it is about.
+			var removed []string
+			r, _ := d.journal.Last()
+			for _, x := range r.Recipients[0].Removed {
+				removed = append(removed, x.Name())
+			}
+			want := "Delivered-To"
+			if tt.scanned {
+				want = "Delivered-To X-Sluice-Id X-Spam-Score Delivered-To"
+			}
+			if got := strings.Join(removed, " "); got != want {
+				t.Errorf("removed %s, want %s", got, want)
 			}
 		})
 	}

@@ -391,8 +391,9 @@ func (f *filing) hold() error {
 	if err != nil {
 		return fmt.Errorf("hold in quarantine: %w", err)
 	}
+	removed := f.removed(nil)
 	for n, i := range places {
-		f.deliveries[i].Disposition = pipeline.Held
+		f.deliveries[i].Disposition, f.deliveries[i].Removed = pipeline.Held, removed
 		if n < len(ids) {
 			f.deliveries[i].Held = ids[n]
 		}

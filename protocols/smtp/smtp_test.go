@@ -3,6 +3,8 @@ package smtp_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -430,6 +432,56 @@ func TestForgedFieldsAreNotSeenAndNotKept(t *testing.T) {
 	}
 	if strings.Count(got, "Return-Path") != 1 || strings.Count(got, "Delivered-To") != 1 || strings.Count(got, "X-Sluice-Id: id1\r\n") != 1 {
 		t.Errorf("stored\n%s", got)
+	}
+	// The record can tell what came: the fields with what stood behind them.
+	const behind = int64(len("To: me\r\n\r\nX-Sluice-Id: in the body\r\n"))
+	var fields []string
+	r, _ := d.journal.Last()
+	for _, x := range r.Recipients[0].Removed {
+		fields = append(fields, fmt.Sprintf("%s%d", x.Field, x.Behind-behind))
+	}
+	want := []string{
+		"X-Sluice-Id: id1 forged\r\n128", "x-sluice-anything : b\r\n folded\r\n84", "X-Spam-Score: -100\r\n64",
+		"Return-Path: <ceo@bank.example>\r\n31", "Delivered-To: you@example.org\r\n0",
+	}
+	if !slices.Equal(fields, want) {
+		t.Errorf("removed %q", fields)
+	}
+}
+
+// Each copy has its own, and what several lack stands in the record once; what was held has it too.
+func TestRemovedFieldsOfSeveral(t *testing.T) {
+	d := open(t, nil)
+	d.dial().talk(greeting + `
+		C: MAIL FROM:<s@client.example>
+		S: 250 *
+		C: RCPT TO:<junk@example.org>
+		S: 250 *
+		C: RCPT TO:<me@example.org>
+		S: 250 *
+		C: RCPT TO:<hold@example.org>
+		S: 250 *
+		C: DATA
+		S: 354 *
+		C: Delivered-To: list@example.net
+		C: X-Loud: yes
+		C: Subject: a
+		C:
+		C: b
+		C: .
+		S: 250 *
+	`)
+	r, _ := d.journal.Last()
+	var got []string
+	for _, x := range r.Recipients {
+		var names []string
+		for _, f := range x.Removed {
+			names = append(names, f.Name())
+		}
+		got = append(got, x.Address.Local+": "+strings.Join(names, " "))
+	}
+	if want := []string{"junk: Delivered-To X-Loud", "me: Delivered-To", "hold: "}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
