@@ -21,6 +21,10 @@ type Replay struct {
 	Then *Plan
 	// Without are places whose word does not count: they are left out as if nobody had written them.
 	Without []Place
+	// Usual serves recipients as everybody is served: what is otherwise for some of them is not looked at.
+	Usual bool
+	// Admitted are recipients, by their place in the record, that the door itself refused then and lets in now.
+	Admitted []int
 	// EveryTerm has conditions evaluated whole, so that the record says of each term what it came to.
 	EveryTerm bool
 }
@@ -38,6 +42,7 @@ type Again struct {
 	gone    bool // the message
 	blind   bool // of all that conditions look at something was taken out of the record
 	every   bool
+	usual   bool
 	terms   map[string]byte
 	without []int
 	gaps    *gaps
@@ -61,7 +66,7 @@ func (a *Again) There(reads Input) bool {
 }
 
 // Whole reports whether all is there and nothing is left out: conditions come to what they came to when the mail was there.
-func (a *Again) Whole() bool { return a == nil || !a.gone && len(a.without) == 0 }
+func (a *Again) Whole() bool { return a == nil || !a.gone && !a.Changed() }
 
 // Knows reports whether a term can be evaluated, or [Again.Term] knows what it came to.
 func (a *Again) Knows(key string, reads Input) bool { return a.There(reads) || a.terms[key] != 0 }
@@ -80,7 +85,10 @@ func (a *Again) Lacks(key string) {
 func (a *Again) EveryTerm() bool { return a != nil && a.every && !a.gone }
 
 // Changed reports whether anything of the stage's step is left out.
-func (a *Again) Changed() bool { return a != nil && len(a.without) > 0 }
+func (a *Again) Changed() bool { return a != nil && (len(a.without) > 0 || a.usual) }
+
+// Usual reports whether a recipient is to be served as everybody is: see [Replay.Usual].
+func (a *Again) Usual() bool { return a != nil && a.usual }
 
 // Without reports whether the rule at a place of the stage's step is left out.
 func (a *Again) Without(at int) bool { return a != nil && slices.Contains(a.without, at) }
@@ -144,11 +152,11 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 		id: r.ID, received: r.Received, sender: r.Sender, phase: Mail, queueID: r.QueueID, sha256: r.SHA256, asked: r.Asked, once: r.Once,
 	}
 	s.everybody(ctx, Mail)
-	for _, x := range r.Recipients {
+	for i, x := range r.Recipients {
 		switch {
 		case x.Disposition == Repeated:
 			s.Repeat(x.Recipient, x.Reply, x.Note)
-		case x.doorRefused():
+		case r.doorRefused(&x) && !slices.Contains(o.Admitted, i):
 			s.Refuse(x.Recipient, x.Reply, x.Note)
 		default:
 			s.Rcpt(ctx, x.Recipient)
@@ -169,7 +177,7 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 		s.Data(ctx)
 		decisions := s.Content(ctx, o.Message)
 		refuse := slices.ContainsFunc(r.Recipients, func(x RecipientRecord) bool {
-			return x.Disposition == Refused && x.Verdict.Action == Reject && !x.doorRefused()
+			return x.Disposition == Refused && x.Verdict.Action == Reject && !r.doorRefused(&x)
 		})
 		settled := r.Door.Settle(decisions, refuse)
 		if reply = settled.Reply; reply.Code < 400 {
@@ -194,9 +202,10 @@ func (p *Plan) Replay(ctx context.Context, r *Record, o Replay) (Replayed, error
 	return Replayed{out, again.gaps.all, len(again.gaps.all) == 0 || s.certain()}, nil
 }
 
-// doorRefused reports whether the door itself refused the recipient, with no stage asked.
-func (r *RecipientRecord) doorRefused() bool {
-	return r.ByDoor || r.Disposition == Refused && r.Verdict.Action == Pass
+// doorRefused reports whether the door itself refused the recipient, with no stage asked. Older records do not say so: at
+// doors other than Submission, where one refusal is for all, it is where nobody else has.
+func (r *Record) doorRefused(x *RecipientRecord) bool {
+	return x.ByDoor || x.Disposition == Refused && x.Verdict.Action == Pass && r.Door != Submission
 }
 
 // dismiss tells the results of a replay that nothing became of them.
@@ -246,7 +255,8 @@ func (again *replaying) gone() bool { return again.Message == nil }
 
 // view is what a stage may know that is asked again.
 func (again *replaying) view(p *Plan, c call) *Again {
-	a := &Again{gone: again.gone(), blind: again.record.Redacted != nil, every: again.EveryTerm, terms: again.terms, without: again.places(p, c.stage), gaps: &gaps{}}
+	a := &Again{gone: again.gone(), blind: again.record.Redacted != nil, every: again.EveryTerm, usual: again.Usual,
+		terms: again.terms, without: again.places(p, c.stage), gaps: &gaps{}}
 	if again.calls == nil {
 		again.calls = map[call]*gaps{}
 	}

@@ -303,7 +303,11 @@ func (s *Session) open(r *rcpt, now Phase) bool {
 }
 
 func (s *Session) judge(r *rcpt, now Phase) judgement {
-	return s.plan.judge(ledger{s.shared, r.own, &r.Recipient}, now, s.exempt(r))
+	who := &r.Recipient
+	if s.again != nil && s.again.Usual {
+		who = &Recipient{} // of whom nothing is otherwise
+	}
+	return s.plan.judge(ledger{s.shared, r.own, who}, now, s.exempt(r))
 }
 
 // Refuse notes a recipient that the door itself refuses (an unknown user, a full mailbox), for the record.

@@ -134,7 +134,7 @@ func newState(set *ruleset) *state {
 // load takes in what a stage reads of the transaction.
 func (s *state) load(st *stage, v *pipeline.View) {
 	s.view, s.own, s.again = v, nil, !v.Again.Whole()
-	if st.personal {
+	if st.personal && !v.Again.Usual() {
 		s.own = s.set.forRecipient(v.Rcpt.Address)
 	}
 	for _, f := range st.facts {

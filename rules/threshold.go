@@ -143,7 +143,11 @@ func (t thresholds) reached(score float64) string {
 // Check implements pipeline.Stage.
 func (t *thresholdStage) Check(_ context.Context, v pipeline.View) (pipeline.Result, error) {
 	var r pipeline.Result
-	th, own, ok := t.of(v.Rcpt)
+	who := v.Rcpt
+	if v.Again.Usual() {
+		who = pipeline.Recipient{}
+	}
+	th, own, ok := t.of(who)
 	if !ok {
 		return r, nil
 	}

@@ -18,10 +18,12 @@ import (
 
 	gomilter "github.com/emersion/go-milter"
 
+	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore/journal"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
 	"sluice/protocols/smtp"
+	"sluice/rules"
 	"sluice/rules/replay"
 )
 
@@ -44,6 +46,7 @@ func corpusRules(off string) string {
 		{"anna_holds", `rcpt.local == "anna" and subject contains "hold"`, "quarantine: true"},
 		{"later", `subject contains "later"`, "tempfail: true"},
 		{"bert_never", `rcpt.local == "bert" and from.domain == "bad.example"`, "reject: 5.7.1 bert does not want this"},
+		{"bert_later", `rcpt.local == "bert" and text contains "three"`, "tempfail: true"},
 		{"urgent", `subject contains "urgent" and not hit("winner")`, "flag: urgent"},
 		{"good", `header_from.domain == "friend.example" and not (text contains "million")`, "score: -2"},
 		{"tried", `size > 0`, "shadow: true\n    reject: true"},
@@ -54,8 +57,20 @@ func corpusRules(off string) string {
 		}
 		fmt.Fprintf(&b, "  - name: %s\n    when: %q\n    %s\n", x.name, when, x.does)
 	}
-	return b.String()
+	return b.String() + corpusOverrides
 }
+
+const corpusOverrides = `overrides:
+  - {for: carl@example.org, scores: {winner: 6}, junk: 0}
+  - {for: anna@example.org, off: [money], junk: 2}
+`
+
+const corpusSieve = `require ["fileinto", "reject", "imap4flags"];
+if header :contains "subject" "number 3" { fileinto "Three"; }
+elsif header :contains "subject" "number 22" { discard; }
+elsif header :contains "subject" "number 11" { reject "not this one"; }
+elsif header :contains "subject" "number 14" { addflag "\\\\Flagged"; }
+`
 
 const corpusConfig = `
 domains: [example.org]
@@ -231,11 +246,11 @@ func (m corpusMail) sendMilter(t *testing.T, s *site) (answers []string) {
 // Over mails through all doors: what was recorded adds up, a replay agrees with its record, with the mail and without, and
 // without the decider the decision is what the engine says where that rule never holds.
 func TestCorpus(t *testing.T) {
-	s := startSite(t, map[string]string{"sluice.yaml": corpusConfig, "rules.yaml": corpusRules("")}, "-c", "sluice.yaml")
+	s := startSite(t, map[string]string{"sluice.yaml": corpusConfig + "  - sieve: {before: [site.sieve]}\n", "rules.yaml": corpusRules(""), "site.sieve": corpusSieve}, "-c", "sluice.yaml")
 	for _, name := range []string{"anna", "bert", "carl"} {
 		s.run(t, "secret", "-c", "sluice.yaml", "user", "add", name+"@example.org", "--password-stdin")
 	}
-	mails := corpus(340)
+	mails := corpus(304)
 	for _, m := range mails {
 		m.send(t, s)
 	}
@@ -247,10 +262,11 @@ func TestCorpus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	others := map[string]*pipeline.Plan{} // by the rule that never holds
+	others := otherPlans{program: p, settings: settings, dir: s.dir, made: map[string]*pipeline.Plan{}}
+	said, same, exact := map[string]int{}, 0, 0
 	doors := map[pipeline.Door]int{}
 	verdicts := map[string]int{}
-	withMail, without, otherwise := 0, 0, 0
+	withMail := 0
 	err = p.withPlans(settings, func(all *plans) error {
 		for _, r := range recordsOf(t, all.journal) {
 			doors[r.Door]++
@@ -276,39 +292,41 @@ func TestCorpus(t *testing.T) {
 			if d := replay.Differences(r, terms.Record); len(d) > 0 || len(terms.Gaps) > 0 {
 				t.Errorf("%s at %s, without the mail: %v, %q", r.MessageID, r.Door, d, terms.Gaps)
 			}
+			message := mailOf(t, all, r)
 			for i, x := range r.Recipients {
-				if x.Step != "rules" || x.Verdict.By == "" {
-					continue
-				}
-				other := others[x.Verdict.By]
-				if other == nil {
-					name := filepath.Join(s.dir, "without_"+x.Verdict.By+".yaml")
-					if err := os.WriteFile(name, []byte(corpusRules(x.Verdict.By)), 0o600); err != nil {
+				told := map[string]bool{}
+				for _, c := range look.Without {
+					if c.Recipient != x.Address.Raw {
+						continue
+					}
+					told[c.Of] = true
+					said[c.Of]++
+					if c.Same {
+						same++
+					}
+					want, err := others.without(t, all, r, &c).Replay(t.Context(), r, pipeline.Replay{Message: message, Then: plan})
+					if err != nil {
 						t.Fatal(err)
 					}
-					if other, err = planWith(p, settings, "", []string{name}); err != nil {
-						t.Fatal(err)
+					if len(want.Gaps) > 0 {
+						continue // what one plan asks for each recipient another asks for all
 					}
-					others[x.Verdict.By] = other
+					exact++
+					y := &want.Record.Recipients[i]
+					folder := ""
+					if y.Verdict.Action <= pipeline.Keep {
+						folder = replay.Folder(y)
+					}
+					if c.Verdict != replay.Verdict(y) || c.Folder != folder || c.Score != y.Score || c.Disposition != y.Disposition {
+						t.Errorf("%s at %s for %s: without %s, where the engine that has never had it says %s into %q, %g, %s", r.MessageID, r.Door,
+							c.Recipient, c, replay.Verdict(y), folder, y.Score, y.Disposition)
+					}
 				}
-				replayed := pipeline.Replay{Message: mailOf(t, all, r), Then: plan}
-				want, err := other.Replay(t.Context(), r, replayed)
-				if err != nil {
-					t.Fatal(err)
+				if whole := x.Step != ""; whole != told["verdict"] {
+					t.Errorf("%s at %s for %s: decided by %q, and without: %v", r.MessageID, r.Door, x.Address.Raw, x.Step, look.Without)
 				}
-				replayed.Without = []pipeline.Place{{Step: x.Step, At: x.Verdict.At}}
-				got, err := plan.Replay(t.Context(), r, replayed)
-				if err != nil {
-					t.Fatal(err)
-				}
-				without++
-				a, b := &got.Record.Recipients[i], &want.Record.Recipients[i]
-				if replay.Verdict(a) != replay.Verdict(b) || replay.Folder(a) != replay.Folder(b) || a.Score != b.Score {
-					t.Errorf("%s at %s without %s: %s into %s, %g; the engine without that rule says %s into %s, %g", r.MessageID, r.Door,
-						x.Verdict.By, replay.Verdict(a), replay.Folder(a), a.Score, replay.Verdict(b), replay.Folder(b), b.Score)
-				}
-				if replay.Verdict(a) != replay.Verdict(&x) {
-					otherwise++
+				if x.FolderBy != "" && x.Verdict.Action <= pipeline.Keep && !told["folder"] && !told["script"] {
+					t.Errorf("%s at %s for %s: filed by %q, and without: %v", r.MessageID, r.Door, x.Address.Raw, x.FolderBy, look.Without)
 				}
 			}
 		}
@@ -317,7 +335,7 @@ func TestCorpus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("doors %v, verdicts %v, %d replayed with the mail; %d of %d without the decider say otherwise", doors, verdicts, withMail, otherwise, without)
+	t.Logf("doors %v, verdicts %v, %d replayed with the mail; %v without, %d compared, of which %d say the same", doors, verdicts, withMail, said, exact, same)
 	if n := doors[pipeline.SMTP] + doors[pipeline.LMTP] + doors[pipeline.Milter] + doors[pipeline.Deliver]; n != len(mails) || len(doors) != 4 {
 		t.Errorf("%d records of %d mails, by door %v", n, len(mails), doors)
 	}
@@ -326,9 +344,69 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("%d recipients with verdict %s: the corpus shows too little", verdicts[v], v)
 		}
 	}
-	if otherwise != without || without < 50 || withMail < 100 {
-		t.Errorf("%d of %d without the decider say otherwise, %d were replayed with the mail", otherwise, without, withMail)
+	for of, least := range map[string]int{"verdict": 50, "folder": 30, "script": 10, "mark": 5, "score": 30, "overrides": 5, "others": 3} {
+		if said[of] < least {
+			t.Errorf("%d without a decider of the %s: the corpus shows too little", said[of], of)
+		}
 	}
+	if exact < 600 || same > 0 || withMail < 100 {
+		t.Errorf("%d compared without a decider, %d say the same, %d were replayed with the mail", exact, same, withMail)
+	}
+}
+
+// otherPlans are plans that have never had one of those who had a say.
+type otherPlans struct {
+	*program
+	settings *config.Config
+	dir      string
+	made     map[string]*pipeline.Plan
+}
+
+// without is the plan without whoever a counterfactual is about.
+func (o *otherPlans) without(t *testing.T, all *plans, r *pipeline.Record, c *counterfactual) (p *pipeline.Plan) {
+	t.Helper()
+	x := &r.Recipients[slices.IndexFunc(r.Recipients, func(x pipeline.RecipientRecord) bool { return x.Address.Raw == c.Recipient })]
+	name, err := c.Decider, error(nil)
+	switch step, rule, _ := strings.Cut(c.Decider, "/"); {
+	case c.Of == "overrides":
+		name = "usual"
+	case step == "rules" && rule == "":
+		name = "junk"
+		if x.Verdict.Action != pipeline.Pass {
+			name = x.Verdict.Action.String()
+		}
+	}
+	if p = o.made[name]; p != nil {
+		return p
+	}
+	with := func(c *config.Config, text string) (*pipeline.Plan, error) {
+		file := filepath.Join(o.dir, "without.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		return planWith(o.program, c, "", []string{file})
+	}
+	switch step, rule, _ := strings.Cut(name, "/"); {
+	case name == "usual":
+		p, err = with(o.settings, strings.TrimSuffix(corpusRules(""), corpusOverrides))
+	case rule != "":
+		p, err = with(o.settings, corpusRules(rule))
+	case step == "sieve":
+		p, err = all.remake(t.Context(), r.Plan, func(steps []pipeline.Step) []pipeline.Step { return steps[:len(steps)-1] })
+	default:
+		c := *o.settings
+		c.Pipeline = slices.Clone(c.Pipeline)
+		at := slices.IndexFunc(c.Pipeline, func(s pipeline.Step) bool { return s.Kind.Name == "rules" })
+		settings := *c.Pipeline[at].Config.(*rules.Config)
+		*map[string]*float64{"junk": &settings.Junk, "quarantine": &settings.Quarantine, "reject": &settings.Reject}[name] = 0
+		c.Pipeline[at].Config = &settings
+		p, err = with(&c, strings.Replace(corpusRules(""), name+": 2", name+": 0", 1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.made[name] = p
+	return p
 }
 
 // stop ends the server in peace, with everything written.

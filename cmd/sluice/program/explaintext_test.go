@@ -52,7 +52,7 @@ func TestTextOfARecord(t *testing.T) {
 			Verdict:   pipeline.Verdict{At: 2, Action: pipeline.Quarantine}, Step: "rules", Disposition: pipeline.Held, Score: 4,
 		}},
 	}
-	more := &insight{With: "the mail", Without: []counterfactual{{Recipient: "me@x.example", Decider: "rules", Verdict: "pass", Folder: "INBOX", Score: 4}},
+	more := &insight{With: "the mail", Without: []counterfactual{{Recipient: "me@x.example", Decider: "rules", Outcome: "delivered to INBOX", Disposition: pipeline.Delivered}},
 		Near: []nearMiss{{Step: "rules", Rule: "almost", Term: `spf.result == "fail"`, Came: "false", Place: "spam.yaml:3:4", Action: pipeline.Reject}}}
 	show := func(x text) string {
 		var b strings.Builder
@@ -65,7 +65,7 @@ func TestTextOfARecord(t *testing.T) {
     me@x.example
       outcome    quarantined
       decided by rules: quarantine
-      without it pass, INBOX, score 4
+      without    rules it would have been delivered to INBOX
       score      4 = 3 one + 1 two
   mail
     received   2026-11-22T06:00:00Z at smtp

@@ -42,17 +42,7 @@ type nearMiss struct {
 	Shadow    bool            `json:"shadow,omitempty"`
 }
 
-// A counterfactual is what would have been decided about a recipient without whoever decided.
-type counterfactual struct {
-	Recipient string   `json:"recipient"`
-	Decider   string   `json:"decider"` // "rules/zen", "clamav"
-	Verdict   string   `json:"verdict"` // "pass", "reject by rules/forged"
-	Folder    string   `json:"folder,omitempty"`
-	Score     float64  `json:"score"`
-	Gaps      []string `json:"gaps,omitempty"` // what the record does not know, and might have mattered
-}
-
-// look decides a record again, with the mail if it can be found, and without each of those who decided.
+// look decides a record again, with the mail if it can be found, and without each of those who had a say.
 func (p *plans) look(ctx context.Context, r *pipeline.Record, files []found) (x insight) {
 	x.Differences, x.Gaps, x.Near, x.Without = []replay.Difference{}, []string{}, []nearMiss{}, []counterfactual{}
 	plan, err := p.of(ctx, r.Plan)
@@ -87,41 +77,14 @@ func (p *plans) look(ctx context.Context, r *pipeline.Record, files []found) (x 
 		}
 	}
 	for i := range r.Recipients {
-		c, ok, err := otherwise(ctx, plan, r, i, message)
+		all, err := p.otherwise(ctx, plan, r, again.Record, i, message)
 		if err != nil {
 			x.Unknown = err.Error()
 			return x
 		}
-		if ok {
-			x.Without = append(x.Without, c)
-		}
+		x.Without = append(x.Without, all...)
 	}
 	return x
-}
-
-// otherwise decides about the ith recipient without whoever decided; ok is false where nobody did.
-func otherwise(ctx context.Context, plan *pipeline.Plan, r *pipeline.Record, i int, m *mime.Message) (c counterfactual, ok bool, _ error) {
-	x := &r.Recipients[i]
-	if x.Step == "" || x.Verdict.Action == pipeline.Pass {
-		return c, false, nil
-	}
-	again, err := plan.Replay(ctx, r, pipeline.Replay{Message: m, Without: []pipeline.Place{{Step: x.Step, At: x.Verdict.At}}})
-	if err != nil {
-		return c, false, err
-	}
-	c = counterfactual{Recipient: x.Address.Raw, Decider: x.Step, Gaps: again.Gaps}
-	if x.Verdict.By != "" {
-		c.Decider += "/" + x.Verdict.By
-	}
-	if i >= len(again.Record.Recipients) {
-		return c, false, fmt.Errorf("the replay of %s has lost a recipient", r.ID)
-	}
-	other := &again.Record.Recipients[i]
-	c.Verdict, c.Score = replay.Verdict(other), other.Score
-	if other.Verdict.Action <= pipeline.Keep {
-		c.Folder = replay.Folder(other)
-	}
-	return c, true, nil
 }
 
 // message finds the message of a record as it came: in a folder, in quarantine, or what one of our users has handed in, in

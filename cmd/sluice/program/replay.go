@@ -265,7 +265,7 @@ func (c *replayCommand) one(t *text, x replayResult) {
 			t.line(1, "%s: %s", r.Address.Raw, replay.Verdict(&r))
 			for _, w := range x.Without {
 				if w.Recipient == r.Address.Raw {
-					t.line(2, "without %s: %s", w.Decider, w)
+					t.line(2, "without %s", w)
 				}
 			}
 		}
@@ -284,19 +284,6 @@ func (c *replayCommand) one(t *text, x replayResult) {
 	for _, g := range x.Gaps {
 		t.line(1, "not certain: %s", g)
 	}
-}
-
-// String says what would have been decided.
-func (c counterfactual) String() string {
-	s := c.Verdict
-	if c.Folder != "" {
-		s += ", " + c.Folder
-	}
-	s += ", score " + numeral(c.Score)
-	if len(c.Gaps) > 0 {
-		s += "; not certain: " + strings.Join(c.Gaps, "; ")
-	}
-	return s
 }
 
 func numeral(x float64) string { return fmt.Sprintf("%.4g", x) }

@@ -424,14 +424,14 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 		label = "would be"
 	}
 	t.styledRow(3, narrow, label, outcomeStyle(x), "%s", outcome(x, t.hypothetical))
-	t.styledRow(3, narrow, "decided by", bold, "%s", decidedBy(x))
+	t.styledRow(3, narrow, "decided by", bold, "%s", decidedBy(r, x))
 	if x.Verdict.Reason != "" {
 		t.row(3, narrow, "reason", "%s", x.Verdict.Reason)
 	}
 	if t.more != nil {
 		for _, c := range t.more.Without {
 			if c.Recipient == x.Address.Raw {
-				t.row(3, narrow, "without it", "%s", c)
+				t.row(3, narrow, "without", "%s", c)
 			}
 		}
 	}
@@ -573,11 +573,14 @@ func outcome(x *pipeline.RecipientRecord, hypothetical bool) string {
 }
 
 // decidedBy names the step and the rule whose verdict it was.
-func decidedBy(x *pipeline.RecipientRecord) string {
+func decidedBy(r *pipeline.Record, x *pipeline.RecipientRecord) string {
+	if by := refusedForAll(r, x); by != nil {
+		return fmt.Sprintf("what was said about %s, which is answered for all: %s", by.Address.Raw, decidedBy(r, by))
+	}
 	switch {
 	case x.Disposition == pipeline.Repeated:
 		return "an earlier attempt"
-	case x.Step == "" && x.Verdict.Action == pipeline.Pass && (x.Disposition == pipeline.Refused || x.Disposition == pipeline.Postponed):
+	case x.ByDoor || atTheDoor(r, x):
 		return "the door"
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass && x.Disposition == pipeline.Dropped:
 		return "the recipient's own script"
@@ -587,8 +590,17 @@ func decidedBy(x *pipeline.RecipientRecord) string {
 		return x.Verdict.Action.String()
 	case x.Verdict.At < 0:
 		return fmt.Sprintf("%s: %s (its on_error)", x.Step, x.Verdict.Action)
-	case x.Verdict.By != "":
-		return fmt.Sprintf("%s/%s: %s", x.Step, x.Verdict.By, x.Verdict.Action)
 	}
-	return fmt.Sprintf("%s: %s", x.Step, x.Verdict.Action)
+	return deciderOf(x) + ": " + x.Verdict.Action.String()
+}
+
+// deciderOf names who has given a verdict: "rules/zen", "clamav's on_error".
+func deciderOf(x *pipeline.RecipientRecord) string {
+	switch {
+	case x.Verdict.At < 0:
+		return x.Step + "'s on_error"
+	case x.Verdict.By != "":
+		return x.Step + "/" + x.Verdict.By
+	}
+	return x.Step
 }
