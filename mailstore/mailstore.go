@@ -83,10 +83,12 @@ type Item struct {
 	Wish bool
 	// Existing: a Folder that does not exist is not made; the item goes to the inbox.
 	Existing bool
-	Flags    []string  // `\Seen`, `$Junk`
-	ID       string    // becomes part of the file's name: [0-9A-Za-z]
-	Date     time.Time // when it was received
-	Content  io.Reader // the whole message, line ends CRLF or LF; read once
+	// Use is a special use, such as `\Junk`, that Folder is given if it has to be made, unless it is none or a folder has it.
+	Use     string
+	Flags   []string  // `\Seen`, `$Junk`
+	ID      string    // becomes part of the file's name: [0-9A-Za-z]
+	Date    time.Time // when it was received
+	Content io.Reader // the whole message, line ends CRLF or LF; read once
 }
 
 // A Placed says where an Item went.
@@ -101,6 +103,8 @@ type Account interface {
 	// Folders lists all folders, the inbox first, then by name.
 	Folders(ctx context.Context) ([]FolderInfo, error)
 	Create(ctx context.Context, folder string) error // and missing parents; ErrExists, ErrName
+	// CreateFor is Create of a folder with a special use, such as `\Junk`; ErrUse where another folder was given it.
+	CreateFor(ctx context.Context, folder, use string) error
 	Delete(ctx context.Context, folder string) error // with its mail, not its children; never the inbox; ErrNoFolder
 	// Rename moves a folder and its children. Of the inbox it moves the messages (RFC 9051, 6.3.6).
 	Rename(ctx context.Context, from, to string) error
@@ -114,7 +118,7 @@ type Account interface {
 type FolderInfo struct {
 	Name       string
 	Subscribed bool
-	Use        string // special use: `\Junk`, `\Sent`, `\Trash`, `\Drafts`, `\Archive`, or ""
+	Use        string // special use: what [UseAnnotation] says, else [UseByName]; one folder at most has each; "" is none
 	Missing    bool   // it does not exist: it is only the parent of one that does, or only subscribed
 	Children   bool
 }

@@ -31,7 +31,7 @@ type Metadata interface {
 	// and go with it. ErrNoFolder.
 	Annotations(ctx context.Context, account, folder string) (Annotations, error)
 	// Annotate sets annotations and removes others, all or none, and returns once they would survive a power cut. To remove
-	// one that is not there is no error. ErrAnnotation, ErrTooManyAnnotations, ErrAnnotationSize, ErrNoFolder.
+	// one that is not there is no error. [UseAnnotation] gives a folder a special use; ErrUse. ErrAnnotation, ErrTooManyAnnotations, ErrAnnotationSize, ErrNoFolder.
 	Annotate(ctx context.Context, account, folder string, set []Annotation, remove []string) error
 }
 

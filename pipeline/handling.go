@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -42,8 +43,10 @@ type Copy struct {
 	Kept   bool   `json:"kept,omitempty"`
 	Folder string `json:"folder,omitempty"` // "" is the inbox
 	// Existing: only if there is such a folder; into the inbox else. Otherwise a folder that is missing is made.
-	Existing bool     `json:"existing,omitempty"`
-	Flags    []string `json:"flags,omitempty"` // added to those that steps want
+	Existing bool `json:"existing,omitempty"`
+	// Use is the special use, such as `\Junk`, that Folder is given if it has to be made.
+	Use   string   `json:"use,omitempty"`
+	Flags []string `json:"flags,omitempty"` // added to those that steps want
 	// Altered says that it is not the mail as it came: what it looks like is in Message, or in Content where it is another
 	// mail altogether, such as a copy of the reply.
 	Altered bool          `json:"altered,omitempty"`
@@ -129,6 +132,7 @@ func (h *Handling) resolved(d *Decision) *Handling {
 		x := &out.Copies[same]
 		x.Flags = union(x.Flags, c.Flags)
 		x.Existing = x.Existing && c.Existing
+		x.Use = cmp.Or(x.Use, c.Use)
 	}
 	return &out
 }

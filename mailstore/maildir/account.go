@@ -355,6 +355,10 @@ func (a *account) Folders(ctx context.Context) ([]mailstore.FolderInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("account %s: %w", b.account, err)
 	}
+	uses, err := b.uses(ctx, disks)
+	if err != nil {
+		return nil, fmt.Errorf("account %s: %w", b.account, err)
+	}
 	infos := map[string]*mailstore.FolderInfo{}
 	note := func(name string) *mailstore.FolderInfo {
 		info := infos[name]
@@ -382,9 +386,7 @@ func (a *account) Folders(ctx context.Context) ([]mailstore.FolderInfo, error) {
 	}
 	list := make([]mailstore.FolderInfo, 0, len(infos))
 	for _, info := range infos {
-		if !info.Missing {
-			info.Use = specialUse(info.Name)
-		}
+		info.Use = uses[info.Name]
 		list = append(list, *info)
 	}
 	slices.SortFunc(list, func(x, y mailstore.FolderInfo) int {
@@ -416,17 +418,28 @@ func (a *account) Subscribe(ctx context.Context, name string, on bool) error {
 }
 
 // Create makes a folder and its missing parents.
-func (a *account) Create(ctx context.Context, name string) error {
+func (a *account) Create(ctx context.Context, name string) error { return a.create(ctx, name, "") }
+
+// CreateFor makes a folder with a special use.
+func (a *account) CreateFor(ctx context.Context, name, use string) error {
+	known, err := mailstore.SpecialUse(use)
+	if err != nil {
+		return fmt.Errorf("account %s: create: %w", a.box.account, err)
+	}
+	return a.create(ctx, name, known)
+}
+
+func (a *account) create(ctx context.Context, name, use string) error {
 	b := a.box
 	b.shape.RLock()
 	defer b.shape.RUnlock()
-	if err := b.create(name); err != nil {
+	if err := b.create(ctx, name, use); err != nil {
 		return fmt.Errorf("account %s: create: %w", b.account, err)
 	}
 	return nil
 }
 
-func (b *mailbox) create(name string) error {
+func (b *mailbox) create(ctx context.Context, name, use string) error {
 	name = folderName(name)
 	disk, err := diskName(name)
 	if err != nil {
@@ -440,11 +453,14 @@ func (b *mailbox) create(name string) error {
 	if _, err := b.locate(name); err == nil {
 		return fmt.Errorf("folder %q: %w", name, mailstore.ErrExists)
 	}
+	if err := b.mayHave(ctx, disk, use); err != nil {
+		return err
+	}
 	b.forget(disk)
 	if err := b.makeParents(name); err != nil {
 		return err
 	}
-	_, err = b.makeFolder(disk)
+	_, err = b.makeFolder(disk, use)
 	return err
 }
 
@@ -471,7 +487,7 @@ func (b *mailbox) makeParents(name string) error {
 			return err
 		}
 		b.forget(disk)
-		if _, err := b.makeFolder(disk); err != nil {
+		if _, err := b.makeFolder(disk, ""); err != nil {
 			return err
 		}
 	}
@@ -546,7 +562,7 @@ func (a *account) Rename(ctx context.Context, from, to string) error {
 // renameInbox: RFC 9051, 6.3.6: the messages move, the inbox stays, and so do its children.
 func (a *account) renameInbox(ctx context.Context, to string) error {
 	a.box.shape.RLock()
-	err := a.box.create(to)
+	err := a.box.create(ctx, to, "")
 	a.box.shape.RUnlock()
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func (s *Store) Deliver(ctx context.Context, items []mailstore.Item) (placed []m
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return s.write(&drafts[i], items[i])
+		return s.write(ctx, &drafts[i], items[i])
 	})
 	if err != nil {
 		return nil, fmt.Errorf("deliver: %w", err)
@@ -212,8 +212,8 @@ func holdShapes(drafts []draft) (unlock func()) {
 }
 
 // write writes a draft to tmp, synced.
-func (s *Store) write(d *draft, item mailstore.Item) error {
-	made, err := d.box.folder(d.folder)
+func (s *Store) write(ctx context.Context, d *draft, item mailstore.Item) error {
+	made, err := d.box.folderFor(ctx, d.folder, item.Use)
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (s *Store) write(d *draft, item mailstore.Item) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		// Somebody has removed the folder behind our back.
 		d.box.forget("")
-		if made, err = d.box.folder(d.folder); err != nil {
+		if made, err = d.box.folderFor(ctx, d.folder, item.Use); err != nil {
 			return err
 		}
 		if made == wasMade {

@@ -23,6 +23,7 @@ func TestFolderChangesFail(t *testing.T) {
 		{"subscribe", func(ctx context.Context, a mailstore.Account) error { return a.Subscribe(ctx, "old", true) }, "INBOX+ old+"},
 		{"unsubscribe", func(ctx context.Context, a mailstore.Account) error { return a.Subscribe(ctx, "INBOX", false) }, "INBOX old"},
 		{"create", func(ctx context.Context, a mailstore.Account) error { return a.Create(ctx, "new") }, "INBOX+ new old"},
+		{"create for a use", func(ctx context.Context, a mailstore.Account) error { return a.CreateFor(ctx, "new", `\Junk`) }, `INBOX+ new\Junk old`},
 		{"rename", func(ctx context.Context, a mailstore.Account) error { return a.Rename(ctx, "old", "new") }, "INBOX+ new"},
 		{"delete", func(ctx context.Context, a mailstore.Account) error { return a.Delete(ctx, "old") }, "INBOX+"},
 	} {
@@ -40,7 +41,7 @@ func TestFolderChangesFail(t *testing.T) {
 					check(t, err)
 					var names []string
 					for _, f := range list {
-						name := f.Name
+						name := f.Name + f.Use
 						if f.Subscribed {
 							name += "+"
 						}

@@ -259,13 +259,13 @@ func (s *Store) Annotate(ctx context.Context, of, in string, set []mailstore.Ann
 	if err != nil {
 		return err
 	}
-	if err := b.annotate(in, set, remove); err != nil {
+	if err := b.annotate(ctx, in, set, remove); err != nil {
 		return fmt.Errorf("account %s: annotate %s: %w", of, annotated(in), err)
 	}
 	return nil
 }
 
-func (b *mailbox) annotate(folder string, set []mailstore.Annotation, remove []string) error {
+func (b *mailbox) annotate(ctx context.Context, folder string, set []mailstore.Annotation, remove []string) error {
 	s := b.store
 	b.shape.RLock()
 	defer b.shape.RUnlock()
@@ -286,6 +286,9 @@ func (b *mailbox) annotate(folder string, set []mailstore.Annotation, remove []s
 	if slices.Equal(before, after) {
 		return nil
 	}
+	if err := b.checkUse(ctx, folder, after); err != nil {
+		return err
+	}
 	// Who is over a limit that was made smaller may still remove some.
 	if len(after) > s.cfg.Annotations && len(after) >= len(before) {
 		return fmt.Errorf("%w: at most %d are allowed", mailstore.ErrTooManyAnnotations, s.cfg.Annotations)
@@ -299,16 +302,20 @@ func (b *mailbox) annotate(folder string, set []mailstore.Annotation, remove []s
 		}
 		return s.sync.Sync(filepath.Dir(path))
 	}
-	text, err := json.Marshal(annotationsText{Version: 1, Annotations: after})
-	if err != nil {
-		return err
-	}
 	if folder == "" {
 		if err := s.makeAll(b.users); err != nil {
 			return err
 		}
 	}
-	return gone(s.replaceFile(path, string(text)+"\n"))
+	return gone(s.writeAnnotations(path, after))
+}
+
+func (s *Store) writeAnnotations(path string, all mailstore.Annotations) error {
+	text, err := json.Marshal(annotationsText{Version: 1, Annotations: all})
+	if err != nil {
+		return err
+	}
+	return s.replaceFile(path, string(text)+"\n")
 }
 
 // changed returns annotations with some set and others removed, by name.
@@ -331,6 +338,11 @@ func changed(before mailstore.Annotations, set []mailstore.Annotation, remove []
 		}
 		if err := mailstore.AnnotationValue(x.Value); err != nil {
 			return nil, err
+		}
+		if name == mailstore.UseAnnotation && x.Value != "" {
+			if x.Value, err = mailstore.SpecialUse(x.Value); err != nil {
+				return nil, err
+			}
 		}
 		drop(name)
 		after = append(after, mailstore.Annotation{Name: name, Value: x.Value})

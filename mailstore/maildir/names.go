@@ -180,16 +180,6 @@ func decodeUTF7(s string) (string, error) {
 	return b.String(), nil
 }
 
-// specialUse returns the special use of a folder (RFC 6154, 2), "" for none.
-func specialUse(name string) string {
-	for _, use := range []string{"Drafts", "Sent", "Junk", "Trash", "Archive"} {
-		if name == use {
-			return `\` + use
-		}
-	}
-	return ""
-}
-
 // A fileName is what the name of a message's file says: "unique:2,flags".
 type fileName struct {
 	unique string

@@ -320,12 +320,12 @@ func (b *mailbox) folder(disk string) (made, error) {
 	}
 	b.making.Lock()
 	defer b.making.Unlock()
-	return b.makeFolder(disk)
+	return b.makeFolder(disk, "")
 }
 
 // makeFolder is folder for one who holds making. What exists already may have been made by a process that died before
-// it synced, so everything is synced once.
-func (b *mailbox) makeFolder(disk string) (made, error) {
+// it synced, so everything is synced once. A folder that is made has this special use.
+func (b *mailbox) makeFolder(disk, use string) (made, error) {
 	s := b.store
 	b.mu.Lock()
 	known := b.ready[disk]
@@ -335,7 +335,7 @@ func (b *mailbox) makeFolder(disk string) (made, error) {
 		return wasThere, nil
 	}
 	if disk != "" && !root {
-		if _, err := b.makeFolder(""); err != nil {
+		if _, err := b.makeFolder("", ""); err != nil {
 			return wasThere, err
 		}
 	}
@@ -350,11 +350,7 @@ func (b *mailbox) makeFolder(disk string) (made, error) {
 		switch {
 		case err == nil:
 			result = wasMade
-			f, err := s.disk.Create(filepath.Join(dir, "maildirfolder"))
-			if err == nil {
-				err = f.Close()
-			}
-			if err != nil {
+			if err := s.begin(dir, use); err != nil {
 				return wasThere, fmt.Errorf("make folder: %w", err)
 			}
 		case !errors.Is(err, fs.ErrExist):

@@ -36,6 +36,10 @@ func Metadata(t *testing.T, open func(t testing.TB) Described) {
 		{"annotations: they go with the folder", annotationsGo},
 		{"annotations: limits", annotationLimits},
 		{"annotations: many at once", annotationsAtOnce},
+		{"special use: what is written", usesWritten},
+		{"special use: a folder made for it", usesCreated},
+		{"special use: a folder made for mail", usesDelivered},
+		{"special use: many at once", usesAtOnce},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := open(t)

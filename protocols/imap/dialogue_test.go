@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-const capabilities = "IMAP4rev1 SASL-IR LITERAL- IDLE MOVE UIDPLUS NAMESPACE SPECIAL-USE LIST-EXTENDED LIST-STATUS " +
+const capabilities = "IMAP4rev1 SASL-IR LITERAL- IDLE MOVE UIDPLUS NAMESPACE SPECIAL-USE CREATE-SPECIAL-USE LIST-EXTENDED LIST-STATUS " +
 	"CHILDREN UNSELECT ENABLE ESEARCH STATUS=SIZE APPENDLIMIT=52428800"
 
 func plain(authzid, name, password string) string {
@@ -65,6 +65,44 @@ func TestDialogues(t *testing.T) {
 			S: b BAD you are logged in
 			C: b STARTTLS
 			S: b BAD you are logged in
+			C: c LOGOUT
+			S: * BYE Logging out
+			S: c OK LOGOUT completed
+			X:`},
+		{"mailboxes for a special use", `
+			S: * OK …
+			C: a LOGIN me@localhost "open sesame"
+			S: a OK …
+			C: a CREATE Gesendet (USE (\sent))
+			S: a OK CREATE completed
+			C: a CREATE Other (USE (\Sent))
+			S: a NO [USEATTR] another mailbox has this special use, or there is none of this name
+			C: a CREATE Other (USE (\All))
+			S: a NO [USEATTR] another mailbox has this special use, or there is none of this name
+			C: a CREATE Other (USE (\Trash \Junk))
+			S: a NO [USEATTR] a mailbox has one special use at most
+			C: a CREATE Gesendet (USE (\Trash))
+			S: a NO [ALREADYEXISTS] this mailbox exists already
+			C: a CREATE Other (USE \Trash)
+			S: a BAD …
+			C: a CREATE Other (COLOUR (\Trash))
+			S: a BAD …
+			C: a CREATE Other (USE ())
+			S: a OK CREATE completed
+			C: a CREATE Sent
+			S: a OK CREATE completed
+			C: a RENAME Gesendet Post/Gesendet
+			S: a OK RENAME completed
+			C: a LIST "" "*" RETURN (SPECIAL-USE)
+			S: * LIST (\HasNoChildren) "/" INBOX
+			S: * LIST (\HasNoChildren) "/" "Other"
+			S: * LIST (\HasChildren) "/" "Post"
+			S: * LIST (\HasNoChildren \Sent) "/" "Post/Gesendet"
+			S: * LIST (\HasNoChildren) "/" "Sent"
+			S: a OK LIST completed
+			C: a LIST (SPECIAL-USE) "" "*"
+			S: * LIST (\HasNoChildren \Sent) "/" "Post/Gesendet"
+			S: a OK LIST completed
 			C: c LOGOUT
 			S: * BYE Logging out
 			S: c OK LOGOUT completed

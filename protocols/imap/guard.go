@@ -20,8 +20,8 @@ import (
 // loggedInCapabilities returns what may be asked of the server after login. The library's own list would say UTF8=ACCEPT,
 // which it does not do right.
 func (c *client) loggedInCapabilities() string {
-	return "IMAP4rev1 SASL-IR LITERAL- IDLE MOVE UIDPLUS NAMESPACE SPECIAL-USE LIST-EXTENDED LIST-STATUS CHILDREN UNSELECT " +
-		"ENABLE ESEARCH STATUS=SIZE " + fmt.Sprintf("APPENDLIMIT=%d", c.cfg.Limits.MessageSize)
+	return "IMAP4rev1 SASL-IR LITERAL- IDLE MOVE UIDPLUS NAMESPACE SPECIAL-USE CREATE-SPECIAL-USE LIST-EXTENDED LIST-STATUS " +
+		"CHILDREN UNSELECT ENABLE ESEARCH STATUS=SIZE " + fmt.Sprintf("APPENDLIMIT=%d", c.cfg.Limits.MessageSize)
 }
 
 // libraryCapabilities are those the library looks at.
@@ -29,6 +29,7 @@ func libraryCapabilities() goimap.CapSet {
 	return goimap.CapSet{
 		goimap.CapIMAP4rev1: {}, goimap.CapNamespace: {}, goimap.CapUIDPlus: {}, goimap.CapESearch: {}, goimap.CapListExtended: {},
 		goimap.CapListStatus: {}, goimap.CapMove: {}, goimap.CapStatusSize: {}, goimap.CapChildren: {}, goimap.CapSpecialUse: {},
+		goimap.CapCreateSpecialUse: {},
 	}
 }
 

@@ -88,6 +88,8 @@ func (s *session) answer(err error) error {
 		return no(goimap.ResponseCodeNonExistent, "there is no such mailbox")
 	case errors.Is(err, mailstore.ErrExists):
 		return no(goimap.ResponseCodeAlreadyExists, "this mailbox exists already")
+	case errors.Is(err, mailstore.ErrUse):
+		return no(codeUseAttr, "another mailbox has this special use, or there is none of this name")
 	case errors.Is(err, mailstore.ErrName):
 		return no(goimap.ResponseCodeCannot, "this is not a usable name for a mailbox")
 	case errors.Is(err, mailstore.ErrQuota):
@@ -158,13 +160,21 @@ func (s *session) Unselect() (err error) {
 	return nil
 }
 
-// Create makes a mailbox. A separator at the end says that there will be others below (RFC 9051, 6.3.4).
+// codeUseAttr: RFC 6154, 6.
+const codeUseAttr goimap.ResponseCode = "USEATTR"
+
+// Create makes a mailbox, for a special use if so told (RFC 6154, 3). A separator at the end says that there will be others
+// below (RFC 9051, 6.3.4).
 func (s *session) Create(name string, o *goimap.CreateOptions) (err error) {
 	defer s.enter(&err)()
-	if len(o.SpecialUse) > 0 {
-		return badRequest("CREATE takes a name alone")
+	name = strings.TrimSuffix(name, mailstore.Separator)
+	switch len(o.SpecialUse) {
+	case 0:
+		return s.account.Create(s.ctx, name)
+	case 1:
+		return s.account.CreateFor(s.ctx, name, string(o.SpecialUse[0]))
 	}
-	return s.account.Create(s.ctx, strings.TrimSuffix(name, mailstore.Separator))
+	return &goimap.Error{Type: goimap.StatusResponseTypeNo, Code: codeUseAttr, Text: "a mailbox has one special use at most"}
 }
 
 // Delete deletes a mailbox with its mail.

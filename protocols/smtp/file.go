@@ -85,7 +85,7 @@ func (f *filing) deliver() error {
 		}
 		for n, c := range h.Copies {
 			add(copied{i, n}, mailstore.Item{
-				Folder: c.Folder, Flags: c.Flags, Existing: c.Existing, Wish: true, Content: f.copyOf(d, c),
+				Folder: c.Folder, Flags: c.Flags, Existing: c.Existing, Use: c.Use, Wish: true, Content: f.copyOf(d, c),
 			})
 		}
 	}

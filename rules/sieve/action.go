@@ -29,9 +29,11 @@ type Action struct {
 	Copy     bool // it left the implicit keep alone (RFC 3894)
 
 	// For Keep and FileInto.
-	Folder     string   // "Lists/go" as the script wrote it, in UTF-8; "" for Keep
-	MailboxID  string   // RFC 9042: the folder with this identity, if there is one, instead of Folder
-	SpecialUse string   // RFC 8579: "\Junk": the folder with this use, if there is one, instead of Folder
+	Folder    string // "Lists/go" as the script wrote it, in UTF-8; "" for Keep
+	MailboxID string // RFC 9042: the folder with this identity, if there is one, instead of Folder
+	// SpecialUse: RFC 8579: "\Junk": the folder with this use, if there is one, instead of Folder; else Folder is given the
+	// use if it has to be made.
+	SpecialUse string
 	Create     bool     // RFC 5490: make the folder if it is not there
 	Flags      []string // RFC 5232
 	// Content is what is filed where that is no copy of the mail but of what Reply sends (RFC 8580): the whole of it, line

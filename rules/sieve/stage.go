@@ -365,7 +365,7 @@ func (x *execution) add(a Action, from *mime.Message) {
 	switch a.Kind {
 	case FileInto:
 		c := pipeline.Copy{
-			By: by(a), Folder: x.own.folder(a), Flags: a.Flags, Existing: !a.Create && !x.config.CreateFolders,
+			By: by(a), Folder: x.own.folder(a), Flags: a.Flags, Existing: !a.Create && !x.config.CreateFolders, Use: a.SpecialUse,
 			Content: a.Content, Message: message, Altered: altered || a.Content != nil,
 		}
 		h.Copies = append(h.Copies, c)

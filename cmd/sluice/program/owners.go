@@ -3,6 +3,7 @@ package program
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"sluice/mailstore"
@@ -83,10 +84,25 @@ func (o *owners) Annotation(ctx context.Context, account, folder, name string) (
 	if err != nil {
 		return "", false, err
 	}
-	if value, ok = all.Value(name); !ok && folder == "" {
+	value, ok = all.Value(name)
+	switch {
+	case ok:
+	case folder == "":
 		value, ok = o.annotations[strings.ToLower(name)]
+	case strings.EqualFold(name, mailstore.UseAnnotation):
+		value, err = o.use(ctx, account, folder) // by its name
+		ok = value != ""
 	}
-	return value, ok, nil
+	return value, ok, err
+}
+
+// use is the special use of a folder.
+func (o *owners) use(ctx context.Context, account, folder string) (string, error) {
+	all, err := o.Folders(ctx, account)
+	if i := slices.IndexFunc(all, func(f pipeline.OwnFolder) bool { return f.Name == folder }); err == nil && i >= 0 {
+		return all[i].Use, nil
+	}
+	return "", err
 }
 
 // Addresses implements pipeline.Owners.

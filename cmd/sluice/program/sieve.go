@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore"
 	"sluice/pipeline/mime"
 	"sluice/rules/sieve"
 )
@@ -340,8 +341,14 @@ func (t trialMailboxes) Exists(name string) bool {
 // ByID implements sieve.Mailboxes: nothing has an identity here.
 func (trialMailboxes) ByID(string) (string, bool) { return "", false }
 
-// BySpecialUse implements sieve.Mailboxes.
-func (trialMailboxes) BySpecialUse(string) (string, bool) { return "", false }
+// BySpecialUse implements sieve.Mailboxes: folders have the uses that their names say.
+func (t trialMailboxes) BySpecialUse(use string) (string, bool) {
+	i := slices.IndexFunc(t, func(name string) bool { return use != "" && strings.EqualFold(mailstore.UseByName(name), use) })
+	if i < 0 {
+		return "", false
+	}
+	return t[i], true
+}
 
 // Metadata implements sieve.Mailboxes.
 func (trialMailboxes) Metadata(string, string) (string, bool) { return "", false }

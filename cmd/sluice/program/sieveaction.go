@@ -74,6 +74,10 @@ func (a sieveAction) String() string {
 	switch {
 	case a.Keep:
 		what = "kept in the inbox"
+	case a.FileInto != "" && a.SpecialUse != "":
+		what = fmt.Sprintf("filed into the folder for %s, else into %s", a.SpecialUse, a.FileInto)
+	case a.FileInto != "" && a.MailboxID != "":
+		what = fmt.Sprintf("filed into the folder with the identity %s, else into %s", a.MailboxID, a.FileInto)
 	case a.FileInto != "":
 		what = "filed into " + a.FileInto
 	case a.Discard:
@@ -98,9 +102,8 @@ func (a sieveAction) String() string {
 		text string
 	}{
 		{len(a.Flags) > 0, ", with " + strings.Join(a.Flags, " ")},
-		{a.SpecialUse != "", ", or the folder for " + a.SpecialUse},
-		{a.MailboxID != "", ", or the folder with the identity " + a.MailboxID},
-		{a.Create, ", which is made if it is not there"},
+		{a.Create && a.SpecialUse != "", ", which is made for it if it is not there"},
+		{a.Create && a.SpecialUse == "", ", which is made if it is not there"},
 		{a.Copy, ", as a copy"},
 		{a.Edited, ", as the script has changed it"},
 		{a.Implicit, " (as no line says otherwise)"},

@@ -368,7 +368,7 @@ func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Messag
 
 // file files a copy.
 func (r *eventRun) file(ctx context.Context, a sieve.Action, name string, m *mime.Message) error {
-	if err := r.account.Create(ctx, name); err == nil {
+	if err := r.make(ctx, name, a.SpecialUse); err == nil {
 		if err := r.account.Subscribe(ctx, name, true); err != nil {
 			return err
 		}
@@ -388,6 +388,18 @@ func (r *eventRun) file(ctx context.Context, a sieve.Action, name string, m *mim
 		content = a.Message.Raw()
 	}
 	_, err = to.Append(ctx, content, a.Flags, date)
+	return err
+}
+
+// make makes a folder, for a special use where no folder has that.
+func (r *eventRun) make(ctx context.Context, name, use string) error {
+	err := mailstore.ErrUse
+	if use != "" {
+		err = r.account.CreateFor(ctx, name, use)
+	}
+	if errors.Is(err, mailstore.ErrUse) {
+		return r.account.Create(ctx, name)
+	}
 	return err
 }
 

@@ -40,6 +40,12 @@ type stepAccount struct {
 }
 
 func (a stepAccount) Create(_ context.Context, name string) error { return a.step("create %s", name) }
+func (a stepAccount) CreateFor(_ context.Context, name, use string) error {
+	if err := a.step("create %s for %s", name, use); err != nil || use != `\Sent` {
+		return err
+	}
+	return mailstore.ErrUse // a folder has it since
+}
 func (a stepAccount) Subscribe(_ context.Context, name string, _ bool) error {
 	return a.step("subscribe %s", name)
 }
@@ -86,8 +92,8 @@ func TestScriptEventFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script, problems := sieve.Compile("x.sieve", []byte(`require ["fileinto", "imap4flags"];
-fileinto "One"; fileinto :flags "$x" "Two"; redirect "you@example.org";`), sieve.Options{})
+	script, problems := sieve.Compile("x.sieve", []byte(`require ["fileinto", "imap4flags", "special-use"];
+fileinto :specialuse "\\Junk" "One"; fileinto :flags "$x" :specialuse "\\Sent" "Two"; redirect "you@example.org";`), sieve.Options{})
 	if script == nil {
 		t.Fatal(problems)
 	}
@@ -106,8 +112,8 @@ fileinto "One"; fileinto :flags "$x" "Two"; redirect "you@example.org";`), sieve
 	}
 	all, stays, err := run(0)
 	want := []string{
-		"create One", "subscribe One", "open One", fmt.Sprintf(`append One %d [\Seen]`, len(text)),
-		"create Two", "subscribe Two", "open Two", fmt.Sprintf("append Two %d [$x]", len(text)),
+		`create One for \Junk`, "subscribe One", "open One", fmt.Sprintf(`append One %d [\Seen]`, len(text)),
+		`create Two for \Sent`, "create Two", "subscribe Two", "open Two", fmt.Sprintf("append Two %d [$x]", len(text)),
 		"stage 1 to you@example.org, eight true, utf8 false", "release", "remove [7]",
 	}
 	if err != nil || stays || !slices.Equal(all.done, want) {

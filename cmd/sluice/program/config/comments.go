@@ -283,6 +283,7 @@ var comments = map[string]string{
 	"sluice/pipeline.Copy.Flags":                               "added to those that steps want",
 	"sluice/pipeline.Copy.Folder":                              "\"\" is the inbox",
 	"sluice/pipeline.Copy.Kept":                                "Kept says that it is the copy that there would be without any wishes: it goes where the steps before have said, into the inbox if none has.",
+	"sluice/pipeline.Copy.Use":                                 "Use is the special use, such as `\\Junk`, that Folder is given if it has to be made.",
 	"sluice/pipeline.Edit.Index":                               "which of several fields of the name to delete, from 1",
 	"sluice/pipeline.Edit.Value":                               "without line ends",
 	"sluice/pipeline.Effect.By":                                "the rule that wants it",
