@@ -122,9 +122,6 @@ func dsn(c Config) string {
 	if c.Lazy {
 		q.Set("_synchronous", "NORMAL")
 	}
-	if c.Shrinks && !c.ReadOnly {
-		q.Set("_pragma", "auto_vacuum(2)") // incremental; before the first table is made
-	}
 	if c.ReadOnly {
 		q.Set("_query_only", "1")
 	}
@@ -155,7 +152,7 @@ func (db *DB) start(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := db.logAhead(ctx); err != nil {
+	if err := db.logAhead(ctx, have == 0); err != nil {
 		return err
 	}
 	if have == know {
@@ -183,10 +180,23 @@ func (db *DB) start(ctx context.Context) error {
 
 // logAhead turns on the write-ahead log, which stays on. While two processes do it to a new file, SQLite refuses one of
 // them without waiting.
-func (db *DB) logAhead(ctx context.Context) error {
+func (db *DB) logAhead(ctx context.Context, empty bool) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() // back into the pool
 	for end := time.Now().Add(db.c.Busy); ; {
+		var err error
+		if db.c.Shrinks && empty {
+			// Incremental; before there is anything in the file, and not again: SQLite takes it for a change, which waits
+			// for whoever writes.
+			_, err = conn.ExecContext(ctx, "PRAGMA auto_vacuum = 2")
+		}
 		var mode string
-		err := db.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+		if err == nil {
+			err = conn.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+		}
 		if err == nil && mode != "wal" {
 			return fmt.Errorf("the file system offers no write-ahead log (journal mode %s): keep the data on a local disk", mode)
 		}

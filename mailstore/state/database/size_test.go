@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestShrink(t *testing.T) {
@@ -50,5 +51,27 @@ func TestShrink(t *testing.T) {
 				t.Errorf("%d octets free after all, %v", left, err)
 			}
 		})
+	}
+}
+
+// A connection that is opened while another one writes reads at once.
+func TestReadersOfAFileThatShrinks(t *testing.T) {
+	ctx := t.Context()
+	db := openTest(t, Config{Shrinks: true, Busy: 20 * time.Millisecond})
+	if err := db.Write(ctx, func(*sql.Tx) error {
+		for range 3 {
+			fresh, err := db.Conn(ctx)
+			if err != nil {
+				return err
+			}
+			defer fresh.Close() // the next one is another
+			var n int
+			if err := fresh.QueryRowContext(ctx, "SELECT count(*) FROM things").Scan(&n); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }
