@@ -209,6 +209,13 @@ func open(ctx context.Context, c Config, disk disk, wrap func(driver.Connector) 
 	if err := q.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), db.Close())
 	}
+	owing, err := database.Words(db.QueryContext(ctx, selectOwing)) //nolint:rowserrcheck // Words checks
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("queue: %w", db.Explain(err)), db.Close())
+	}
+	if len(owing) > 0 { // from before a crash
+		signal(q.owing)
+	}
 	q.writers.Go(q.write)     // until stop is closed, in Close
 	q.writers.Go(q.fileOwing) // the same
 	return q, nil

@@ -39,7 +39,6 @@ func (q *Queue) fileOwing() {
 		<-q.stop
 		cancel()
 	})
-	signal(q.owing) // from before a crash
 	var again <-chan time.Time
 	for {
 		select {

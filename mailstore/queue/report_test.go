@@ -33,7 +33,7 @@ func (r *rig) report() mailstore.Job {
 		}
 		select {
 		case <-r.Wake():
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			r.Fatal("no report was filed")
 		}
 	}
