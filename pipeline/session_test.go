@@ -255,6 +255,10 @@ func TestRulesOfAFailedStage(t *testing.T) {
 
 // Calls that never end are counted; beyond the cap a stage fails at once.
 func TestAbandonedCalls(t *testing.T) {
+	synctest.Test(t, abandonedCalls) // or a call could begin after its time was up
+}
+
+func abandonedCalls(t *testing.T) {
 	release := make(chan struct{})
 	var calls atomic.Int32
 	step := pipelinetest.Step("dead", stage(pipeline.Reads{Input: pipeline.InputClient, Waits: true}, func(context.Context, V) (R, error) {

@@ -175,7 +175,7 @@ func TestFunctionsAreBounded(t *testing.T) {
 		} {
 			began := time.Now()
 			truthIn(t, Config{}, when, v)
-			if took := time.Since(began); took > 3*time.Second {
+			if took := time.Since(began); took > 30*time.Second {
 				t.Errorf("%s, %s took %v", name, when, took)
 			}
 		}

@@ -33,7 +33,7 @@ const (
 	me       = "me@localhost"
 	password = "open sesame"
 	// patience is how long a test waits for an answer before it fails.
-	patience = 20 * time.Second
+	patience = time.Minute
 )
 
 // people is a directory of fixed accounts.

@@ -373,7 +373,7 @@ func TestHugeSetsAreNotCountedOut(t *testing.T) {
 		C: a UID EXPUNGE 2:4294967295
 		S: * 2 EXPUNGE
 		S: a OK UID EXPUNGE completed`)
-	if d := time.Since(begun); d > 5*time.Second {
+	if d := time.Since(begun); d > 30*time.Second {
 		t.Errorf("that took %v", d)
 	}
 }
@@ -394,7 +394,7 @@ func TestDeepNestingIsCheap(t *testing.T) {
 	begun := time.Now()
 	p := s.login()
 	p.talk("C: s SELECT INBOX\nS- s OK …\nC: a FETCH 1:3 (BODYSTRUCTURE BODY.PEEK[1.1.1.MIME])\nS- a OK FETCH completed")
-	if d := time.Since(begun); d > 5*time.Second {
+	if d := time.Since(begun); d > 30*time.Second {
 		t.Errorf("that took %v", d)
 	}
 	for _, tt := range []struct {
@@ -448,7 +448,7 @@ func TestListPatternsAreCheap(t *testing.T) {
 	begun := time.Now()
 	p.talk("C: a LIST \"\" " + strings.Repeat("*a%a", 50) + "b\nS: a OK LIST completed")
 	p.talk("C: a LIST \"\" " + strings.Repeat("*a", 1025) + "\nS: a BAD the patterns are too long; at most 2048 octets together")
-	if d := time.Since(begun); d > 2*time.Second {
+	if d := time.Since(begun); d > 30*time.Second {
 		t.Errorf("that took %v", d)
 	}
 }
@@ -511,7 +511,7 @@ func TestEnvelopeOfUndeclaredCharsets(t *testing.T) {
 }
 
 func TestStartTLS(t *testing.T) {
-	s := start(t, options{conn: listen.Limits{HandshakeTimeout: 100 * time.Millisecond}})
+	s := start(t, options{})
 	trust := &tls.Config{InsecureSkipVerify: true}
 
 	p := s.dial()
@@ -539,7 +539,7 @@ func TestStartTLS(t *testing.T) {
 	p.talk("S: a OK begin TLS now\nX:")
 
 	// A handshake that does not come ends the connection.
-	p = s.dial()
+	p = start(t, options{conn: listen.Limits{HandshakeTimeout: 100 * time.Millisecond}}).dial()
 	p.talk("S: * OK …\nC: a STARTTLS\nS: a OK begin TLS now\nX:")
 }
 

@@ -116,7 +116,7 @@ func TestProxy(t *testing.T) {
 // A proxy that says nothing holds up nobody and is hung up on.
 func TestProxyTimeout(t *testing.T) {
 	l := open(t, listen.Config{Proxy: true}, listen.Options{
-		Trusted: func(netip.Addr) bool { return true }, Limits: listen.Limits{ProxyTimeout: 50 * time.Millisecond},
+		Trusted: func(netip.Addr) bool { return true }, Limits: listen.Limits{ProxyTimeout: time.Second},
 	})
 	silent, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

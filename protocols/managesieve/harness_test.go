@@ -31,7 +31,7 @@ import (
 const (
 	me       = "me@localhost"
 	password = "open sesame"
-	patience = 20 * time.Second
+	patience = time.Minute
 )
 
 // people is a directory of one account.

@@ -20,7 +20,7 @@ import (
 )
 
 func TestStartTLS(t *testing.T) {
-	s := start(t, options{conn: listen.Limits{HandshakeTimeout: 100 * time.Millisecond}})
+	s := start(t, options{})
 	p := s.greeted()
 	p.talk(`
 		C: STARTTLS
@@ -50,6 +50,7 @@ func TestStartTLS(t *testing.T) {
 		S: NO "STARTTLS is not available"`)
 
 	// Nobody shakes hands.
+	s = start(t, options{conn: listen.Limits{HandshakeTimeout: 100 * time.Millisecond}})
 	s.greeted().talk(`
 		C: STARTTLS
 		S: OK "begin TLS now"

@@ -183,7 +183,7 @@ func (d *door) dial() *mta {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		d.t.Fatal(err)
 	}
 	return &mta{d.t, c}

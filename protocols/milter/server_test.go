@@ -123,7 +123,7 @@ func TestOnListenersOfOurs(t *testing.T) {
 		d.dial().talk("S: EOF\n")
 	})
 	t.Run("half a packet", func(t *testing.T) {
-		d, _ := serve(t, func(c *Config) { c.Limits.Packet = 20 * time.Millisecond })
+		d, _ := serve(t, func(c *Config) { c.Limits.Packet = time.Second })
 		m := d.dial()
 		if _, err := io.WriteString(m, "\x00\x00\x00\x09O"); err != nil {
 			t.Fatal(err)

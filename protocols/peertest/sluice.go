@@ -15,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // SluiceConfig says how Sluice is run.
@@ -91,7 +90,7 @@ func NewSluice(t testing.TB, c SluiceConfig) *Sluice {
 	}
 	t.Cleanup(func() {
 		if s.process != nil {
-			_ = s.process.stop(15 * time.Second)
+			_ = s.process.stop(Patience)
 		}
 		if t.Failed() {
 			t.Logf("the log of Sluice:\n%s", tail(s.Log(), 100))
@@ -158,11 +157,10 @@ func (s *Sluice) Start() {
 	}
 }
 
-// Stop ends the program as an administrator would, and fails the test if it takes longer than 12 seconds or ends with
-// an error.
+// Stop ends the program as an administrator would, and fails the test if it does not end, or with an error.
 func (s *Sluice) Stop() {
 	s.t.Helper()
-	if err := s.process.stop(12 * time.Second); err != nil {
+	if err := s.process.stop(Patience); err != nil {
 		s.t.Errorf("stop sluice: %v", err)
 	}
 	if s.process.err != nil {

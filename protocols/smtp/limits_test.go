@@ -207,7 +207,8 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestCommandTimeout(t *testing.T) {
-	d := open(t, func(d *door) { d.cfg.Limits.CommandTimeout = 100 * time.Millisecond })
+	t.Parallel() // it waits
+	d := open(t, func(d *door) { d.cfg.Limits.CommandTimeout = 2 * time.Second })
 	c := d.dial()
 	c.talk(greeting)
 	done := make(chan struct{})
@@ -225,7 +226,8 @@ func TestCommandTimeout(t *testing.T) {
 }
 
 func TestIdleTimeout(t *testing.T) {
-	d := open(t, func(d *door) { d.opts.Limits.ReadTimeout = 50 * time.Millisecond })
+	t.Parallel() // it waits
+	d := open(t, func(d *door) { d.opts.Limits.ReadTimeout = 2 * time.Second })
 	d.dial().talk(greeting + `
 		S: 421 4.4.2 timed out while waiting for a command
 		S: EOF

@@ -194,7 +194,7 @@ func TestHostile(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, fact, err)
 		}
 		// Far above what any machine needs: only something that is not linear gets there.
-		if took := time.Since(began); took > 20*time.Second {
+		if took := time.Since(began); took > 60*time.Second {
 			t.Errorf("%s: took %s", name, took)
 		}
 	}

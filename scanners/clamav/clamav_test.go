@@ -210,7 +210,7 @@ func TestAnswers(t *testing.T) {
 			t.Setenv("TMPDIR", peertest.TempDir(t)) // nobody else's
 			before := runtime.NumGoroutine()
 			address := tt.fake.listen(t)
-			s := made(t, func(c *Config) { c.Within, c.Ping = 300*time.Millisecond, 300*time.Millisecond }, address)
+			s := made(t, func(c *Config) { c.Within, c.Ping = 300*time.Millisecond, time.Minute }, address)
 			if strings.Contains(tt.want, "clean") || !strings.HasPrefix(tt.want, "error: no answer") {
 				s.daemons[0].within = time.Minute // a slow machine is no reason
 			}
@@ -439,7 +439,7 @@ func TestAtOnce(t *testing.T) {
 		mu.Unlock()
 		select {
 		case <-both:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 		}
 		mu.Lock()
 		now[me]--

@@ -177,11 +177,12 @@ func TestRealTrouble(t *testing.T) {
 		if r, err := check(t, s, text); err == nil || !strings.Contains(err.Error(), "no answer within 200ms") {
 			t.Errorf("at a mail: %+v, %v", r, err)
 		}
-		both := made(t, func(c *Config) { c.Ping = 200 * time.Millisecond }, "unix:"+one.Socket, "unix:"+two.Socket)
+		both := made(t, func(c *Config) { c.Ping = 2 * time.Second }, "unix:"+one.Socket, "unix:"+two.Socket)
 		if r, err := check(t, both, hello); err != nil || r.Fact.(Scanned).Clamd != "unix:"+two.Socket {
 			t.Errorf("with another: %+v, %v", r, err)
 		}
 		one.Continue()
+		s.daemons[0].within = time.Minute
 		if r, err := check(t, s, hello); err != nil {
 			t.Errorf("afterwards: %+v, %v", r, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/pipeline"
@@ -200,6 +201,10 @@ func TestOtherTestPoints(t *testing.T) {
 
 // A caller who has less time than the list needs finds it dead all the same.
 func TestBreakerOfTheImpatient(t *testing.T) {
+	synctest.Test(t, breakerOfTheImpatient)
+}
+
+func breakerOfTheImpatient(t *testing.T) {
 	env := pipelinetest.Env(t)
 	env.Resolver = waiting{}
 	l, err := New(Config{Zone: "zen.example", NoTestPoints: true}, Names(), env)

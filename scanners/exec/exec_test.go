@@ -123,7 +123,7 @@ func TestTrouble(t *testing.T) {
 		{"it reads and says nothing", config("while read -r x; do sleep 1; done"), "deadline"},
 		{"its answer does not end", config("yes"), "the answer is longer than 16384 octets"},
 		{"its answer does not end, in spite of a signal", config("trap '' PIPE; yes 2>/dev/null; sleep 1000"), "the answer is longer than 16384 octets"},
-		{"it leaves something that holds its output", config(`setsid sh -c 'touch "$0"; sleep 3' "$1/away" & while ! test -e "$1/away"; do sleep 0.01; done; `+answer, dir), "left a program behind"},
+		{"it leaves something that holds its output", config(`setsid sh -c 'touch "$0"; sleep 10' "$1/away" & while ! test -e "$1/away"; do sleep 0.01; done; `+answer, dir), "left a program behind"},
 		{"it is not there", func() *Config { c := config(""); c.Command = []string{filepath.Join(dir, "none")}; return c }(), "no such file or directory"},
 		{"it cannot be run", func() *Config { c := config(""); c.Command = []string{closed}; return c }(), "permission denied"},
 		{"its folder is not there", func() *Config { c := config(answer); c.Dir = filepath.Join(dir, "none"); return c }(), "no such file or directory"},
@@ -151,7 +151,7 @@ func TestTrouble(t *testing.T) {
 			case tt.want != "" && tt.want != "deadline" && (err == nil || !strings.HasPrefix(err.Error(), "run "+tt.config.Command[0]+": ") || !strings.Contains(err.Error(), tt.want)):
 				t.Errorf("%+v, %v\nwant %s", r, err, tt.want)
 			}
-			if pid, e := os.ReadFile(pids); e == nil {
+			if pid, e := os.ReadFile(pids); e == nil && strings.HasSuffix(string(pid), "\n") { // else it was ended before it had begun
 				gone(t, strings.TrimSpace(string(pid)))
 			}
 			cancel()

@@ -213,7 +213,7 @@ func TestAddressesIn(t *testing.T) {
 			n++
 		}
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("took %s", took)
 	}
 }

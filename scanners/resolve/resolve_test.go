@@ -81,13 +81,20 @@ func (z *zone) questions() []string {
 // serve starts z on loopback, over UDP and TCP on one port.
 func serve(t *testing.T, z *zone) *zone {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var l net.Listener
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	for range 100 { // the same port may be somebody's over TCP
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			break
+		}
+		pc.Close()
+		pc, err = net.ListenPacket("udp", "127.0.0.1:0")
 	}
-	pc, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	if l == nil {
+		t.Fatal("no port is free over both")
 	}
 	z.address = l.Addr().String()
 	for _, s := range []*dns.Server{{Listener: l, Handler: z}, {PacketConn: pc, Handler: z}} {
@@ -322,7 +329,7 @@ func TestFailover(t *testing.T) {
 	for name, first := range map[string]string{"silent": quiet, "closed": refusing} {
 		t.Run(name, func(t *testing.T) {
 			now := &clock{}
-			r := resolver(t, Config{Servers: []string{first, z.address}, Timeout: 100 * time.Millisecond}, now.now)
+			r := resolver(t, Config{Servers: []string{first, z.address}, Timeout: time.Second}, now.now)
 			got, err := r.LookupA(t.Context(), "a.example")
 			check(t, "first look-up", got, err, addrs("192.0.2.1"))
 			// The second question goes to the server that answered, and so has not to wait.
@@ -339,7 +346,7 @@ func TestFailover(t *testing.T) {
 		})
 	}
 	t.Run("a server's word counts more than silence", func(t *testing.T) {
-		r := resolver(t, Config{Servers: []string{z.address, quiet}, Timeout: 50 * time.Millisecond, Attempts: 1}, nil)
+		r := resolver(t, Config{Servers: []string{z.address, quiet}, Timeout: time.Second, Attempts: 1}, nil)
 		_, err := r.LookupTXT(t.Context(), "bad.example")
 		dnsError(t, err, "temporary", "server failure")
 	})

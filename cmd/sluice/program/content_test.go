@@ -14,6 +14,7 @@ import (
 
 	"sluice/pipeline"
 	"sluice/pipeline/pipelinetest"
+	"sluice/protocols/peertest"
 	"sluice/rules"
 	"sluice/scanners/content"
 )
@@ -143,7 +144,7 @@ func TestExampleContent(t *testing.T) {
 // recordOf waits until the record of a message can be had.
 func recordOf(t *testing.T, s *site, id string) pipeline.Record {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(peertest.Patience); ; {
 		out, err := shell(s.dir, nil, "sluice -c sluice.yaml explain '"+id+"' --json")
 		var found struct{ Records []explanation }
 		if err == nil && json.Unmarshal([]byte(out), &found) == nil && len(found.Records) == 1 && found.Records[0].Record != nil {

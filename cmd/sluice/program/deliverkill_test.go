@@ -41,7 +41,7 @@ func (q *lmtpQueue) send(address string, mails []string) (left []string) {
 		return mails
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Minute)) // the test fails then
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute)) // the test fails then
 	c := textproto.NewConn(conn)
 	ask := func(code int, line string) bool {
 		if line != "" && c.PrintfLine("%s", line) != nil {
@@ -155,7 +155,7 @@ func TestKilledWhileItDelivers(t *testing.T) {
 			}()
 			select {
 			case <-arrived:
-			case <-time.After(time.Minute): // what is missing is said below
+			case <-time.After(2 * time.Minute): // what is missing is said below
 			}
 			_ = r.cmd.Process.Signal(syscall.SIGTERM)
 			if err := <-r.exited; err != nil {

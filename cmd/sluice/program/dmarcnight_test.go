@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,11 +16,10 @@ import (
 	"sluice/protocols/peertest"
 )
 
-// noon is a clock that goes on from noon, UTC, of the day that is NOON days from now.
+// noon is a clock that goes on from noon, UTC, of the day that NOON names.
 func noon() func() time.Time {
-	days, _ := strconv.Atoi(os.Getenv("NOON")) // "" is today
-	began := time.Now()
-	at := began.UTC().Truncate(24*time.Hour).AddDate(0, 0, days).Add(12 * time.Hour)
+	day, _ := time.Parse(time.DateOnly, os.Getenv("NOON"))
+	began, at := time.Now(), day.Add(12*time.Hour)
 	return func() time.Time { return at.Add(time.Since(began)) }
 }
 
@@ -35,8 +33,9 @@ func TestReportOfTheNight(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	today, tomorrow := []string{"NOON=0"}, []string{"NOON=1"}
-	day := noon()().Format(time.DateOnly)
+	now := time.Now().UTC() // once, for the test may run at midnight
+	day := now.Format(time.DateOnly)
+	today, tomorrow := []string{"NOON=" + day}, []string{"NOON=" + now.AddDate(0, 0, 1).Format(time.DateOnly)}
 
 	// Who publishes the policy, and gets the report.
 	write("home.yaml", "data: home\n") // for keygen
@@ -88,7 +87,7 @@ listen: {smtp: ["127.0.0.1:0"]}
 		return files
 	}
 	end, _ = upWith(t, dir, tomorrow, "noon", "-c", "home.yaml", "serve")
-	for until := time.Now().Add(30 * time.Second); len(got()) == 0 && time.Now().Before(until); {
+	for until := time.Now().Add(peertest.Patience); len(got()) == 0 && time.Now().Before(until); {
 		run(t, dir, "sleep 0.05")
 	}
 	if len(got()) != 1 {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/protocols/peertest"
 )
 
 // example copies a folder below examples/, with what is to be replaced replaced, and returns where it is.
@@ -267,7 +269,7 @@ func TestExampleFetchmail(t *testing.T) {
 	if out, err := shell(dir, os.Environ(), fetch); err == nil {
 		t.Errorf("fetched again:\n%s", out)
 	}
-	for end := time.Now().Add(time.Second); ; { // records are written soon, not at once
+	for end := time.Now().Add(peertest.Patience); ; { // records are written soon, not at once
 		out, err := shell(dir, os.Environ(), "sluice -c sluice.yaml explain $(basename "+data+"/mail/example.org/me/*/*,S=*)")
 		if err == nil && strings.Contains(out, "at deliver") {
 			break

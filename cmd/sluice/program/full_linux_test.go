@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/protocols/peertest"
 )
 
 // smallDisk mounts a file system of this size for the length of the test.
@@ -73,7 +75,7 @@ func fill(t *testing.T, s *site, door, local string, clients, each int) []*sent 
 
 // offer sends one mail and returns the last reply. A connection that breaks off is no reply: the sender keeps the mail.
 func offer(address, door, to, mail string) (reply string, taken bool) {
-	conn, err := net.DialTimeout("tcp", address, 30*time.Second)
+	conn, err := net.DialTimeout("tcp", address, time.Minute)
 	if err != nil {
 		return err.Error(), false
 	}
@@ -252,7 +254,7 @@ func TestFullDisk(t *testing.T) {
 // watching says what those see who look at a program that puts mail off.
 func watching(t *testing.T, s *site) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(peertest.Patience); ; {
 		answer, err := http.Get("http://" + s.door["admin"] + "/readyz")
 		if err != nil {
 			t.Fatal(err)

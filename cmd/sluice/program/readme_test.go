@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/protocols/peertest"
 )
 
 const root = "../../.."
@@ -89,7 +91,7 @@ func TestReadme(t *testing.T) {
 			continue
 		}
 		out, err := shell(dir, env, command)
-		for end := time.Now().Add(time.Second); err != nil && strings.Contains(command, "explain") && time.Now().Before(end); {
+		for end := time.Now().Add(peertest.Patience); err != nil && strings.Contains(command, "explain") && time.Now().Before(end); {
 			out, err = shell(dir, env, command) // records are written soon, not at once
 		}
 		if err != nil {

@@ -344,14 +344,7 @@ pipeline: []
 		if last, err := converse(c, "a@b.example", "me@example.org", []byte("Message-ID: <"+id+">\r\n\r\nx\r\n")); err != nil {
 			t.Fatal(last, err)
 		}
-		explained := ""
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && explained == ""; {
-			cmd := exec.Command("sluice", "explain", id)
-			cmd.Dir = s.dir
-			out, _ := cmd.Output() // until there is a record
-			explained = string(out)
-		}
-		if !strings.Contains(explained, "192.0.2.7") || strings.Contains(explained, "127.0.0.1") {
+		if explained := s.explain(t, "", id); !strings.Contains(explained, "192.0.2.7") || strings.Contains(explained, "127.0.0.1") {
 			t.Errorf("explained as\n%s", explained)
 		}
 	}

@@ -18,13 +18,15 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sluice/protocols/peertest"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"sluice": func() { Main(Stages()...) },
 		"own":    func() { Main(append(Stages(), moody())...) }, // a site's own program with a stage of its own
-		"noon":   func() { mainAt(noon(), Stages()) },           // sluice, begun at noon, UTC, so many days from now as NOON says
+		"noon":   func() { mainAt(noon(), Stages()) },           // sluice, begun at noon, UTC, of the day that NOON names
 	})
 }
 
@@ -105,23 +107,20 @@ func (w *watched) String() string {
 
 // wait returns once the text matches, or false when until is closed before.
 func (w *watched) wait(want *regexp.Regexp, until <-chan error) (match string, ok bool) {
-	deadline := time.After(30 * time.Second)
-	for {
+	deadline := time.After(peertest.Patience)
+	for last := false; ; {
 		w.mu.Lock()
 		match, changed := want.FindString(w.text.String()), w.changed
 		w.mu.Unlock()
-		if match != "" {
-			return match, true
+		if match != "" || last {
+			return match, match != ""
 		}
 		select {
 		case <-changed:
 		case <-deadline:
-			return "", false
-		case err, open := <-until:
-			if open {
-				_ = err
-			}
-			return "", false
+			last = true
+		case <-until:
+			last = true // all it has said is there now
 		}
 	}
 }
@@ -198,7 +197,7 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// [!] finish NAME [-KILL] ends a program, which must end well within 10 s.
+// [!] finish NAME [-KILL] ends a program, which must end well.
 func finishScript(ts *testscript.TestScript, neg bool, args []string) {
 	all := ts.Value(serversKey{}).(*servers)
 	if len(args) == 0 || all.running[args[0]] == nil {
@@ -217,19 +216,19 @@ func finishScript(ts *testscript.TestScript, neg bool, args []string) {
 		if sig == syscall.SIGTERM && (err != nil) != neg {
 			ts.Fatalf("%s ended with %v:\n%s", args[0], err, r.log)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(peertest.Patience):
 		_ = r.cmd.Process.Kill()
-		ts.Fatalf("%s did not end within 10 s:\n%s", args[0], r.log)
+		ts.Fatalf("%s did not end within %s:\n%s", args[0], peertest.Patience, r.log)
 	}
 }
 
-// eventually PROGRAM ARGS… runs a program until it succeeds, for at most 5 s.
+// eventually PROGRAM ARGS… runs a program until it succeeds, for as long as a test has patience.
 func eventuallyScript(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: eventually PROGRAM ARGS…")
 	}
 	var err error
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(peertest.Patience); time.Now().Before(end); {
 		if err = ts.Exec(args[0], args[1:]...); err == nil {
 			return
 		}
