@@ -22,9 +22,9 @@ type Scripts interface {
 	List(ctx context.Context, account string) ([]ScriptInfo, error)
 	// Script returns the text of a script; ErrNoScript.
 	Script(ctx context.Context, account, name string) ([]byte, error)
-	// Active returns name and text of the active script; ErrNoScript if none is. It is cheap: version is the same as long
-	// as the text is.
-	Active(ctx context.Context, account string) (name string, text []byte, version string, err error)
+	// Active returns name and text of the active script; ErrNoScript if none is. version is the same as long as the text is.
+	// have is the version that the caller has the text of, or "": of that one the text is left out, and looking is cheap.
+	Active(ctx context.Context, account, have string) (name string, text []byte, version string, err error)
 	// Put keeps a script under a name, in place of one of the same name, and returns once it would survive a power cut.
 	// An active one stays active. After an error it is the one before or, where it was the disk that failed, this one; never
 	// a part of one.

@@ -8,8 +8,9 @@ import (
 // Owners is what recipients keep here of their own, as stages asked at delivery may look at it. Accounts are named as in
 // [Recipient]. Errors are temporary.
 type Owners interface {
-	// Script returns the script that an account has made the active one; the zero OwnScript where it has none. It is cheap.
-	Script(ctx context.Context, account string) (OwnScript, error)
+	// Script returns the script that an account has made the active one; the zero OwnScript where it has none. have is the
+	// version that the caller has the text of, or "": of that one Text is nil, and the call is cheap.
+	Script(ctx context.Context, account, have string) (OwnScript, error)
 	// Include returns the text of another script of an account. ok is false where there is
 	// none.
 	Include(ctx context.Context, account, name string) (text []byte, ok bool, err error)

@@ -27,6 +27,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"sluice/mailstore"
 )
@@ -63,8 +64,10 @@ type Config struct {
 
 // A Store is a mailstore.Scripts in files.
 type Store struct {
-	cfg  Config
-	disk disk
+	cfg   Config
+	disk  disk
+	known known
+	now   func() time.Time
 }
 
 // Open returns the store in a folder. It makes nothing: an account has nothing there until something is put.
@@ -76,7 +79,7 @@ func Open(c Config) (*Store, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Store{cfg: c, disk: osDisk{}}, nil
+	return &Store{cfg: c, disk: osDisk{}, now: time.Now}, nil
 }
 
 const (
@@ -199,14 +202,44 @@ func (s shelf) read(file string) ([]byte, error) {
 		return nil, fmt.Errorf("read a script: %w", err)
 	}
 	defer f.Close()
+	return readAll(f)
+}
+
+func readAll(f *os.File) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(f, hardLimit+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read a script: %w", err)
 	case len(text) > hardLimit:
-		return nil, fmt.Errorf("read %s: it has more than %d octets: %w", s.path(file), hardLimit, mailstore.ErrScriptSize)
+		return nil, fmt.Errorf("read %s: it has more than %d octets: %w", f.Name(), hardLimit, mailstore.ErrScriptSize)
 	}
 	return text, nil
+}
+
+// readUnless is read where the text is not that of the version have.
+func (s shelf) readUnless(file, have string) (text []byte, version string, err error) {
+	path := s.path(file)
+	if have != "" && s.known.unchanged(path, have) {
+		return nil, have, nil
+	}
+	f, err := openPlain(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("read a script: %w", err)
+	}
+	defer f.Close()
+	before, sure := identityIn(f)
+	if text, err = readAll(f); err != nil {
+		return nil, "", err
+	}
+	sum := sha256.Sum256(text)
+	version = hex.EncodeToString(sum[:])
+	if after, ok := identityIn(f); ok && sure && before == after {
+		s.known.keep(path, textOf{after, version}, s.now())
+	}
+	if version == have {
+		text = nil
+	}
+	return text, version, nil
 }
 
 // openPlain opens a file for reading. A pipe would make the caller wait.
@@ -231,7 +264,7 @@ func plainFile(f *os.File, err error) (*os.File, error) {
 
 // Active implements mailstore.Scripts. Where the link leads to a script that somebody has removed, none is active, and the
 // log says so.
-func (s *Store) Active(ctx context.Context, account string) (name string, text []byte, version string, err error) {
+func (s *Store) Active(ctx context.Context, account, have string) (name string, text []byte, version string, err error) {
 	x, err := s.shelf(ctx, account)
 	if err != nil {
 		return "", nil, "", err
@@ -243,7 +276,7 @@ func (s *Store) Active(ctx context.Context, account string) (name string, text [
 		if err != nil {
 			return "", nil, "", err
 		}
-		text, err = x.read(file)
+		text, version, err = x.readUnless(file, have)
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -259,8 +292,7 @@ func (s *Store) Active(ctx context.Context, account string) (name string, text [
 	if !ok {
 		name = strings.TrimSuffix(file, extension)
 	}
-	sum := sha256.Sum256(text)
-	return name, text, hex.EncodeToString(sum[:]), nil
+	return name, text, version, nil
 }
 
 // active returns the file that the link leads to; ErrNoScript if there is no link.

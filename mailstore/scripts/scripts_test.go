@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"sluice/mailstore"
 	"sluice/mailstore/storetest"
@@ -113,7 +114,7 @@ func TestLinks(t *testing.T) {
 		{"/etc/passwd", "is no script of this account"},
 	} {
 		check(t, os.Symlink(tt.to, point))
-		name, _, _, err := s.Active(t.Context(), anna)
+		name, _, _, err := s.Active(t.Context(), anna, "")
 		if err == nil && name != tt.want || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %q, %v; want %s", tt.to, name, err, tt.want)
 		}
@@ -124,7 +125,7 @@ func TestLinks(t *testing.T) {
 	}
 	check(t, os.WriteFile(point, []byte("keep;"), 0o600))
 	for _, err := range []error{
-		func() error { _, _, _, err := s.Active(t.Context(), anna); return err }(),
+		func() error { _, _, _, err := s.Active(t.Context(), anna, ""); return err }(),
 		s.Activate(t.Context(), anna, "work"),
 		s.Activate(t.Context(), anna, ""),
 	} {
@@ -337,7 +338,7 @@ func state(t *testing.T, s *Store) (all []string) {
 	t.Helper()
 	list, err := s.List(t.Context(), anna)
 	check(t, err)
-	active, activeText, _, err := s.Active(t.Context(), anna)
+	active, activeText, _, err := s.Active(t.Context(), anna, "")
 	if err != nil && !errors.Is(err, mailstore.ErrNoScript) {
 		t.Fatal(err)
 	}
@@ -380,13 +381,22 @@ type fullDisk struct{ disk }
 
 func (fullDisk) Create(string) (file, error) { return nil, syscall.ENOSPC }
 
+// BenchmarkActive is the look at a script for each mail: read, and known already.
 func BenchmarkActive(b *testing.B) {
 	s := openIn(b, b.TempDir())
+	s.now = func() time.Time { return time.Now().Add(time.Hour) }
 	check(b, s.Put(b.Context(), anna, "work", bytes.Repeat([]byte("keep;"), 200)))
 	check(b, s.Activate(b.Context(), anna, "work"))
-	for b.Loop() {
-		if _, _, _, err := s.Active(b.Context(), anna); err != nil {
-			b.Fatal(err)
-		}
+	_, _, version, err := s.Active(b.Context(), anna, "")
+	check(b, err)
+	for _, have := range []string{"", version} {
+		b.Run(map[bool]string{true: "read", false: "known"}[have == ""], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, _, err := s.Active(b.Context(), anna, have); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

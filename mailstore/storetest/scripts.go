@@ -107,13 +107,13 @@ func scriptsPut(s *S) {
 }
 
 func scriptsActivate(s *S) {
-	_, _, _, err := s.scripts.Active(s.ctx, Anna)
+	_, _, _, err := s.scripts.Active(s.ctx, Anna, "")
 	s.is(err, mailstore.ErrNoScript)
 	s.is(s.scripts.Activate(s.ctx, Anna, "work"), mailstore.ErrNoScript)
 	s.must(s.scripts.Activate(s.ctx, Anna, "")) // none is active already
 	s.put("work", "one")
 	s.put("play", "two")
-	_, _, _, err = s.scripts.Active(s.ctx, Anna)
+	_, _, _, err = s.scripts.Active(s.ctx, Anna, "")
 	s.is(err, mailstore.ErrNoScript)
 	s.must(s.scripts.Activate(s.ctx, Anna, "work"))
 	s.has(Anna, "play=two", "*work=one")
@@ -123,12 +123,12 @@ func scriptsActivate(s *S) {
 	s.must(s.scripts.Activate(s.ctx, Anna, "play"))
 	s.put("play", "three")
 	s.has(Anna, "*play=three", "work=one")
-	name, text, _, err := s.scripts.Active(s.ctx, Anna)
+	name, text, _, err := s.scripts.Active(s.ctx, Anna, "")
 	s.must(err)
 	if name != "play" || string(text) != "three" {
 		s.Errorf("%q with %q is active", name, text)
 	}
-	_, _, _, err = s.scripts.Active(s.ctx, Ben)
+	_, _, _, err = s.scripts.Active(s.ctx, Ben, "")
 	s.is(err, mailstore.ErrNoScript)
 	s.must(s.scripts.Activate(s.ctx, Anna, ""))
 	s.has(Anna, "play=three", "work=one")
@@ -137,7 +137,7 @@ func scriptsActivate(s *S) {
 func scriptsVersion(s *S) {
 	version := func() string {
 		s.Helper()
-		_, _, v, err := s.scripts.Active(s.ctx, Anna)
+		_, _, v, err := s.scripts.Active(s.ctx, Anna, "")
 		s.must(err)
 		if v == "" {
 			s.Error("there is no version")
@@ -195,7 +195,7 @@ func scriptsNames(s *S) {
 		s.must(s.scripts.Activate(s.ctx, Anna, name))
 		list, err := s.scripts.List(s.ctx, Anna)
 		s.must(err)
-		active, text, _, err := s.scripts.Active(s.ctx, Anna)
+		active, text, _, err := s.scripts.Active(s.ctx, Anna, "")
 		s.must(err)
 		want := strings.ReplaceAll(name, "a\u0300", "à") // NFC
 		if len(list) != 1 || list[0].Name != want || !list[0].Active || active != want || string(text) != "text" {
@@ -261,7 +261,7 @@ func scriptsAccounts(s *S) {
 		s.is(err, mailstore.ErrNoAccount)
 		_, err = s.scripts.Script(s.ctx, account, "x")
 		s.is(err, mailstore.ErrNoAccount)
-		_, _, _, err = s.scripts.Active(s.ctx, account)
+		_, _, _, err = s.scripts.Active(s.ctx, account, "")
 		s.is(err, mailstore.ErrNoAccount)
 		s.is(s.scripts.Put(s.ctx, account, "x", nil), mailstore.ErrNoAccount)
 		s.is(s.scripts.Room(s.ctx, account, "x", 1), mailstore.ErrNoAccount)
@@ -295,7 +295,7 @@ func scriptsAtOnce(s *S) {
 					return
 				default:
 				}
-				name, text, _, err := s.scripts.Active(s.ctx, Anna)
+				name, text, _, err := s.scripts.Active(s.ctx, Anna, "")
 				if err != nil || !slices.Contains(texts, string(text)) {
 					s.Errorf("%q is active with %.10q… (%d): %v", name, text, len(text), err)
 					return

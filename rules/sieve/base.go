@@ -94,7 +94,9 @@ func runIf(r *run, n *call) flow {
 			return r.block(x)
 		}
 		if r.told(x.tests[0]) {
-			r.say(x, "%s holds", x.form.name)
+			if r.in.Trace {
+				r.say(x, "%s holds", x.form.name)
+			}
 			return r.block(x)
 		}
 		if r.failure != nil {
@@ -134,7 +136,9 @@ func (n *call) fold(settles, rest answer) {
 }
 
 func runKeep(r *run, n *call) flow {
-	r.say(n, "%s", n.source())
+	if r.in.Trace {
+		r.say(n, "%s", n.source())
+	}
 	return r.add(n, Action{Kind: Keep})
 }
 
@@ -220,7 +224,9 @@ func checkSize(c *checker, n *call) {
 
 func size(r *run, n *call) bool {
 	has, limit := r.mail.size(), n.args[0].number
-	r.because("the mail has %d octets", has)
+	if r.in.Trace {
+		r.because("the mail has %d octets", has)
+	}
 	if n.has("over") {
 		return has > limit
 	}
@@ -259,7 +265,8 @@ func checkFieldNames(c *checker, n *call) {
 const fieldsPerInstruction = 64
 
 func exists(r *run, n *call) bool {
-	for _, name := range r.fieldNames(&n.args[0]) {
+	for _, p := range n.args[0].texts {
+		name := r.name(p)
 		if !r.spend(n, 1+len(r.mail.header.fields)/fieldsPerInstruction) {
 			return false
 		}
@@ -271,19 +278,19 @@ func exists(r *run, n *call) bool {
 	return true
 }
 
-// fieldNames are names of fields in lower case.
-func (r *run) fieldNames(v *value) []string {
-	all := make([]string, len(v.texts))
-	for i, p := range v.texts {
-		all[i] = lowerASCII(r.expand(p))
+// name is the name of a field, or of what else has one, in lower case.
+func (r *run) name(p pattern) string {
+	if p.constant() {
+		return p.lower
 	}
-	return all
+	return lowerASCII(r.expand(p))
 }
 
 func headerTest(r *run, n *call) bool {
 	x := r.matcher(n)
 	headers := r.headers(n)
-	for _, name := range r.fieldNames(&n.args[0]) {
+	for _, p := range n.args[0].texts {
+		name := r.name(p)
 		x.where = name
 		for _, h := range headers {
 			if !r.spend(n, 1+len(h.fields)/fieldsPerInstruction) {
@@ -341,7 +348,8 @@ func (n *call) part(a address) (s string, ok bool) {
 func addressTest(r *run, n *call) bool {
 	x := r.matcher(n)
 	headers := r.headers(n)
-	for _, name := range r.fieldNames(&n.args[0]) {
+	for _, p := range n.args[0].texts {
+		name := r.name(p)
 		x.where = name
 		for _, h := range headers {
 			if !r.spend(n, 1+len(h.fields)/fieldsPerInstruction) {
@@ -377,7 +385,8 @@ func checkEnvelope(c *checker, n *call) {
 func envelopeTest(r *run, n *call) bool {
 	x := r.matcher(n)
 	e := r.in.Envelope
-	for _, name := range r.fieldNames(&n.args[0]) {
+	for _, p := range n.args[0].texts {
+		name := r.name(p)
 		x.where = "envelope " + name
 		var s string
 		known := !e.Unknown

@@ -10,76 +10,78 @@ import (
 	"sluice/pipeline"
 )
 
-// A cache keeps scripts of accounts compiled, those used last.
+// A cache keeps the scripts of accounts compiled, those used last.
 type cache struct {
 	most int
 
-	mu     sync.Mutex
-	order  *list.List // of *compiled, the one used last at the front
-	byName map[cacheKey]*list.Element
+	mu        sync.Mutex
+	order     *list.List // of *compiled, the one used last at the front
+	byAccount map[string]*list.Element
 }
 
-type cacheKey struct{ account, name string }
-
-// A compiled is one script as it was read.
+// A compiled is one account's script as it was read.
 type compiled struct {
-	key      cacheKey
-	version  string
+	account, name, version string
+
 	script   *Script
 	failed   *Failure
 	includes map[string][]byte // personal scripts that it includes, and nil for one that was not there
 }
 
 func newCache(most int) *cache {
-	return &cache{most: max(most, 1), order: list.New(), byName: map[cacheKey]*list.Element{}}
+	return &cache{most: max(most, 1), order: list.New(), byAccount: map[string]*list.Element{}}
 }
 
-func (c *cache) find(k cacheKey, version string) *compiled {
+// find returns the script that an account had when it was last asked for; the zero compiled if it had none.
+func (c *cache) find(account string) *compiled {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.byName[k]
+	e := c.byAccount[account]
 	if e == nil {
-		return nil
-	}
-	x, _ := e.Value.(*compiled) // nothing else is in the list
-	if x.version != version {
-		return nil
+		return &compiled{}
 	}
 	c.order.MoveToFront(e)
+	x, _ := e.Value.(*compiled) // nothing else is in the list
 	return x
 }
 
 func (c *cache) keep(x *compiled) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.byName[x.key]; e != nil {
+	if e := c.byAccount[x.account]; e != nil {
 		c.order.Remove(e)
 	}
-	c.byName[x.key] = c.order.PushFront(x)
+	c.byAccount[x.account] = c.order.PushFront(x)
 	for c.order.Len() > c.most {
 		e := c.order.Back()
 		old, _ := c.order.Remove(e).(*compiled)
-		delete(c.byName, old.key)
+		delete(c.byAccount, old.account)
 	}
 }
 
-// compiled returns an account's own script, or why it cannot be run. An error is temporary. Where it may take no time, only what
-// is compiled already is to be had.
-func (s *stage) compiled(ctx context.Context, account string, own pipeline.OwnScript, prompt bool) (*Script, *Failure, error) {
-	k := cacheKey{account, own.Name}
-	if x := s.cache.find(k, own.Version); x != nil {
-		same, err := s.unchanged(ctx, account, x)
-		if err != nil {
-			return nil, nil, err
-		}
-		if same {
-			return x.script, x.failed, nil
+// compiled returns an account's own script, or why it cannot be run; without a name where it has none. An error is temporary.
+// Where it may take no time, only what is compiled already is to be had.
+func (s *stage) compiled(ctx context.Context, account string, prompt bool) (*compiled, error) {
+	had := s.cache.find(account)
+	own, err := s.script(ctx, account, had.version)
+	if err != nil || own.Name == "" {
+		return &compiled{}, err
+	}
+	if own.Name == had.name && own.Version == had.version {
+		same, err := s.unchanged(ctx, account, had)
+		if err != nil || same {
+			return had, err
 		}
 	}
 	if prompt {
-		return nil, nil, errWaits
+		return nil, errWaits
 	}
-	x := &compiled{key: k, version: own.Version, includes: map[string][]byte{}}
+	if own.Version == had.version { // without the text
+		if own, err = s.script(ctx, account, ""); err != nil || own.Name == "" {
+			return &compiled{}, err
+		}
+	}
+	x := &compiled{account: account, name: own.Name, version: own.Version, includes: map[string][]byte{}}
 	var unread error
 	script, problems := Compile(shown(own.Name), own.Text, s.options(func(name string) ([]byte, error) {
 		text, ok, err := s.env.Owners.Include(ctx, account, name)
@@ -95,13 +97,22 @@ func (s *stage) compiled(ctx context.Context, account string, own pipeline.OwnSc
 		return text, nil
 	}))
 	if unread != nil {
-		return nil, nil, fmt.Errorf("read what the script of %s includes: %w", account, unread)
+		return nil, fmt.Errorf("read what the script of %s includes: %w", account, unread)
 	}
 	if x.script = script; script == nil {
 		x.failed = refusal(shown(own.Name), problems)
 	}
 	s.cache.keep(x)
-	return x.script, x.failed, nil
+	return x, nil
+}
+
+// script looks up an account's own script. Of the version have its text is left out.
+func (s *stage) script(ctx context.Context, account, have string) (pipeline.OwnScript, error) {
+	own, err := s.env.Owners.Script(ctx, account, have)
+	if err != nil {
+		return own, fmt.Errorf("read the script of %s: %w", account, err)
+	}
+	return own, nil
 }
 
 // unchanged reports whether what a script includes is as it was.

@@ -46,6 +46,7 @@ type value struct {
 // A pattern is a string of the script, in pieces where it has variables (RFC 5229, 3).
 type pattern struct {
 	fixed  string // all of it, where it has no variables
+	lower  string // the same in lower case: that of a name
 	pieces []piece
 	at     span
 }

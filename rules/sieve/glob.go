@@ -55,8 +55,9 @@ func (g *glob) match(s string, holes *[]hole, spend func(int) bool) bool {
 	}
 	for _, run := range g.runs[1 : len(g.runs)-1] {
 		from := at
-		star := len(*orNone(holes))
+		star := 0
 		if holes != nil {
+			star = len(*holes)
 			*holes = append(*holes, hole{})
 		}
 		begin, end, ok := run.find(s, at, holes, spend)
@@ -77,13 +78,6 @@ func (g *glob) match(s string, holes *[]hole, spend func(int) bool) bool {
 		last.at(s, begin, holes)
 	}
 	return true
-}
-
-func orNone(holes *[]hole) *[]hole {
-	if holes == nil {
-		return &[]hole{}
-	}
-	return holes
 }
 
 // at matches the run at a place and returns where it ends.
@@ -109,7 +103,10 @@ func (g globRun) at(s string, at int, holes *[]hole) (end int, ok bool) {
 
 // find matches the run at the first place where it fits.
 func (g globRun) find(s string, at int, holes *[]hole, spend func(int) bool) (begin, end int, ok bool) {
-	had := len(*orNone(holes))
+	had := 0
+	if holes != nil {
+		had = len(*holes)
+	}
 	for tried := 0; at <= len(s); tried++ {
 		const often = 64
 		if tried%often == often-1 && !spend(1+len(g.literals)/2) {

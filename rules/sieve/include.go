@@ -115,6 +115,9 @@ func runInclude(r *run, n *call) flow {
 		r.say(n, "include %q: it has run already", x.what.Name)
 		return next
 	}
+	if r.included == nil {
+		r.included = map[Included]bool{}
+	}
 	r.included[x.what] = true
 	r.say(n, "include %q", x.what.Name)
 	r.depth++
@@ -147,6 +150,9 @@ func checkGlobal(c *checker, n *call) {
 
 func runGlobal(r *run, n *call) flow {
 	names, _ := n.extra.([]string)
+	if r.frame.globals == nil {
+		r.frame.globals = map[string]bool{}
+	}
 	for _, name := range names {
 		r.frame.globals[name] = true
 	}

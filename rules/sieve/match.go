@@ -183,9 +183,10 @@ type matcher struct {
 	where string // what is compared, for the trace
 }
 
-// matcher begins the comparison of a test.
+// matcher begins the comparison of a test. There is one at a time.
 func (r *run) matcher(n *call) *matcher {
-	x := &matcher{r: r, n: n, m: n.match, keys: n.match.keys}
+	x := &r.matching
+	*x = matcher{r: r, n: n, m: n.match, keys: n.match.keys}
 	if n.match.fixed {
 		return x
 	}

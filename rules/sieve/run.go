@@ -36,6 +36,7 @@ type run struct {
 	implicit bool     // the implicit keep stands
 	flags    []string // the internal variable of RFC 5232
 
+	matching matcher // of the test at hand
 	frame    *frame
 	globals  map[string]string
 	memory   int // octets of variables
@@ -74,7 +75,6 @@ func newRun(ctx context.Context, s *Script, in Input) *run {
 	}
 	r := &run{
 		ctx: ctx, in: in, limits: s.limits, mail: newMail(in.Message), implicit: true, flags: in.Flags,
-		globals: map[string]string{}, included: map[Included]bool{},
 	}
 	r.came = r.mail.src
 	return r
@@ -83,7 +83,7 @@ func newRun(ctx context.Context, s *Script, in Input) *run {
 // script runs a script in a frame of its own.
 func (r *run) script(u *unit) flow {
 	outer := r.frame
-	r.frame = &frame{unit: u, vars: map[string]string{}, globals: map[string]bool{}}
+	r.frame = &frame{unit: u}
 	defer func() {
 		for _, v := range r.frame.vars {
 			r.memory -= len(v)

@@ -3,6 +3,7 @@ package sieve
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync/atomic"
 )
@@ -34,6 +35,7 @@ type Script struct {
 	main     *unit
 	limits   Limits
 	includes []Included
+	units    []*unit     // the main one, and those that are included
 	waits    atomic.Bool // a run had to wait for something: see [stage.Prompt]
 }
 
@@ -70,7 +72,12 @@ func Compile(name string, text []byte, o Options) (*Script, []Problem) {
 	if slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning }) {
 		return nil, problems
 	}
-	return &Script{main: u, limits: o.Limits, includes: b.included}, problems
+	return &Script{main: u, limits: o.Limits, includes: b.included, units: append(slices.Collect(maps.Values(b.units)), u)}, problems
+}
+
+// uses reports whether an extension is in force in the script, or in one that it includes.
+func (s *Script) uses(extension string) bool {
+	return slices.ContainsFunc(s.units, func(u *unit) bool { return u.has[extension] })
 }
 
 // Extensions lists the extensions that scripts may require under o, as ManageSieve announces them (RFC 5804, 1.7).

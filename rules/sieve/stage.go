@@ -81,16 +81,12 @@ func (s *stage) turns(ctx context.Context, account string, prompt bool) (all []t
 		all = append(all, turn{script: x})
 	}
 	if account != "" && s.env.Owners != nil {
-		own, err := s.env.Owners.Script(ctx, account)
+		own, err := s.compiled(ctx, account, prompt)
 		if err != nil {
-			return nil, "", fmt.Errorf("read the script of %s: %w", account, err)
+			return nil, "", err
 		}
-		if ownName = own.Name; ownName != "" {
-			script, failed, err := s.compiled(ctx, account, own, prompt)
-			if err != nil {
-				return nil, "", err
-			}
-			all = append(all, turn{script, true, failed})
+		if ownName = own.name; ownName != "" {
+			all = append(all, turn{own.script, true, own.failed})
 		}
 	}
 	for _, x := range s.after {
@@ -144,7 +140,9 @@ type execution struct {
 // run runs the scripts, each as long as those before leave the mail where it would be without them: with keep, by doing
 // nothing else with it, or by failing. A script that fails is passed over as if it were not there.
 func (x *execution) run(turns []turn) error {
-	in := x.input()
+	in := x.input(func(extension string) bool {
+		return slices.ContainsFunc(turns, func(t turn) bool { return t.script != nil && t.script.uses(extension) })
+	})
 	keep := Action{Kind: Keep, Implicit: true}
 	for _, t := range turns {
 		if t.failed != nil {
@@ -293,8 +291,9 @@ func (x *execution) placeOf(by string) (script string, line int) {
 	return script, line
 }
 
-// input is what scripts may know.
-func (x *execution) input() Input {
+// input is what scripts may know. uses reports whether any of them uses an extension: what is for that alone is not
+// looked up in vain.
+func (x *execution) input(uses func(extension string) bool) Input {
 	v := &x.view
 	x.own = ownState{x, MailboxesOf(x.ctx, x.env.Owners, v.Rcpt.Account)}
 	x.own.atOnce = x.prompt
@@ -303,9 +302,16 @@ func (x *execution) input() Input {
 		Envelope: Envelope{
 			From: v.Sender.Raw, To: v.Rcpt.Address.Raw, OriginalTo: v.Rcpt.Original.Raw, Auth: v.Client.Login,
 		},
-		Environment: x.environment(),
-		Mailboxes:   &x.own, Seen: &x.own,
-		Spam: x.spam(), Virus: x.virus(),
+		Mailboxes: &x.own, Seen: &x.own,
+	}
+	if uses("environment") {
+		in.Environment = x.environment()
+	}
+	if uses("spamtest") {
+		in.Spam = x.spam()
+	}
+	if uses("virustest") {
+		in.Virus = x.virus()
 	}
 	if l, ok := x.env.Owners.(Lists); ok {
 		in.Lists = l
@@ -319,7 +325,7 @@ func (x *execution) input() Input {
 			in.Programs = waiting{x.own.Owned}
 		}
 	}
-	if x.env.Owners != nil && v.Rcpt.Account != "" {
+	if x.env.Owners != nil && v.Rcpt.Account != "" && uses("vacation") {
 		if in.Own, x.own.err = x.env.Owners.Addresses(x.ctx, v.Rcpt.Account); x.own.err != nil {
 			x.own.err = fmt.Errorf("find the addresses of %s: %w", v.Rcpt.Account, x.own.err)
 		}

@@ -1,6 +1,7 @@
 package sieve
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,8 @@ import (
 
 // owners is a fake of what accounts keep.
 type owners struct {
-	scripts  map[string]string // by account; the name is "work"
+	scripts  map[string]string // by account
+	name     string            // of all of them; "" is "work"
 	includes map[string]string
 	folders  []pipeline.OwnFolder
 	ids      map[string]string // names of folders by identity
@@ -28,12 +30,16 @@ type owners struct {
 	err      error
 }
 
-func (o *owners) Script(_ context.Context, account string) (pipeline.OwnScript, error) {
+func (o *owners) Script(_ context.Context, account, have string) (pipeline.OwnScript, error) {
 	text, ok := o.scripts[account]
 	if !ok {
 		return pipeline.OwnScript{}, o.err
 	}
-	return pipeline.OwnScript{Name: "work", Text: []byte(text), Version: text}, o.err
+	own := pipeline.OwnScript{Name: cmp.Or(o.name, "work"), Version: text}
+	if text != have {
+		own.Text = []byte(text)
+	}
+	return own, o.err
 }
 
 func (o *owners) Include(_ context.Context, _, name string) ([]byte, bool, error) {
@@ -469,10 +475,14 @@ func TestCompiledScripts(t *testing.T) {
 	if second == first {
 		t.Error("what it includes has changed, and it has not")
 	}
+	o.name = "play"
+	if second = script(accounts[0]); second.Name() != "play.sieve" {
+		t.Errorf("the same text under another name is called %s", second.Name())
+	}
 	script(accounts[1])
 	script(accounts[2])
-	if len(s.cache.byName) != 2 || s.cache.order.Len() != 2 {
-		t.Errorf("%d scripts are kept", len(s.cache.byName))
+	if len(s.cache.byAccount) != 2 || s.cache.order.Len() != 2 {
+		t.Errorf("%d scripts are kept", len(s.cache.byAccount))
 	}
 	if script(accounts[0]) == second {
 		t.Error("it was kept")

@@ -12,7 +12,7 @@ func (c *checker) pattern(t literal) pattern {
 	if c.unit.has["encoded-character"] {
 		s = c.decoded(s, t.at)
 	}
-	p := pattern{fixed: s, at: t.at}
+	p := pattern{fixed: s, lower: lowerASCII(s), at: t.at}
 	if !c.unit.has["variables"] || !strings.Contains(s, "${") {
 		return p
 	}
@@ -153,12 +153,16 @@ func (r *run) variable(name string) string {
 // set gives a variable a value, within limits. What is too long is cut, as RFC 5229, 6 allows.
 func (r *run) set(n *call, name, value string) {
 	value = clipOctets(value, r.limits.VariableSize)
-	vars := r.frame.vars
+	all := &r.frame.vars
 	if rest, ok := strings.CutPrefix(name, "global."); ok {
-		vars, name = r.globals, rest
+		all, name = &r.globals, rest
 	} else if r.frame.globals[name] {
-		vars = r.globals
+		all = &r.globals
 	}
+	if *all == nil {
+		*all = map[string]string{}
+	}
+	vars := *all
 	old, had := vars[name]
 	if !had && len(vars) >= r.limits.Variables {
 		r.fail(n, "the script has more than %d variables", r.limits.Variables)

@@ -33,8 +33,8 @@ func (s *service) owners(x *setup) *owners {
 }
 
 // Script implements pipeline.Owners.
-func (o *owners) Script(ctx context.Context, account string) (pipeline.OwnScript, error) {
-	name, text, version, err := o.scripts.Active(ctx, account)
+func (o *owners) Script(ctx context.Context, account, have string) (pipeline.OwnScript, error) {
+	name, text, version, err := o.scripts.Active(ctx, account, have)
 	if errors.Is(err, mailstore.ErrNoScript) || errors.Is(err, mailstore.ErrNoAccount) || errors.Is(err, mailstore.ErrName) {
 		return pipeline.OwnScript{}, nil
 	}

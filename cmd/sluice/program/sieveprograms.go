@@ -201,7 +201,7 @@ type nobody struct{ *scripting }
 var _ pipeline.Owners = nobody{}
 
 // Script implements pipeline.Owners.
-func (nobody) Script(context.Context, string) (pipeline.OwnScript, error) {
+func (nobody) Script(context.Context, string, string) (pipeline.OwnScript, error) {
 	return pipeline.OwnScript{}, nil
 }
 

@@ -346,7 +346,7 @@ func (i *importing) activate(name string) error {
 	if !slices.Contains(i.good, name) {
 		return fmt.Errorf("%q was active there and is not here: it has errors, or was not taken over", name)
 	}
-	active, _, _, err := i.store.Active(i.ctx, i.account)
+	active, _, _, err := i.store.Active(i.ctx, i.account, "")
 	switch {
 	case err == nil && active == name:
 		return nil
