@@ -250,7 +250,11 @@ func TestFailures(t *testing.T) {
 	s := start(t, options{wrap: func(s mailstore.Scripts) mailstore.Scripts { b.Scripts = s; return b }})
 	s.login().talk(`
 		C: PUTSCRIPT "x" "keep;"
-		S: NO (TRYLATER) "this failed, try again later"
+		S: NO (TRYLATER) "this failed, try again later"`)
+	b.err = fmt.Errorf("%w: write /var/lib/sluice", mailstore.ErrFull)
+	s.login().talk(`
+		C: PUTSCRIPT "x" "keep;"
+		S: NO (TRYLATER) "the server's disk is full, try again later"
 		C: PUTSCRIPT "x" {2+}
 		C: ` + "\xff\xfe" + `
 		S: NO "the script is not UTF-8"`)

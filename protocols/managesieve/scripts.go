@@ -112,6 +112,9 @@ func (c *session) failed(err error) error {
 		return farewell{"", "this account has been deleted"}
 	}
 	c.log.Error("managesieve", "account", c.account, "error", err)
+	if errors.Is(err, mailstore.ErrFull) {
+		return errFull
+	}
 	return errTemp
 }
 

@@ -37,6 +37,7 @@ var (
 	errLogin     = reply{"", "wrong name or password"}
 	errBinding   = reply{"", sasl.ErrBinding.Error()}
 	errTemp      = reply{"TRYLATER", "this failed, try again later"}
+	errFull      = reply{"TRYLATER", "the server's disk is full, try again later"}
 	errUnknown   = reply{"", "unknown command"}
 	errStranger  = reply{"", "log in first"}
 	errKnown     = reply{"", "you have logged in already"}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -359,6 +360,14 @@ func (f *filing) failed(err error) pipeline.Reply {
 		return fullQueue
 	}
 	f.s.cfg.Log.Error("mail not filed", "door", f.s.door, "id", f.id, "client", f.peer(), "error", err)
+	return notFor(err)
+}
+
+// notFor is what a client is told of an error that the log has: that the disk is full, or nothing.
+func notFor(err error) pipeline.Reply {
+	if errors.Is(err, mailstore.ErrFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fullDisk
+	}
 	return notNow
 }
 

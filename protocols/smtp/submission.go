@@ -344,7 +344,7 @@ func (f *filing) notLeft(err error) pipeline.Reply {
 		return f.failed(err)
 	}
 	f.s.cfg.Log.Error("mail not queued", "door", f.s.door, "id", f.id, "account", f.login, "client", f.peer(), "error", err)
-	return notNow
+	return notFor(err)
 }
 
 // saveSent files a copy in the account's folder for sent mail, if that is wanted. The mail has been taken: a copy that

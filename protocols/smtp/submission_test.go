@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -647,6 +648,7 @@ func TestQueueFails(t *testing.T) {
 		{"counting", "451 4.3.0 *", func(o *office) { o.submitters.err = broken }, 0},
 		{"staging", "451 4.3.0 *", func(o *office) { o.outbox.stage = broken }, 0},
 		{"a full queue", "452 4.3.1 *", func(o *office) { o.outbox.stage = fmt.Errorf("q: %w", mailstore.ErrQueueFull) }, 0},
+		{"a full disk", "452 4.3.1 insufficient system storage, *", func(o *office) { o.outbox.stage = fmt.Errorf("q: %w", syscall.ENOSPC) }, 0},
 		{"letting go", "451 4.3.0 *", func(o *office) { o.outbox.release = broken }, 1},
 	}
 	for _, tt := range tests {
