@@ -54,6 +54,10 @@ func (c *checker) require(n *node) {
 	if n.broken && len(n.args) != 1 {
 		return
 	}
+	if len(n.args) == 1 && len(n.tests) > 0 && c.line(n.tests[0].at.from) > c.line(n.args[0].at.to) {
+		c.stray(n)
+		return
+	}
 	if len(n.args) != 1 || n.args[0].kind != tokenString || len(n.tests) > 0 || n.open != (span{}) {
 		c.report(n.whole(), "require takes names of extensions and nothing else", `write require ["fileinto", "envelope"];`)
 		return
@@ -254,8 +258,8 @@ func (c *checker) call(n *node, f *form) *call {
 	ok := c.arguments(n, f, x)
 	switch {
 	case f.tests == 0 && len(n.tests) > 0:
-		c.report(n.tests[0].at, sprintf("%s takes no test", n.name), "")
-		ok = false
+		c.stray(n)
+		return x
 	case f.tests == 1 && (len(n.tests) != 1 || n.many):
 		if n.many {
 			c.report(n.at, sprintf("%s takes one test, and no list of them", n.name), "write anyof (…) or allof (…) around them")
@@ -292,6 +296,28 @@ func (c *checker) call(n *node, f *form) *call {
 		f.check(c, x)
 	}
 	return x
+}
+
+// stray says what a word is that stands where a test would, behind what takes none.
+func (c *checker) stray(n *node) {
+	t, end := n.tests[0], n.at.to
+	for _, a := range n.args {
+		end = max(end, a.at.to)
+	}
+	switch {
+	case t.name == "or":
+		c.report(t.at, "or joins no tests in Sieve", "write anyof (…, …)")
+	case t.name == "and":
+		c.report(t.at, "and joins no tests in Sieve", "write allof (…, …)")
+	case t.name == "then":
+		c.report(t.at, "then has no meaning here", "leave it out")
+	case c.line(t.at.from) > c.line(end):
+		c.report(span{end, end}, sprintf("a ; is missing behind %s", clip(n.name)), "")
+	case len(c.b.tests[t.name]) > 0:
+		c.report(t.at, sprintf("%s takes no test", n.name), "")
+	default:
+		c.report(t.at, sprintf("%s has no meaning here", clip(t.name)), "strings stand in \"double quotes\"")
+	}
 }
 
 // arguments checks tags and positional arguments and reports whether they can be understood.

@@ -134,6 +134,11 @@ func (p *parser) tooDeep(depth int, what string) bool {
 
 func (p *parser) command(depth int) *node {
 	n := p.head(depth)
+	if n.name == "else" && p.token.kind == tokenName && strings.EqualFold(p.token.text, "if") {
+		p.report(span{n.at.from, p.token.at.to}, "else if is one word in Sieve", "write elsif")
+		n = p.head(depth)
+		n.name = "elsif"
+	}
 	n.broken = n.broken || p.dead
 	switch {
 	case p.take(";"):
