@@ -32,8 +32,9 @@ type Config struct {
 	// Aliases are addresses that lead to accounts or to other aliases, each to one or a list; `"@example.org"` gets what
 	// nobody else in example.org does. `files` lists files like /etc/aliases with more of them, names in `domain:`.
 	Aliases Aliases `yaml:"aliases" example:"{info@example.org: [me@example.org]}"`
-	// Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own.
-	// Empty: the account that was made first.
+	// Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own,
+	// and what the server itself has to tell its administrator. Empty: the account that was made first, and it tells the
+	// postmaster of the domain that it is about.
 	Postmaster string `yaml:"postmaster" example:"me@example.org"`
 	// Senders are addresses that accounts may send under besides those whose mail they get. A key "@example.org" is all
 	// accounts there; an address "@example.org" is every one there.
@@ -245,6 +246,16 @@ func (u *Users) Resolve(ctx context.Context, local, domain string) ([]string, er
 		return accounts, err
 	}
 	return nil, fmt.Errorf("%s: %w", address, mailstore.ErrNoAccount)
+}
+
+// Operator returns who is told what goes wrong with an account: whom [Config.Postmaster] names, else the postmaster of its
+// domain.
+func (u *Users) Operator(ctx context.Context, account string) ([]string, error) {
+	domain := ""
+	if u.c.Postmaster == "" {
+		_, domain, _ = cut(account)
+	}
+	return u.Resolve(ctx, "postmaster", domain)
 }
 
 // postmaster returns who gets mail for the postmaster (RFC 5321, 4.5.1: every server has one).

@@ -155,6 +155,24 @@ func TestPostmasterIsTheFirstAccount(t *testing.T) {
 	}
 }
 
+// What goes wrong with an account is nothing for whoever happened to be the first.
+func TestOperator(t *testing.T) {
+	tests := []struct{ setting, account, want string }{
+		{"", "b@x", "postmaster@x"},
+		{"", "b@y", "a@x"},
+		{"", "b@z", "b@x"},
+		{"a@y", "b@x", "a@y"},
+	}
+	for _, tt := range tests {
+		u := openTest(t, Config{Postmaster: tt.setting, Aliases: map[string][]string{"postmaster@z": {"b@x"}}},
+			"a@x", "b@x", "postmaster@x", "a@y", "b@y", "b@z")
+		got, err := u.Operator(t.Context(), tt.account)
+		if err != nil || !slices.Equal(got, []string{tt.want}) {
+			t.Errorf("of %s, with postmaster %q, %v is told, %v; want %s", tt.account, tt.setting, got, err, tt.want)
+		}
+	}
+}
+
 func TestAliasWhoseAccountsAreGone(t *testing.T) {
 	u := openTest(t, Config{Aliases: map[string][]string{"both@x": {"a@x", "b@x"}}}, "a@x", "b@x", "c@x")
 	for _, want := range []string{"a@x b@x", "b@x", ""} {

@@ -75,6 +75,11 @@ func askAccounts[T any](a *accounts, f func(*users.Users) (T, error)) (none T, e
 	return f(x.Users)
 }
 
+// operator returns who is told what goes wrong with an account.
+func (a *accounts) operator(ctx context.Context, account string) ([]string, error) {
+	return askAccounts(a, func(u *users.Users) ([]string, error) { return u.Operator(ctx, account) })
+}
+
 // Resolve implements mailstore.Directory.
 func (a *accounts) Resolve(ctx context.Context, local, domain string) ([]string, error) {
 	return askAccounts(a, func(u *users.Users) ([]string, error) { return u.Resolve(ctx, local, domain) })

@@ -135,11 +135,10 @@ func (s *service) holdWaiting(ctx context.Context, x sending.Standing) (n int, e
 	return n, errors.Join(errs...)
 }
 
-// tellPostmaster files a mail about an account whose mail is held with whoever gets the postmaster's mail;
-// waiting is how many messages had not left.
+// tellPostmaster files a mail about an account whose mail is held with its postmaster; waiting is how many messages had not left.
 func (s *service) tellPostmaster(ctx context.Context, x sending.Standing, waiting int) error {
 	h := s.house
-	to, err := h.users.Resolve(ctx, "postmaster", "")
+	to, err := h.users.operator(ctx, x.Account)
 	if err != nil {
 		return fmt.Errorf("find the postmaster: %w", err)
 	}

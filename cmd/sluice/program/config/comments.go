@@ -258,7 +258,7 @@ var comments = map[string]string{
 	"sluice/mailstore/users.Config.Domain":                     "Domain is the domain of a login name without one.",
 	"sluice/mailstore/users.Config.Domains":                    "Domains are domains of ours besides those of accounts and aliases: mail for unknown users there is refused as such.",
 	"sluice/mailstore/users.Config.Hash":                       "Hash says how passwords are stored.",
-	"sluice/mailstore/users.Config.Postmaster":                 "Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own. Empty: the account that was made first.",
+	"sluice/mailstore/users.Config.Postmaster":                 "Postmaster is the account, or the alias, that gets mail for postmaster, where a domain has no postmaster of its own, and what the server itself has to tell its administrator. Empty: the account that was made first, and it tells the postmaster of the domain that it is about.",
 	"sluice/mailstore/users.Config.Remember":                   "Remember is how long a login that was right is right again without hashing; 0 is 10 minutes, less than 0, such as -1s, not at all.",
 	"sluice/mailstore/users.Config.SCRAM":                      "SCRAM says which logins there are besides those that send the password, and what is stored for them.",
 	"sluice/mailstore/users.HashConfig.AtOnce":                 "hashings at a time, the others wait; 0 is 2",
