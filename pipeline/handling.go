@@ -97,8 +97,10 @@ type Run struct {
 	Message *mime.Message `json:"-"` // as in Copy
 	// The envelope, for the program: who sent the mail ("": the null sender), to whom, and what that was before aliases.
 	Sender, Recipient, Original string `json:"-"`
-	// Try: the mail goes on as it would if the program fails. Otherwise it is then kept in the inbox besides.
+	// Try: the mail goes on as it would without this program if it fails. Otherwise it is then kept in the inbox besides.
 	Try bool `json:"try,omitempty"`
+	// Sole: programs alone are to take the mail, this one among them: it is kept if none of those does.
+	Sole bool `json:"sole,omitempty"`
 	// Of the record: how it ended, "" is well; and how long it took.
 	Ended string        `json:"ended,omitempty"`
 	Took  time.Duration `json:"took,omitempty"`

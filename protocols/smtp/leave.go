@@ -130,8 +130,14 @@ func (f *filing) withdraw() {
 }
 
 // run gives the mail to the programs that the owner wants it to go to. One that fails leaves the mail in the inbox
-// besides, unless its failure does not matter.
+// besides, unless its failure does not matter; then it does where no other has taken the mail, and nobody else was to.
 func (f *filing) run(i int, h *pipeline.Handling) {
+	taken, untaken := false, ""
+	defer func() {
+		if untaken != "" && !taken {
+			f.keepBesides(i, h, untaken)
+		}
+	}()
 	for n := range h.Runs {
 		x := &h.Runs[n]
 		err := errors.New("there are no programs")
@@ -143,13 +149,17 @@ func (f *filing) run(i int, h *pipeline.Handling) {
 			cancel()
 		}
 		if err == nil {
+			taken = taken || x.Sole
 			continue
 		}
 		x.Ended = err.Error()
 		f.s.cfg.Log.Warn("a program that a script names has failed", "door", f.s.door, "id", f.id,
 			"account", f.decisions[i].Recipient.Account, "by", x.By, "program", x.Program, "error", err)
-		if !x.Try {
+		switch {
+		case !x.Try:
 			f.keepBesides(i, h, x.By)
+		case x.Sole:
+			untaken = x.By
 		}
 	}
 }

@@ -279,22 +279,25 @@ func TestOwnRefusal(t *testing.T) {
 	}
 }
 
-// A program that fails leaves the mail in the inbox besides, unless that was said not to matter.
+// A program that fails leaves the mail in the inbox besides, unless that was said not to matter; and one that was to take the
+// mail alone does then, too.
 func TestPrograms(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		err   error
-		try   bool
-		filed []string
+		name      string
+		err       error
+		try, sole bool
+		filed     []string
 	}{
-		{"it goes well", nil, false, nil}, {"it fails", errors.New("exit status 1"), false, []string{""}},
-		{"it may fail", errors.New("exit status 1"), true, nil},
+		{"it goes well", nil, false, true, nil}, {"it fails", errors.New("exit status 1"), false, true, []string{""}},
+		{"it may fail", errors.New("exit status 1"), true, false, nil},
+		{"it may fail, and nobody else has the mail", errors.New("exit status 1"), true, true, []string{""}},
+		{"it might have failed", nil, true, true, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got string
 			d := open(t, func(d *door) {
 				d.steps = []pipeline.Step{wishes(map[string]pipeline.Result{"me": handing(pipeline.Handling{
-					Runs: []pipeline.Run{{By: "line 1 of work.sieve", Program: "print", Try: tt.try}},
+					Runs: []pipeline.Run{{By: "line 1 of work.sieve", Program: "print", Try: tt.try, Sole: tt.sole}},
 				})})}
 				d.cfg.Run = func(_ context.Context, account string, r pipeline.Run, mail io.Reader) error {
 					b, err := io.ReadAll(mail)

@@ -53,6 +53,9 @@ type Action struct {
 	Program   string   // for Pipe
 	Arguments []string // for Pipe
 	Try       bool     // for Pipe: its failure is none of the script's
+	// Sole, for Pipe: programs alone have taken the implicit keep away, this one among them. Where none of those takes the
+	// mail, it is kept.
+	Sole bool
 }
 
 // A Reply is a mail that answers or notifies. That it is asked for says that it may be sent: what is sent once only has a

@@ -254,8 +254,21 @@ func (r *run) outcome() Outcome {
 		o.Marks = r.marks
 	default:
 		o.Actions, o.Marks = r.actions, r.marks
+		soles(o.Actions)
 	}
 	return o
+}
+
+// soles marks the programs that alone have taken the implicit keep away, where nothing else has.
+func soles(actions []Action) {
+	for _, a := range actions {
+		if a.Kind != Pipe && !a.Copy && takesKeep(a.Kind) {
+			return
+		}
+	}
+	for i := range actions {
+		actions[i].Sole = actions[i].Kind == Pipe && !actions[i].Copy
+	}
 }
 
 // text is the value of a string argument, variables expanded.

@@ -245,7 +245,7 @@ func (x *execution) result() pipeline.Result {
 	if x.verdict.Action != pipeline.Pass {
 		r.Handling = nil
 	}
-	if len(x.marks) == 0 && len(x.claimed) == 0 && len(x.failures) == 0 && len(x.handling.Copies) == 0 {
+	if len(x.marks) == 0 && len(x.claimed) == 0 && len(x.failures) == 0 && len(x.handling.Copies) == 0 && len(x.handling.Runs) == 0 {
 		return r
 	}
 	r.After = func(ctx context.Context, o pipeline.Outcome) {
@@ -406,7 +406,7 @@ func (x *execution) add(a Action, from *mime.Message) {
 		h.Dropped = by(a)
 	case Pipe:
 		h.Runs = append(h.Runs, pipeline.Run{
-			By: by(a), Program: a.Program, Args: a.Arguments, Try: a.Try, Message: message, Altered: altered,
+			By: by(a), Program: a.Program, Args: a.Arguments, Try: a.Try, Sole: a.Sole, Message: message, Altered: altered,
 			Sender: x.view.Sender.Raw, Recipient: x.view.Rcpt.Address.Raw, Original: x.view.Rcpt.Original.Raw,
 		})
 	}

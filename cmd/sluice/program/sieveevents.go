@@ -313,6 +313,7 @@ func (r *eventRun) environment() map[string]string {
 func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Message, folders *sieve.Owned) (stays bool, err error) {
 	flags := r.flags
 	var leaving []mailstore.Outgoing
+	taken, untaken := false, false // by a program that alone was to take it
 	for _, a := range o.Actions {
 		text := m
 		if a.Message != nil {
@@ -338,7 +339,12 @@ func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Messag
 				Use: "pipe", Name: a.Program, Arguments: a.Arguments, Input: text.Raw(), Account: r.event.Account,
 				Envelope: sieve.Envelope{To: r.event.Account},
 			})
-			if err != nil && !a.Try {
+			switch {
+			case err == nil:
+				taken = taken || a.Sole
+			case a.Try:
+				untaken = untaken || a.Sole
+			default:
 				return true, &eventFailure{a, fmt.Errorf("the program %s: %w", a.Program, err)}
 			}
 		case sieve.Redirect, sieve.Notify:
@@ -354,7 +360,7 @@ func (r *eventRun) carryOut(ctx context.Context, o sieve.Outcome, m *mime.Messag
 	if err := r.send(ctx, leaving); err != nil {
 		return true, err
 	}
-	if !stays {
+	if !stays && (taken || !untaken) {
 		return false, r.folder.Remove(ctx, []uint32{r.uid})
 	}
 	if !sameFlags(flags, r.flags) {
