@@ -78,8 +78,8 @@ type Store interface {
 type Item struct {
 	Account string
 	Folder  string // "" is the inbox; one that does not exist is made and subscribed
-	// Wish: Folder and Flags are what a user has written, and mail is not lost over it. It goes to the inbox where Folder is
-	// not a usable name; flags that are not usable, or too many, are left out.
+	// Wish: Folder and Flags are what a rule or a user has written, and mail is not lost over it. It goes to the inbox where
+	// Folder is not a usable name; flags that are not usable, or too many, are left out.
 	Wish bool
 	// Existing: a Folder that does not exist is not made; the item goes to the inbox.
 	Existing bool

@@ -116,6 +116,8 @@ type Env struct {
 	// Trials asks shadow steps and shadow rules after the door has answered, and Journal gets a second record with what they
 	// said. nil: they are asked before the record is made, and the door waits for them.
 	Trials *Trials
+	// Folder says why no folder here can have a name; nil: nothing is filed here, and any name will do.
+	Folder func(name string) error
 	// Owners knows what recipients keep here of their own; nil: they keep nothing.
 	Owners Owners
 	// Offline says that nothing outside is asked and no program run, as where a configuration is checked. Resolver, Dial

@@ -425,6 +425,10 @@ func (r *reader) folder(x *rule, e entry) {
 		r.at(e.value, why, "write for example `file: Lists/go`")
 		return
 	}
+	if err := r.reporter.folder(name); err != nil {
+		r.at(e.value, err.Error(), fmt.Sprintf("write for example `file: %s`", strings.NewReplacer(".", "/", "~", "").Replace(name)))
+		return
+	}
 	x.folder = name
 }
 

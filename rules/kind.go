@@ -177,7 +177,13 @@ func load(c Config, env pipeline.Env, how ...func(*ruleset)) (*ruleset, error) {
 			wrong = append(wrong, fmt.Errorf("timezone: %w", err))
 		}
 	}
-	r := &reporter{step: env.Name}
+	if env.Folder == nil {
+		env.Folder = func(string) error { return nil }
+	}
+	if err := env.Folder(c.JunkFolder); err != nil {
+		wrong = append(wrong, fmt.Errorf("junk_folder: %w", err))
+	}
+	r := &reporter{step: env.Name, folder: env.Folder}
 	sources, more := set.read(c, env, r)
 	set.sources = sources
 	wrong = append(wrong, more...)

@@ -125,7 +125,8 @@ func (s spot) String() string {
 type reporter struct {
 	step   string
 	all    Problems
-	listed bool // the functions have been listed once
+	listed bool                    // the functions have been listed once
+	folder func(name string) error // see [pipeline.Env]
 }
 
 func (r *reporter) report(at spot, rule, text, remedy string) {

@@ -80,7 +80,7 @@ func (f *filing) deliver() error {
 		d := &f.decisions[i]
 		h := f.handling(i)
 		if h == nil {
-			add(copied{i, onlyCopy}, mailstore.Item{Folder: d.Folder, Flags: d.Flags, Content: f.content(d)})
+			add(copied{i, onlyCopy}, mailstore.Item{Folder: d.Folder, Flags: d.Flags, Wish: true, Content: f.content(d)})
 			continue
 		}
 		for n, c := range h.Copies {

@@ -289,7 +289,7 @@ func TestCompareEnds(t *testing.T) {
 
 func TestTally(t *testing.T) {
 	was, is := newSite(t, oldRules), newSite(t, newRules)
-	tally := NewTally(is.side(), 3)
+	tally := NewTally(is.side(), 6)
 	add := func(c *Case) {
 		t.Helper()
 		tally.Add(compare(t, was, is, c))
@@ -299,8 +299,8 @@ func TestTally(t *testing.T) {
 	add(was.received(t, "tried", "a@bad.example", Unknown, Ham))            // the second is let in
 	add(was.received(t, "a prize", "broken@ok.example", Ham))               // kept out
 	add(was.received(t, "virus", "friend@ok.example", Unknown))             // was refused
-	add(was.received(t, "a [list]", "a@ok.example", Ham))                   // to another folder
-	add(was.received(t, "a [list]", "a@ok.example", Unknown))               // again, not listed
+	add(was.received(t, "a [list]", "a@ok.example", Unknown))               // to another folder
+	add(was.received(t, "a [list]", "a@ok.example", Ham))                   // again, and somebody used it
 	gone := was.received(t, "anything", "a@ok.example", Spam)               // cannot be decided
 	gone.Message, gone.Gone, gone.Then = nil, "deleted", new(pipeline.Plan) //
 	add(gone)
@@ -335,6 +335,9 @@ func TestTally(t *testing.T) {
 		"a prize for u0@example.org is ham: a.prize@x [rules/prize=2] [rules/prize=3]",
 		"hello for u1@example.org is spam: hello@x [rules/bad=4] []",
 		"tried for u1@example.org is ham: tried@x [rules/bad=4] []",
+		"virus for u0@example.org is unknown: virus@x [] [rules/good=0 rules/known=-1]",
+		"a [list] for u0@example.org is ham: a.[list]@x [rules/lists=0] [rules/known=-1]",
+		"a [list] for u0@example.org is unknown: a.[list]@x [rules/lists=0] [rules/known=-1]",
 	}, "\n"); got != want || r.Flipped != 6 {
 		t.Errorf("%d flips\n%s\nwant 6\n%s", r.Flipped, got, want)
 	}

@@ -271,7 +271,7 @@ func tick(l Label, spam, ham, unknown *int) {
 }
 
 // worst is how many grades badness has.
-const worst = 5
+const worst = 8
 
 // badness grades a flip: what an administrator should look at first is least.
 func badness(l Label, was, is Outcome) int {
@@ -284,8 +284,14 @@ func badness(l Label, was, is Outcome) int {
 		return 2
 	case l == Spam && is.KeptOut && !was.KeptOut:
 		return 3
+	case is.KeptOut && !was.KeptOut:
+		return 4
+	case !is.KeptOut && was.KeptOut:
+		return 5
+	case l == Ham || l == Spam:
+		return 6
 	}
-	return 4
+	return 7
 }
 
 // flip describes the ith copy.

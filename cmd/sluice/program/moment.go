@@ -47,6 +47,9 @@ func newSpan(since, until string, now time.Time) (s span, err error) {
 		if s.since, err = pastMoment("--since", since, now); err != nil {
 			return s, err
 		}
+		if s.since.After(now) {
+			return s, fmt.Errorf("--since %s has not come yet: it is %s", since, now.Format("2006-01-02 15:04"))
+		}
 	}
 	if until != "" {
 		if s.until, err = pastMoment("--until", until, now); err != nil {

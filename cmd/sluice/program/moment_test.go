@@ -35,6 +35,9 @@ func TestMoment(t *testing.T) {
 	if _, err := newSpan("2h", "3h", now); err == nil || err.Error() != "--since 2h is not before --until 3h: nothing lies between them" {
 		t.Errorf("got %v", err)
 	}
+	if _, err := newSpan("2027-01-01", "", now); err == nil || err.Error() != "--since 2027-01-01 has not come yet: it is 2026-11-22 10:30" {
+		t.Errorf("got %v", err)
+	}
 	if s, err := newSpan("3h", "", now); err != nil || s.since.Hour() != 7 || !s.until.IsZero() {
 		t.Errorf("%v, %v", s, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/cmd/sluice/program/config"
+	"sluice/mailstore/maildir"
 	"sluice/pipeline"
 	"sluice/rules"
 	"sluice/rules/sieve"
@@ -46,6 +47,9 @@ func plan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipelin
 func listPlan(c *config.Config, steps []pipeline.Step, env pipeline.Env) (_ *pipeline.Plan, warnings config.Problems, _ error) {
 	secrets := secrets{config: c}
 	env.Files, env.Secret = files(c), secrets.read
+	if len(c.Listen.Milter) == 0 || len(c.Listen.SMTP)+len(c.Listen.LMTP) > 0 {
+		env.Folder = maildir.CheckFolder
+	}
 	if env.Owners == nil {
 		x, _ := readScripting(c) // plansOf says what is wrong with it
 		env.Owners = nobody{x}

@@ -230,7 +230,7 @@ func (p *program) releaseHere(ctx context.Context, c *config.Config, u *users.Us
 	var items []mailstore.Item
 	for _, a := range accounts {
 		items = append(items, mailstore.Item{
-			Account: a, Folder: r.Folder, ID: r.Transaction, Date: r.Received, Content: bytes.NewReader(addressed(mail, a)),
+			Account: a, Folder: r.Folder, Wish: true, ID: r.Transaction, Date: r.Received, Content: bytes.NewReader(addressed(mail, a)),
 		})
 	}
 	placed, err := store.Deliver(ctx, items)

@@ -16,6 +16,7 @@ import (
 	"sluice/cmd/sluice/program/config"
 	"sluice/mailstore"
 	"sluice/mailstore/journal"
+	"sluice/mailstore/maildir"
 	"sluice/mailstore/refile"
 	"sluice/pipeline"
 	"sluice/pipeline/mime"
@@ -180,6 +181,9 @@ func (s *sorter) decide(ctx context.Context, x mailstore.Spot) (d sorting, err e
 	move := refile.Move{From: x, To: mailstore.Spot{Folder: x.Folder, File: x.File, Flags: slices.Clone(x.Flags)}, Subject: subject, MessageID: m.MessageID()}
 	var by []string
 	if f, who := keptIn(rcpt); f != "" && !sameFolder(f, x.Folder) {
+		if err := maildir.CheckFolder(f); err != nil {
+			return d, fmt.Errorf("%s: %w", who, err)
+		}
 		move.To.Folder = f
 		by = append(by, who)
 	}
