@@ -143,8 +143,8 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		if !l.isNumber() || !r.isNumber() {
 			return c.mismatch(n, l, r, fmt.Sprintf("`%s` takes numbers", n.Operator))
 		}
-		switch z, written := n.Right.(*ast.IntegerNode); {
-		case written && z.Value == 0 && (n.Operator == "/" || n.Operator == "%"):
+		switch {
+		case isZero(n.Right) && (n.Operator == "/" || n.Operator == "%"):
 			return c.wrongAt(n, "this divides by zero", "")
 		case n.Operator == "/":
 			return &typ{kind: floatKind}
@@ -159,6 +159,16 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 		return &typ{kind: intKind}
 	}
 	return c.wrongAt(n, fmt.Sprintf("`%s` is not part of the rule language", n.Operator), "")
+}
+
+func isZero(n ast.Node) bool {
+	switch z := n.(type) {
+	case *ast.IntegerNode:
+		return z.Value == 0
+	case *ast.FloatNode:
+		return z.Value == 0
+	}
+	return false
 }
 
 // number puts the field in the place of a record that stands for it in arithmetic: date > received means their seconds.

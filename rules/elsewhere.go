@@ -181,7 +181,7 @@ func failure(text string) string {
 	if m := noNumber.FindStringSubmatch(text); m != nil {
 		return fmt.Sprintf("%q is no %s", shorten(m[2], 60), map[string]string{"int": "whole number", "float": "number"}[m[1]])
 	}
-	if strings.HasSuffix(text, "integer divide by zero") {
+	if strings.HasSuffix(text, "divide by zero") {
 		return "it divides by zero"
 	}
 	return text

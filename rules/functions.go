@@ -120,7 +120,31 @@ func functionTable() map[string]*builtin.Function {
 			Validate: func([]reflect.Type) (reflect.Type, error) { return types[f.gives], nil },
 		}
 	}
+	out[divided] = &builtin.Function{
+		Name: divided, Func: divide, Validate: func([]reflect.Type) (reflect.Type, error) { return types[floatKind], nil },
+	}
 	return out
+}
+
+// divided is what a division is called that may be by zero: no name that anybody can write.
+const divided = "/"
+
+// divide fails where expr would go on with infinity, which is more than anything.
+func divide(args ...any) (any, error) {
+	x, y := float(args[0]), float(args[1])
+	if y == 0 {
+		return nil, errors.New("divide by zero")
+	}
+	return x / y, nil
+}
+
+// float is a number of either kind.
+func float(v any) float64 {
+	if n, ok := v.(int); ok {
+		return float64(n)
+	}
+	f, _ := v.(float64)
+	return f
 }
 
 func functionNamed(name string) (function, bool) {

@@ -64,6 +64,7 @@ func TestHolesOfExprAreClosed(t *testing.T) {
 		"a record compared":               {`spf == spf`, "not compared as a whole"},
 		"text times a number":             {`subject * 3 == "x"`, "takes numbers"},
 		"a remainder by nothing":          {`size % 0 == 1`, "divides by zero"},
+		"infinity":                        {`size / 0.0 > 1`, "divides by zero"},
 		"a name for a function":           {`let len = 3; len == 3`, "means something already"},
 		"a name for a step":               {`let spf = 3; spf == 3`, "means something already"},
 		"a number beyond":                 {`size == 99999999999999999999`, "the number is too large"},

@@ -280,6 +280,9 @@ func TestUnknown(t *testing.T) {
 		{`not (scan.files[7].name == "x")`, unknown, "`scan.files[7].name == \"x\"` failed: there is no item 7: the list has 2, counted from 0"},
 		{`int(subject) == 3`, unknown, "`int(subject) == 3` failed: \"Grüße and $$$\" is no whole number"},
 		{`spf.hops % len(header("X-None")) == 1`, unknown, "`spf.hops % len(header(\"X-None\")) == 1` failed: it divides by zero"},
+		{`spf.hops / len(header("X-None")) > 1`, unknown, "`spf.hops / len(header(\"X-None\")) > 1` failed: it divides by zero"},
+		{`size / (1.5 - 1.5) < 1 or size > 0`, isTrue, ""},
+		{`size / len("ab") == size / 2`, isTrue, ""},
 	} {
 		got, why := truthOfRule(t, tt.when, v)
 		if got != tt.want || why != tt.why {

@@ -34,7 +34,7 @@ func (c *checkCommand) mutate(p *program, settings *config.Config) (*mutantsResu
 		for i := range steps {
 			made := steps[i].Kind.New
 			steps[i].Kind.New = func(own any, env pipeline.Env) ([]pipeline.Stage, error) {
-				if c, ok := own.(*rules.Config); ok {
+				if c, ok := own.(*rules.Config); ok && !embedded(c) {
 					found = append(found, ruled{steps[i].Pos, c, env})
 				}
 				return made(own, env)
@@ -66,6 +66,11 @@ func (c *checkCommand) mutate(p *program, settings *config.Config) (*mutantsResu
 		}
 	}
 	return result, nil
+}
+
+// embedded reports whether all rules of a step came with the program: nobody can write a test into those.
+func embedded(c *rules.Config) bool {
+	return len(c.Files) > 0 && !slices.ContainsFunc(c.Files, func(f string) bool { return !strings.HasPrefix(f, builtin) })
 }
 
 func (m *mutantsResult) print(t *text) {
