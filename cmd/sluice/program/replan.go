@@ -125,11 +125,25 @@ func keptFiles(c *config.Config, kept []journal.PlanFile) func(pattern string) (
 				found = append(found, pipeline.File{Path: f.Path, Text: []byte(f.Text)})
 			}
 		}
+		if len(found) == 0 && !filepath.IsAbs(whole) {
+			// What a rule file names was kept under its whole name, and the configuration perhaps under a short one.
+			for _, f := range kept {
+				if like, _ := filepath.Match(whole, lastElements(f.Path, strings.Count(whole, "/")+1)); like {
+					found = append(found, pipeline.File{Path: f.Path, Text: []byte(f.Text)})
+				}
+			}
+		}
 		if len(found) == 0 {
 			return nil, fmt.Errorf("%s was not kept", pattern)
 		}
 		return found, nil
 	}
+}
+
+// lastElements are the last n elements of a path.
+func lastElements(path string, n int) string {
+	all := strings.Split(path, "/")
+	return strings.Join(all[max(len(all)-n, 0):], "/")
 }
 
 // isOutgoing reports whether a rules step is one of those for outgoing mail: because it is called "outgoing/NAME", or the
