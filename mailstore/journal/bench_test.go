@@ -109,3 +109,35 @@ func BenchmarkFind(b *testing.B) {
 		})
 	}
 }
+
+// All mail of one recipient of many, over many pages and buckets of time, as an export reads it.
+func BenchmarkSearch(b *testing.B) {
+	j := filled(b, 0)
+	const n = 20_000
+	for i := range n {
+		who := i
+		if i%2 == 0 {
+			who = i * 500
+		}
+		if err := j.Record(b.Context(), plain(who, noon.Add(time.Duration(i)*6*time.Minute)), false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := j.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	found := 0
+	for b.Loop() {
+		found = 0
+		for _, err := range j.Search(b.Context(), Query{Recipient: "user0@bench.test"}) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			found++
+		}
+	}
+	if found < n/2 {
+		b.Fatal(found)
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(found), "µs/record")
+}

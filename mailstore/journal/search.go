@@ -96,9 +96,9 @@ func normal(s string) string {
 // Search yields the records that a query looks for, oldest first, as [Journal.Between] does.
 func (j *Journal) Search(ctx context.Context, q Query) iter.Seq2[*pipeline.Record, error] {
 	return func(yield func(*pipeline.Record, error) bool) {
-		at := place{received: math.MinInt64}
+		s := j.search(q, false)
 		for {
-			rows, err := j.searchPage(ctx, q, at, false)
+			rows, err := s.page(ctx)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -108,10 +108,9 @@ func (j *Journal) Search(ctx context.Context, q Query) iter.Seq2[*pipeline.Recor
 					return
 				}
 			}
-			if len(rows) < pageSize {
+			if s.done {
 				return
 			}
-			at = rows[len(rows)-1].place
 		}
 	}
 }
@@ -120,10 +119,10 @@ func (j *Journal) Search(ctx context.Context, q Query) iter.Seq2[*pipeline.Recor
 // more. Records that cannot be read are left out, and the error has an [UnreadableError] for each; what could be read is
 // returned with it.
 func (j *Journal) Newest(ctx context.Context, q Query, limit int) (found []*pipeline.Record, more bool, err error) {
-	at := place{received: math.MaxInt64}
+	s := j.search(q, true)
 	var unreadable []error
 	for {
-		rows, err := j.searchPage(ctx, q, at, true)
+		rows, err := s.page(ctx)
 		if err != nil {
 			return nil, false, err
 		}
@@ -138,11 +137,10 @@ func (j *Journal) Newest(ctx context.Context, q Query, limit int) (found []*pipe
 				found = append(found, r)
 			}
 		}
-		if len(rows) < pageSize || more {
+		if s.done || more {
 			slices.Reverse(found)
 			return found, more, errors.Join(unreadable...)
 		}
-		at = rows[len(rows)-1].place
 	}
 }
 
@@ -154,9 +152,27 @@ func (r rowBetween) read() (*pipeline.Record, error) {
 	return record, nil
 }
 
-// searchPage returns the next records that may be looked for: the database narrows by one field of the query, and
-// Match does the rest.
-func (j *Journal) searchPage(ctx context.Context, q Query, after place, newestFirst bool) ([]rowBetween, error) {
+// A search is where a query has come to.
+type search struct {
+	journal   *Journal
+	statement string // finds records, or only the places of those that an index finds
+	places    int    // the latter, and so many at once; 0: records
+	args      []any
+	at        place   // of the last one found
+	found     []place // that are still to be read
+	last      bool    // there are no places behind those
+	done      bool    // there is nothing more
+}
+
+// placesSize is how many places are held in memory at once. An index has no order of time, so each round looks through all
+// that it finds.
+const placesSize = 50_000
+
+func (j *Journal) search(q Query, newestFirst bool) *search {
+	s := &search{journal: j, at: place{received: math.MinInt64}}
+	if newestFirst {
+		s.at.received = math.MaxInt64
+	}
 	from, to := int64(math.MinInt64), int64(math.MaxInt64)
 	if !q.Since.IsZero() {
 		from = micro(q.Since)
@@ -164,7 +180,7 @@ func (j *Journal) searchPage(ctx context.Context, q Query, after place, newestFi
 	if !q.Until.IsZero() {
 		to = micro(q.Until)
 	}
-	args := []any{from, to, after.received, after.id, pageSize}
+	args := []any{from, to, nil, nil, nil}
 	statement := [2]string{searchAll, searchAllBack}
 	isAddress := func(s string) bool { return s != "" && s != "<>" && !strings.HasPrefix(s, "@") }
 	switch {
@@ -182,11 +198,68 @@ func (j *Journal) searchPage(ctx context.Context, q Query, after place, newestFi
 			args[len(args)-1] = q.Sender
 		}
 	}
-	text := statement[0]
+	s.args, s.statement = args, statement[0]
 	if newestFirst {
-		text = statement[1]
+		s.statement = statement[1]
 	}
-	return j.rows(ctx, text, args...)
+	if len(args) > 5 {
+		s.places = placesSize
+	}
+	return s
+}
+
+// page returns the next records that may be looked for: the database narrows by one field of the query, and Match does
+// the rest. It may be empty and not the last.
+func (s *search) page(ctx context.Context) (rows []rowBetween, err error) {
+	if s.places == 0 {
+		s.args[2], s.args[3], s.args[4] = s.at.received, s.at.id, pageSize
+		if rows, err = s.journal.rows(ctx, s.statement, s.args...); err != nil {
+			return nil, err
+		}
+		if s.done = len(rows) < pageSize; !s.done {
+			s.at = rows[len(rows)-1].place
+		}
+		return rows, nil
+	}
+	if len(s.found) == 0 {
+		s.args[2], s.args[3], s.args[4] = s.at.received, s.at.id, s.places
+		if s.found, err = s.journal.places(ctx, s.statement, s.args...); err != nil {
+			return nil, err
+		}
+		if s.last = len(s.found) < s.places; !s.last {
+			s.at = s.found[len(s.found)-1]
+		}
+	}
+	n := min(len(s.found), pageSize)
+	for _, x := range s.found[:n] {
+		row := rowBetween{place: x}
+		switch err := s.journal.db.QueryRowContext(ctx, selectRecord, x.id).Scan(&row.record); {
+		case errors.Is(err, sql.ErrNoRows): // removed meanwhile, for its age
+		case err != nil:
+			return nil, s.journal.db.Explain(err)
+		default:
+			rows = append(rows, row)
+		}
+	}
+	s.found = s.found[n:]
+	s.done = s.last && len(s.found) == 0
+	return rows, nil
+}
+
+func (j *Journal) places(ctx context.Context, query string, args ...any) (all []place, err error) {
+	rows, err := j.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, j.db.Explain(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var x place
+		if err := rows.Scan(&x.id, &x.received); err != nil {
+			return nil, err
+		}
+		all = append(all, x)
+	}
+	return all, j.db.Explain(rows.Err())
 }
 
 func (j *Journal) rows(ctx context.Context, query string, args ...any) ([]rowBetween, error) {

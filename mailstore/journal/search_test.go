@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,53 @@ func TestSearchOverPages(t *testing.T) {
 	found, more, err = j.Newest(t.Context(), Query{Sender: "even@a.example"}, pageSize+1)
 	if err != nil || !more || len(found) != pageSize+1 || found[pageSize].ID != "id0304" || found[0].ID != "id0104" {
 		t.Errorf("%d, %v, %v: %s", len(found), more, err, ids(found))
+	}
+}
+
+// However many places fit into memory, each record comes once and in order; one that is removed meanwhile does not.
+func TestSearchInRounds(t *testing.T) {
+	j, _ := openTest(t, Config{})
+	const n = 2*pageSize + 6
+	var want []string
+	for i := range n {
+		r := record(fmt.Sprintf("id%04d", (i*7)%n))
+		r.Received, r.Sender = noon.Add(time.Duration(i/3)*time.Second), parsed(t, "a@a.example")
+		mustRecord(t, j, false, r)
+		want = append(want, fmt.Sprintf("%03d %s", i/3, r.ID))
+	}
+	mustFlush(t, j)
+	slices.Sort(want)
+	for _, places := range []int{1, 7, pageSize, pageSize + 1, n, n + 1} {
+		for _, backwards := range []bool{false, true} {
+			s := j.search(Query{Sender: "a@a.example"}, backwards)
+			s.places = places
+			var got []string
+			for !s.done {
+				rows, err := s.page(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, x := range rows {
+					got = append(got, fmt.Sprintf("%03d %s", (x.received-micro(noon))/1e6, x.id))
+				}
+			}
+			if backwards {
+				slices.Reverse(got)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%d places, backwards %t: %d found, %v", places, backwards, len(got), got)
+			}
+		}
+	}
+	s := j.search(Query{Sender: "a@a.example"}, false)
+	if rows, err := s.page(t.Context()); err != nil || len(rows) != pageSize {
+		t.Fatal(len(rows), err)
+	}
+	if _, err := j.db.ExecContext(t.Context(), deleteRecord, s.found[0].id); err != nil {
+		t.Fatal(err)
+	}
+	if rows, err := s.page(t.Context()); err != nil || len(rows) != pageSize-1 || s.done {
+		t.Error(len(rows), err, s.done)
 	}
 }
 

@@ -107,6 +107,7 @@ const (
 
 	// In order of received and id, from behind $3 and $4; or backwards.
 	between     = `SELECT id, received, record FROM records WHERE received >= $1 AND received < $2`
+	places      = `SELECT id, received FROM records WHERE received >= $1 AND received < $2`
 	forwards    = ` AND (received > $3 OR received = $3 AND id > $4)`
 	inOrder     = ` ORDER BY received, id LIMIT $5`
 	backwards   = ` AND (received < $3 OR received = $3 AND id < $4)`
@@ -123,12 +124,12 @@ const (
 
 	searchAll           = selectBetween
 	searchAllBack       = between + backwards + backInOrder
-	searchSender        = buckets + between + bySender + forwards + inOrder
-	searchSenderBack    = buckets + between + bySender + backwards + backInOrder
-	searchSHA256        = buckets + between + bySHA256 + forwards + inOrder
-	searchSHA256Back    = buckets + between + bySHA256 + backwards + backInOrder
-	searchRecipient     = buckets + between + byRecipient + forwards + inOrder
-	searchRecipientBack = buckets + between + byRecipient + backwards + backInOrder
+	searchSender        = buckets + places + bySender + forwards + inOrder
+	searchSenderBack    = buckets + places + bySender + backwards + backInOrder
+	searchSHA256        = buckets + places + bySHA256 + forwards + inOrder
+	searchSHA256Back    = buckets + places + bySHA256 + backwards + backInOrder
+	searchRecipient     = buckets + places + byRecipient + forwards + inOrder
+	searchRecipientBack = buckets + places + byRecipient + backwards + backInOrder
 
 	selectUnfilled = `SELECT id, record FROM records WHERE sender IS NULL LIMIT $1`
 	fillRecord     = `UPDATE records SET sender = $2, sha256 = $3 WHERE id = $1`
