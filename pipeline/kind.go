@@ -80,7 +80,8 @@ type Step struct {
 	Shadow  bool          // recorded, never acted on
 	Pos     string        // "sluice.yaml:12:5", for messages
 	// Failed says that the step could not be read, which has been reported: it stands in its place so that the steps after
-	// it can be checked, and what it would find is not known. There is no plan of such steps.
+	// it can be checked, and what it would find is not known. Its Config is what could be read of it, nil for nothing; what
+	// is wrong with that is found too. There is no plan of such steps.
 	Failed bool
 }
 
@@ -147,7 +148,7 @@ type Before struct {
 	// Rules names the step's rules, in order, and ShadowRules those of them that are tried only (see Ruler).
 	Rules, ShadowRules []string
 	// Failed: the step could not be made, which has been reported; nothing is known of its rules, and where Fact is nil
-	// nothing of its facts either. Without a Name it may be any step.
+	// nothing of its facts either. Without a Name it may be any step. The step's own: parts of it could not be read.
 	Failed bool
 }
 

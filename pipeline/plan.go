@@ -124,7 +124,16 @@ func NewPlan(steps []Step, env Env, o Options) (*Plan, error) {
 			failed = true
 			names[st.Name] = len(p.steps)
 			p.steps = append(p.steps, planStep{Step: st})
-			before = append(before, Before{Name: st.Name, Kind: st.Kind.Name, Shadow: st.Shadow, Failed: true})
+			self := Before{Name: st.Name, Kind: st.Kind.Name, Shadow: st.Shadow, Failed: true}
+			before = append(before, self)
+			if st.Config == nil {
+				continue
+			}
+			e := p.env
+			e.Name, e.Before = st.Name, slices.Clone(before)
+			if _, err := st.Kind.New(st.Config, e); err != nil {
+				fail(err)
+			}
 			continue
 		}
 		if !factName.MatchString(st.Name) {

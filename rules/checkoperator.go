@@ -38,6 +38,10 @@ func (c *conditionChecker) binary(n *ast.BinaryNode) *typ {
 	if list := c.set.listNamed(n.Right, c.locals); list != nil {
 		return c.askList(n, list)
 	}
+	if c.mayBeList(n.Right) {
+		c.expr(n.Left)
+		return &typ{kind: boolKind}
+	}
 	l, r := c.expr(n.Left), c.expr(n.Right)
 	switch n.Operator {
 	case "==", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%":

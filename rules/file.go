@@ -369,12 +369,8 @@ func (r *reader) when(x *rule, e entry) {
 }
 
 func (r *reader) score(x *rule, e entry) {
-	f, ok := r.number(e, "score: 2.5")
-	if !ok {
-		return
-	}
-	x.scoreAt = r.src.spotOf(e.key)
-	x.score, x.scores = f, true
+	x.score, _ = r.number(e, "score: 2.5") // one that is wrong is there all the same
+	x.scoreAt, x.scores = r.src.spotOf(e.key), true
 }
 
 // final reads a final verdict; ok is false where it says nothing.

@@ -136,7 +136,7 @@ func New(c Config, env pipeline.Env) ([]pipeline.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !set.scope.gaps.none() {
+	if !set.scope.gaps.none() || set.torn {
 		return []pipeline.Stage{&outline{set}}, nil
 	}
 	stages := set.stages(thresholds{c.Reject, c.Quarantine, c.Junk, c.JunkFolder})
@@ -168,7 +168,7 @@ func load(c Config, env pipeline.Env, how ...func(*ruleset)) (*ruleset, error) {
 		return nil, errors.Join(append(wrong, err)...)
 	}
 	set := newRuleset(sc)
-	set.limits = c.Limits
+	set.limits, set.torn = c.Limits, sc.torn
 	for _, f := range how {
 		f(set)
 	}

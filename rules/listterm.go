@@ -22,6 +22,15 @@ func (s *ruleset) listNamed(n ast.Node, locals []local) *list {
 	return nil
 }
 
+// mayBeList reports whether a node is a name that only what could not be read can tell of, and a list may have.
+func (c *conditionChecker) mayBeList(n ast.Node) bool {
+	id, ok := n.(*ast.IdentifierNode)
+	if !ok || !c.set.torn || isWord(id.Value) || slices.ContainsFunc(c.locals, func(l local) bool { return l.name == id.Value }) {
+		return false
+	}
+	return c.set.scope.vars[id.Value] == nil && c.set.scope.steps[id.Value] == nil && memberName.MatchString(id.Value)
+}
+
 // A meaning is what the text of a name stands for, where that is known.
 type meaning string
 
@@ -130,6 +139,7 @@ func (c *conditionChecker) countIn(n *ast.CallNode) *typ {
 	}
 	l := c.set.listNamed(n.Arguments[1], c.locals)
 	switch {
+	case l == nil && c.mayBeList(n.Arguments[1]):
 	case l == nil:
 		c.wrongAt(n.Arguments[1], fmt.Sprintf("there is no list `%s`", c.source(n.Arguments[1])),
 			didYouMean(c.source(n.Arguments[1]), c.set.listNames(wordList, regexList)))

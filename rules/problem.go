@@ -130,6 +130,9 @@ type reporter struct {
 }
 
 func (r *reporter) report(at spot, rule, text, remedy string) {
+	if at.src != nil && at.src.garbled[at.line] {
+		return
+	}
 	p := &Problem{Step: r.step, Rule: rule, Line: at.line, Column: at.column, Length: at.length, Text: text, Remedy: remedy}
 	if at.src != nil {
 		p.File = at.src.path

@@ -46,6 +46,7 @@ func IsWord(name string) bool { return isWord(name) }
 type scope struct {
 	step   string
 	shadow bool // the whole step is a trial
+	torn   bool // parts of its settings could not be read
 	vars   map[string]*typ
 	steps  map[string]*stepInfo
 	order  []*stepInfo
@@ -121,7 +122,7 @@ func newScope(name string, before []pipeline.Before) (*scope, error) {
 	add(countIn, reflect.TypeFor[func(string, int) int]())
 	for _, b := range before {
 		if b.Name == name {
-			s.shadow = b.Shadow
+			s.shadow, s.torn = b.Shadow, b.Failed
 			continue
 		}
 		if b.Failed && b.Fact == nil {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,6 +18,8 @@ type source struct {
 	path  string // "" for the configuration
 	lines []string
 	only  int // lines is this one line alone; 0: it is all
+	// garbled are lines that are not UTF-8. Nothing else is said of them: what they mean is not known.
+	garbled map[int]bool
 }
 
 func newSource(path, text string) *source {
@@ -43,16 +46,13 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 	case len(text) > most: // the YAML parser holds many times as much
 		r.report(at, "", fmt.Sprintf("the file has %d octets", len(text)), fmt.Sprintf("at most %d are read; use several files", most))
 		return nil
-	case strings.HasPrefix(string(text), "\ufeff"):
-		r.report(spot{src, 1, 1, 1}, "", "the file begins with a byte order mark", "save it as UTF-8 without one")
-		return nil
 	case !utf8.Valid(text):
-		for i, line := range src.lines {
-			if !utf8.ValidString(line) {
-				r.report(spot{src, i + 1, notUTF8(line), 1}, "", "the file is not UTF-8", "save it in that encoding")
-				return nil
-			}
-		}
+		text = bytes.ToValidUTF8(text, []byte("?"))
+		src.notUTF8(r)
+	}
+	if rest, ok := bytes.CutPrefix(text, []byte("\ufeff")); ok {
+		text, src.lines[0] = rest, strings.TrimPrefix(src.lines[0], "\ufeff")
+		r.report(spot{src, 1, 1, 1}, "", "the file begins with a byte order mark", "save it as UTF-8 without one")
 	}
 	for i, line := range src.lines {
 		if column := tooNested(line); column > 0 {
@@ -97,6 +97,22 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 		return nil
 	}
 	return file.Docs[0].Body
+}
+
+// notUTF8 reports the lines that are not UTF-8.
+func (s *source) notUTF8(r *reporter) {
+	const most = 10
+	garbled := map[int]bool{}
+	for i, line := range s.lines {
+		if utf8.ValidString(line) {
+			continue
+		}
+		if s.lines[i] = strings.ToValidUTF8(line, "?"); len(garbled) < most {
+			r.report(spot{s, i + 1, notUTF8(line), 1}, "", "the file is not UTF-8", "save it in that encoding")
+		}
+		garbled[i+1] = true
+	}
+	s.garbled = garbled
 }
 
 // notUTF8 returns the first column of a line that is not UTF-8.

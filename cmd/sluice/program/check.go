@@ -58,29 +58,20 @@ func (c *checkCommand) Run(p *program) error {
 	result := checkResult{Version: checkVersion, File: p.configFile, Errors: config.Problems{}, Warnings: config.Problems{}}
 	settings, err := p.settings()
 	if err == nil {
-		var made *pipeline.Plan
-		var warnings config.Problems
-		var outgoing *pipeline.Plan
-		if made, outgoing, warnings, err = plansOf(settings, offlineEnv(settings.Hostname, p.now, nil)); err == nil {
-			result.Plan, result.Warnings = made.Version(), append(result.Warnings, warnings...)
+		found := p.examine(settings)
+		err, result.Warnings = found.error(), slices.Concat(result.Warnings, found.warnings, found.missing)
+		if found.in != nil {
+			result.Plan = found.in.Version()
 			if len(settings.Outgoing) > 0 {
-				result.OutgoingPlan = outgoing.Version()
-			}
-			if c.Effective != "" {
-				if result.Effective, err = effectiveSteps(settings, made, c.Effective); err != nil {
-					return err
-				}
-				result.Sending = effectiveLimits(settings, c.Effective)
+				result.OutgoingPlan = found.out.Version()
 			}
 		}
-		told, keys := keyProblems(settings)
-		result.Warnings = append(result.Warnings, told...)
-		if wrong := slices.Concat(aliasProblems(p.ctx, settings), keys, relayProblems(settings)); len(wrong) > 0 {
-			var more config.Problems
-			if err != nil {
-				more = config.AsProblems(cmp.Or(p.configFile, "sluice"), err)
+		if err == nil && c.Effective != "" {
+			var err error
+			if result.Effective, err = effectiveSteps(settings, found.in, c.Effective); err != nil {
+				return err
 			}
-			err = append(more, wrong...).Sorted()
+			result.Sending = effectiveLimits(settings, c.Effective)
 		}
 	}
 	if err != nil {

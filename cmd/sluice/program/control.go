@@ -159,11 +159,14 @@ func (p *program) dataOf() (string, error) {
 	if p.dataFolder != "" {
 		return filepath.Abs(p.dataFolder)
 	}
-	c, err := p.read()
-	if c == nil {
+	c, wrong, err := p.read()
+	switch {
+	case err != nil:
 		return "", err
+	case c == nil: // then nobody knows where it is
+		return "", wrong
 	}
-	return filepath.Abs(c.Path(c.Data))
+	return c.Data, nil
 }
 
 // orderTime is how long the running server may take: it reads the configuration, and runs the tests in it.

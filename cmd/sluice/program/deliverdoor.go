@@ -17,11 +17,11 @@ import (
 func deliverUsers(c *config.Config) (map[uint32]bool, error) {
 	believed := map[uint32]bool{0: true, uint32(os.Geteuid()): true}
 	var errs []error
-	for _, name := range c.DeliverUsers {
+	for i, name := range c.DeliverUsers {
 		id, err := lookUp(name, func(name string) (string, error) {
 			u, err := user.Lookup(name)
 			if err != nil {
-				return "", fmt.Errorf("deliver_users: there is no user %q", name)
+				return "", fmt.Errorf("deliver_users[%d]: there is no user %q", i, name)
 			}
 			return u.Uid, nil
 		})
@@ -79,6 +79,20 @@ func (s *service) openDeliver(x protocol) error {
 	return nil
 }
 
+// deliverGroup returns the number of deliver_group, -1 for none.
+func deliverGroup(c *config.Config) (int, error) {
+	if c.DeliverGroup == "" {
+		return -1, nil
+	}
+	return lookUp(c.DeliverGroup, func(name string) (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", fmt.Errorf("deliver_group: there is no group %q", name)
+		}
+		return g.Gid, nil
+	})
+}
+
 // letThrough gives the data folder and the one in it to deliver_group to pass through, not to look into. Without such a
 // group they are closed.
 func letThrough(c *config.Config, run string) error {
@@ -93,13 +107,7 @@ func letThrough(c *config.Config, run string) error {
 		}
 		return nil
 	}
-	gid, err := lookUp(c.DeliverGroup, func(name string) (string, error) {
-		g, err := user.LookupGroup(name)
-		if err != nil {
-			return "", fmt.Errorf("deliver_group: there is no group %q", name)
-		}
-		return g.Gid, nil
-	})
+	gid, err := deliverGroup(c)
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,11 @@ func problemsAt(c *config.Config, pos string, err error) (all config.Problems) {
 		case pos == "":
 			all = append(all, config.Problem{Text: x.Error()})
 		default:
-			all = append(all, c.At(pos, strings.TrimPrefix(x.Error(), pos+": ")))
+			text := x.Error()
+			if rest, ok := strings.CutPrefix(text, pos+": "); ok {
+				_, text, _ = strings.Cut(rest, ": ") // the step's name, which its place tells
+			}
+			all = append(all, c.At(pos, text))
 		}
 	}
 	return all
@@ -172,7 +176,7 @@ func parts(err error) []error {
 	return []error{err}
 }
 
-// leaves returns the errors that were joined somewhere below err, or err itself.
+// leaves returns the errors that were joined somewhere below err, each with what stands before all of them, or err itself.
 func leaves(err error) []error {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		joined, ok := e.(interface{ Unwrap() []error })
@@ -180,13 +184,26 @@ func leaves(err error) []error {
 			continue
 		}
 		var all []error
+		before, _ := strings.CutSuffix(err.Error(), e.Error())
 		for _, x := range joined.Unwrap() {
-			all = append(all, leaves(x)...)
+			for _, y := range leaves(x) {
+				all = append(all, leaf{before, y})
+			}
 		}
 		return all
 	}
 	return []error{err}
 }
+
+// A leaf is one of several errors, with what is said before all of them.
+type leaf struct {
+	before string
+	error
+}
+
+func (l leaf) Error() string { return l.before + l.error.Error() }
+
+func (l leaf) Unwrap() error { return l.error }
 
 var errOffline = errors.New("check asks nothing of the network")
 

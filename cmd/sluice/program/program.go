@@ -138,9 +138,35 @@ func (p *program) fail(err error) int {
 
 // settings reads the configuration, if one was named, and lets the flags win.
 func (p *program) settings() (*config.Config, error) {
-	c, err := p.read()
-	if err != nil {
-		return nil, p.everythingWrong(c, err)
+	c, wrong, err := p.read()
+	switch {
+	case err != nil:
+		return nil, err
+	case len(wrong) == 0:
+		return c, nil
+	case c != nil: // so that nobody has to mend one mistake to be told of the next
+		wrong = append(wrong, p.examine(c).wrong...)
+	}
+	return nil, wrong.Sorted()
+}
+
+// read reads the configuration as far as it can be read, and says what is wrong with it; it is nil where nothing can be.
+func (p *program) read() (c *config.Config, wrong config.Problems, err error) {
+	if p.configFile == "" {
+		c, err = config.Parse("", "", p.kinds)
+	} else {
+		c, err = config.Load(p.configFile, p.kinds)
+	}
+	wrong = config.AsProblems(p.configFile, err)
+	if c == nil {
+		return nil, wrong, nil
+	}
+	if !c.HasPipeline() {
+		d, err := config.Parse(defaultName, defaultText(), p.kinds)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the default pipeline does not suit this program: %w", err)
+		}
+		c.TakePipeline(d)
 	}
 	if p.dataFolder != "" {
 		c.Data = p.dataFolder
@@ -148,47 +174,12 @@ func (p *program) settings() (*config.Config, error) {
 		c.Data = c.Path(c.Data)
 	}
 	if c.Data, err = filepath.Abs(c.Data); err != nil {
-		return nil, fmt.Errorf("find the data folder: %w", err)
+		return nil, nil, fmt.Errorf("find the data folder: %w", err)
 	}
 	if c.Hostname == "" {
 		c.Hostname = machine()
 	}
-	if err := c.ReadAliases(); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-// everythingWrong adds to what is wrong with a configuration what is wrong with the steps that could be read, so that
-// nobody has to mend one mistake to be told of the next.
-func (p *program) everythingWrong(c *config.Config, err error) error {
-	var all config.Problems
-	if c == nil || !errors.As(err, &all) || len(c.Pipeline)+len(c.Outgoing) == 0 {
-		return err
-	}
-	_, _, _, e := plansOf(c, offlineEnv(c.Hostname, p.now, nil))
-	for _, e := range []error{e, c.ReadAliases()} {
-		all = append(all, config.AsProblems(c.File(), e)...)
-	}
-	return all.Sorted()
-}
-
-func (p *program) read() (*config.Config, error) {
-	c, err := config.Parse("", "", p.kinds)
-	if p.configFile != "" {
-		c, err = config.Load(p.configFile, p.kinds)
-	}
-	if err != nil {
-		return c, err
-	}
-	if !c.HasPipeline() {
-		d, err := config.Parse(defaultName, defaultText(), p.kinds)
-		if err != nil {
-			return nil, fmt.Errorf("the default pipeline does not suit this program: %w", err)
-		}
-		c.TakePipeline(d)
-	}
-	return c, nil
+	return c, append(wrong, config.AsProblems(p.configFile, c.ReadAliases())...), nil
 }
 
 // machine returns the name of this machine, "localhost" where it has none that a greeting could use.

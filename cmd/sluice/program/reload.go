@@ -132,6 +132,7 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	var planErr, believeErr, keysErr error
 	made.keys, keysErr = readKeys(c)
 	made.believed, believeErr = deliverUsers(c)
+	_, groupErr := deliverGroup(c)
 	env := pipeline.Env{
 		Log: s.log, Now: s.program.now, Hostname: c.Hostname, Version: version(), Resolver: made.resolver, Dial: new(net.Dialer).DialContext,
 		State: s.house.state, Journal: s.house.records, Trials: s.house.trials,
@@ -140,8 +141,8 @@ func (s *service) prepare(c *config.Config, sockets config.Listen) (made *setup,
 	env.Owners = s.owners(made)
 	made.plan, made.outgoing, made.warnings, planErr = plansOf(c, env)
 	relayErr := s.prepareRelay(made)
-	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, keysErr, relayErr); err != nil {
-		return nil, err
+	if err := errors.Join(planErr, certificateErr, usersErr, believeErr, groupErr, keysErr, relayErr); err != nil {
+		return nil, s.everythingWrong(c, err)
 	}
 	if err := s.keepPlans(c, made); err != nil {
 		return nil, err

@@ -201,7 +201,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, standardQuota func() 
 	}()
 	people, err := p.openUsers(c, log)
 	if err != nil {
-		return nil, err
+		return nil, p.everythingWrong(c, err)
 	}
 	h.users.replace(people)
 	counters := c.State

@@ -26,14 +26,7 @@ type certificates []tls.Certificate
 // certificates reads the configured files, or a certificate of our own making that is kept in the data folder. The first
 // is for clients that ask for no name, or for one that none is for.
 func (p *program) certificates(c *config.Config) (certificates, error) {
-	var files []config.Certificate
-	if c.TLS.Certificate != "" {
-		files = append(files, config.Certificate{Certificate: c.TLS.Certificate, Key: c.TLS.Key})
-	}
-	files = append(files, c.TLS.Certificates...)
-	for i, x := range files {
-		files[i] = config.Certificate{Certificate: c.Path(x.Certificate), Key: c.Path(x.Key)}
-	}
+	files := configuredCertificates(c)
 	if len(files) == 0 {
 		own, err := p.ownCertificate(c)
 		if err != nil {
@@ -44,14 +37,39 @@ func (p *program) certificates(c *config.Config) (certificates, error) {
 	var all certificates
 	var errs []error
 	for _, x := range files {
-		pair, err := tls.LoadX509KeyPair(x.Certificate, x.Key)
+		pair, err := x.read(c)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("read the certificate %s and its key %s: %w", x.Certificate, x.Key, cause(err)))
+			errs = append(errs, err)
 			continue
 		}
 		all = append(all, pair)
 	}
 	return all, errors.Join(errs...)
+}
+
+// A certificateFile is a certificate and its key, and the setting that names them.
+type certificateFile struct {
+	config.Certificate
+	setting string
+}
+
+func configuredCertificates(c *config.Config) (files []certificateFile) {
+	if c.TLS.Certificate != "" {
+		files = append(files, certificateFile{config.Certificate{Certificate: c.TLS.Certificate, Key: c.TLS.Key}, "tls.certificate"})
+	}
+	for i, x := range c.TLS.Certificates {
+		files = append(files, certificateFile{x, fmt.Sprintf("tls.certificates[%d]", i)})
+	}
+	return files
+}
+
+func (f certificateFile) read(c *config.Config) (tls.Certificate, error) {
+	certificate, key := c.Path(f.Certificate.Certificate), c.Path(f.Key)
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		return pair, fmt.Errorf("read the certificate %s and its key %s: %w", certificate, key, cause(err))
+	}
+	return pair, nil
 }
 
 // choose returns the certificate for a client: the first that is for the name it asks for and that it can check.
@@ -67,15 +85,15 @@ func (all certificates) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 }
 
 // ownCertificate returns the certificate in the data folder, which it makes if need be.
-func (p *program) ownCertificate(c *config.Config) (config.Certificate, error) {
-	dir := filepath.Join(c.Data, "tls")
-	own := config.Certificate{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
-	_, err := os.Stat(own.Certificate)
+func (p *program) ownCertificate(c *config.Config) (own certificateFile, _ error) {
+	dir := filepath.Join(c.Data, "tls") // absolute, as the data folder is
+	own.Certificate = config.Certificate{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+	_, err := os.Stat(own.Certificate.Certificate)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return own, selfSigned(own.Certificate, own.Key, c.Hostname, p.now())
+		return own, selfSigned(own.Certificate.Certificate, own.Key, c.Hostname, p.now())
 	case err != nil:
-		return own, fmt.Errorf("read the certificate %s: %w", own.Certificate, cause(err))
+		return own, fmt.Errorf("read the certificate %s: %w", own.Certificate.Certificate, cause(err))
 	}
 	return own, nil
 }

@@ -94,7 +94,7 @@ func under(err error) error {
 // placed returns a problem with the place of a key of the configuration.
 func (c *Config) placed(path string) Problem {
 	at := c.d.where(path)
-	p := Problem{File: c.file, Line: at.line, Column: at.column}
+	p := Problem{File: c.file, Line: at.line, Column: at.column, follows: c.d.hides(path) || slices.Contains(c.d.said, path)}
 	if at.line > 0 && at.line <= len(c.d.lines) {
 		p.Source = c.d.lines[at.line-1]
 	}

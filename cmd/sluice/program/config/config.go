@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -302,39 +303,33 @@ func Load(path string, kinds []pipeline.Kind) (*Config, error) {
 // Parse reads the text of a configuration. path is its name in messages, and what it names is relative to its folder.
 //
 // After an error the configuration is what could be read of it, with stand-ins for the steps that could not be (see
-// pipeline.Step.Failed): good for finding out what else is wrong, and for nothing else.
+// pipeline.Step.Failed): good for finding out what else is wrong, and for nothing else. It is nil where nothing could be
+// read.
 func Parse(path, text string, kinds []pipeline.Kind) (*Config, error) {
 	d := &decoder{file: path, places: map[string]place{}, stepPaths: map[string]string{}, anchors: map[string]ast.Node{}}
 	c := Default()
 	c.file, c.dir, c.d = path, filepath.Dir(path), d
 	c.source, c.own = [2]string{path, text}, [2]string{path, text}
 	root := d.parse(text)
-	if root == nil {
-		return c.checked()
-	}
-	if root = d.resolve(root); root == nil {
-		return c.checked()
+	if root != nil {
+		root = d.resolve(root)
 	}
 	entries, ok := d.mapping(root)
-	if _, null := root.(*ast.NullNode); !ok && !null {
+	switch _, null := root.(*ast.NullNode); {
+	case root == nil && len(d.problems) > 0:
+		return nil, d.problems.err()
+	case root == nil, null:
+	case !ok:
 		d.at(placeOf(root), "a configuration is a mapping of keys and values, not "+describe(root), "")
+		return nil, d.problems.err()
 	}
-	outer := struct {
-		*Config
-		Pipeline struct{} `yaml:"pipeline"` // so that misspellings are told about it
-		Outgoing struct{} `yaml:"outgoing"`
-	}{Config: c}
 	lists := map[string]*[]pipeline.Step{"pipeline": &c.Pipeline, "outgoing": &c.Outgoing}
-	for _, e := range entries {
-		if lists[e.key] != nil {
+	for _, e := range d.known("", "", entries, append(Keys(c), slices.Collect(maps.Keys(lists))...)) {
+		if list := lists[e.key]; list != nil {
+			*list = d.steps(e, kinds)
 			continue
 		}
-		d.entries("", []entry{e}, reflectOf(&outer))
-	}
-	for _, e := range entries {
-		if list := lists[e.key]; list != nil && *list == nil {
-			*list = d.steps(e, kinds)
-		}
+		d.entries("", []entry{e}, reflectOf(c))
 	}
 	return c.checked()
 }
@@ -361,14 +356,35 @@ func (c *Config) At(pos string, text string) Problem {
 	if c.d == nil {
 		return p
 	}
-	key, _, _ := strings.Cut(text, ": ")
-	if at, ok := c.d.places[c.d.stepPaths[pos]+"."+key]; ok && c.d.stepPaths[pos] != "" {
-		p.Line, p.Column = at.line, at.column
+	if path := c.d.setting(pos, text); path != "" {
+		at := c.d.places[path]
+		p.Line, p.Column, p.follows = at.line, at.column, c.d.hides(path)
 	}
 	if p.Line > 0 && p.Line <= len(c.d.lines) {
 		p.Source = c.d.lines[p.Line-1]
 	}
 	return p
+}
+
+// setting returns the path of the setting that a text about the step at pos begins with, or of the one around it that is
+// written; the step's own path if it begins with none, and "" where there is no such step.
+func (d *decoder) setting(pos, text string) string {
+	step := d.stepPaths[pos]
+	if step == "" {
+		return ""
+	}
+	path := step
+	for rest := text; ; {
+		key, after, ok := strings.Cut(rest, ": ")
+		if !ok {
+			return path
+		}
+		at := d.written(path + "." + key)
+		if len(at) <= len(path) {
+			return path
+		}
+		path, rest = at, after
+	}
 }
 
 // checked completes c: defaults that depend on other settings, and what single values cannot tell.

@@ -36,10 +36,15 @@ const (
 type decoder struct {
 	file      string
 	lines     []string
+	garbled   map[int]bool // lines that are not UTF-8
 	problems  Problems
 	places    map[string]place  // of every key and list item met, by path
 	stepPaths map[string]string // by the Pos of the step
 	anchors   map[string]ast.Node
+	path      string   // what is decoded now
+	damaged   []string // the paths of what could not be read
+	said      []string // the paths of what has a value that is wrong
+	guessed   []string // the paths of steps whose kind is a guess
 	nodes     int
 	depth     int
 	below0    bool // the time that is decoded now may be negative
@@ -53,16 +58,16 @@ func (d *decoder) parse(text string) ast.Node {
 		d.at(place{}, fmt.Sprintf("the file has %d octets", len(text)), fmt.Sprintf("at most %d are read", maxSize))
 		return nil
 	}
-	if strings.HasPrefix(text, "\ufeff") {
-		d.lines = strings.SplitAfterN(text, "\n", 2)[:1]
+	text, marked := strings.CutPrefix(text, "\ufeff")
+	whole := strings.ToValidUTF8(text, "?")
+	d.lines = strings.Split(strings.ReplaceAll(whole, "\r\n", "\n"), "\n")
+	if marked {
 		d.at(place{1, 1}, "the file begins with a byte order mark", "save it as UTF-8 without one")
-		return nil
 	}
-	if !utf8.ValidString(text) {
+	if whole != text {
 		d.notUTF8(text)
-		return nil
+		text = whole
 	}
-	d.lines = strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	file, err := parseYAML(text)
 	if err != nil {
 		d.syntax(err)
@@ -92,21 +97,25 @@ func parseYAML(text string) (f *ast.File, err error) {
 	return parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
 }
 
+// notUTF8 reports lines in another encoding. Nothing else is said of them: what they mean is not known.
 func (d *decoder) notUTF8(text string) {
+	const most = 10
+	d.garbled = map[int]bool{}
 	for i, line := range strings.Split(text, "\n") {
 		if utf8.ValidString(line) {
 			continue
 		}
 		column := 1
-		for _, r := range line {
-			if r == utf8.RuneError {
+		for at, r := range line {
+			if r == utf8.RuneError && !strings.HasPrefix(line[at:], string(utf8.RuneError)) {
 				break
 			}
 			column++
 		}
-		d.lines = append(make([]string, i), strings.ToValidUTF8(line, "?"))
-		d.at(place{i + 1, column}, "the file is not UTF-8", "save it in that encoding")
-		return
+		if len(d.garbled) < most {
+			d.at(place{i + 1, column}, "the file is not UTF-8", "save it in that encoding")
+		}
+		d.garbled[i+1] = true
 	}
 }
 
@@ -132,8 +141,18 @@ func (d *decoder) syntax(err error) {
 	d.at(where, e.GetMessage(), "")
 }
 
-// at reports a problem.
+// at reports a problem. While something is decoded it is one that leaves it unread.
 func (d *decoder) at(p place, text, remedy string) {
+	if d.path != "" {
+		d.damaged = append(d.damaged, d.path)
+	}
+	d.report(p, text, remedy)
+}
+
+func (d *decoder) report(p place, text, remedy string) {
+	if d.garbled[p.line] {
+		return
+	}
 	x := Problem{File: d.file, Line: p.line, Column: p.column, Text: text, Remedy: remedy}
 	if p.line > 0 && p.line <= len(d.lines) {
 		x.Source = d.lines[p.line-1]
@@ -141,17 +160,37 @@ func (d *decoder) at(p place, text, remedy string) {
 	d.problems = append(d.problems, x)
 }
 
-// wrong reports a problem with what stands at a path; what is not in the file is reported where its parent is.
-func (d *decoder) wrong(path, text, remedy string) { d.at(d.where(path), text, remedy) }
+// wrong reports a problem with what stands at a path; what is not in the file is reported where its parent is. What may
+// be wrong only because something there could not be read is not reported: that has been.
+func (d *decoder) wrong(path, text, remedy string) {
+	if !d.hides(path) {
+		d.said = append(d.said, path)
+		d.report(d.where(path), text, remedy)
+	}
+}
+
+// hides reports whether something at a path, or that it is a part of, could not be read.
+func (d *decoder) hides(path string) bool {
+	within := func(part, whole string) bool {
+		rest, ok := strings.CutPrefix(part, whole)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	}
+	return slices.ContainsFunc(d.damaged, func(x string) bool { return within(x, path) || within(path, x) })
+}
 
 func (d *decoder) where(path string) place {
+	return d.places[d.written(path)]
+}
+
+// written returns the path itself if it stands in the file, else the nearest of those it is a part of that does.
+func (d *decoder) written(path string) string {
 	for path != "" {
-		if p, ok := d.places[path]; ok {
-			return p
+		if _, ok := d.places[path]; ok {
+			break
 		}
 		path = path[:max(0, strings.LastIndexAny(path, ".["))]
 	}
-	return place{}
+	return path
 }
 
 func placeOf(n ast.Node) place {
@@ -206,6 +245,7 @@ type entry struct {
 	key   string
 	place place
 	value ast.Node
+	guess bool // what was written is no key, but seems to mean this one
 }
 
 // mapping returns the entries of a mapping, each key once; ok is false if n is none.
@@ -232,11 +272,11 @@ func (d *decoder) mapping(n ast.Node) (entries []entry, ok bool) {
 			continue
 		}
 		if first, ok := seen[key]; ok {
-			d.at(where, fmt.Sprintf("%q stands here twice", key), fmt.Sprintf("it is set in line %d already", first.line))
+			d.report(where, fmt.Sprintf("%q stands here twice", key), fmt.Sprintf("it is set in line %d already", first.line))
 			continue
 		}
 		seen[key] = where
-		entries = append(entries, entry{key, where, v.Value})
+		entries = append(entries, entry{key: key, place: where, value: v.Value})
 	}
 	return entries, true
 }
@@ -302,7 +342,8 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.depth--
 		return
 	}
-	defer func() { d.depth-- }()
+	defer func(path string) { d.depth, d.path = d.depth-1, path }(d.path)
+	d.path = path
 	where := placeOf(n)
 	if _, ok := d.places[path]; !ok {
 		d.places[path] = where
@@ -329,7 +370,7 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	}
 	if _, null := n.(*ast.NullNode); null {
 		if v.Kind() != reflect.Struct || isText(v) {
-			d.wrong(path, last(path)+" has no value", "leave the key out for its default")
+			d.at(d.where(path), last(path)+" has no value", "leave the key out for its default")
 		}
 		return
 	}
@@ -512,16 +553,35 @@ func (d *decoder) entries(path string, entries []entry, v reflect.Value) {
 		fields[name], below0[name] = f, options == negative
 		names = append(names, name)
 	})
-	for _, e := range entries {
-		f, ok := fields[e.key]
-		if !ok {
-			d.unknown(path, e, names)
-			continue
-		}
+	for _, e := range d.known(path, path, entries, names) {
 		d.below0 = below0[e.key]
-		d.entry(path, e, f)
+		d.entry(path, e, fields[e.key])
 		d.below0 = false
 	}
+}
+
+// known returns the entries whose keys are among names. The others are reported; where one seems to mean a key that is not
+// there otherwise it is taken for that, so that what stands below it is looked at too.
+func (d *decoder) known(path, in string, entries []entry, names []string) (known []entry) {
+	taken := map[string]bool{}
+	for _, e := range entries {
+		taken[e.key] = true
+	}
+	slices.Sort(names)
+	for _, e := range entries {
+		if !slices.Contains(names, e.key) {
+			near := d.unknown(in, e, names)
+			if near == "" || taken[near] {
+				if path != "" {
+					d.damaged = append(d.damaged, path)
+				}
+				continue
+			}
+			e.key, e.guess, taken[near] = near, true, true
+		}
+		known = append(known, e)
+	}
+	return known
 }
 
 // negative is what stands behind the key in the tag of a time that may be less than 0: `yaml:"keep,negative"`. Its
@@ -539,23 +599,29 @@ func (d *decoder) entry(path string, e entry, v reflect.Value) {
 		d.at(e.place, e.key+" has no value", "leave the key out for its default")
 		return
 	}
+	said, hurt := len(d.problems), len(d.damaged)
 	d.value(sub, e.value, v)
+	if e.guess && slices.Contains(d.damaged[hurt:], sub) {
+		d.problems = d.problems[:said] // something else was meant
+	}
 }
 
-func (d *decoder) unknown(path string, e entry, names []string) {
+// unknown reports a key that there is not, and returns the one that it seems to mean, "" for none.
+func (d *decoder) unknown(path string, e entry, names []string) (near string) {
 	text := fmt.Sprintf("unknown key %q", e.key)
 	if path != "" {
 		text += " in " + last(path)
 	}
-	slices.Sort(names)
-	switch near := lookalike.Nearest(e.key, names); {
+	near = lookalike.Nearest(e.key, names)
+	switch {
 	case near != "":
-		d.at(e.place, text, fmt.Sprintf("did you mean %q?", near))
+		d.report(e.place, text, fmt.Sprintf("did you mean %q?", near))
 	case len(names) == 0:
-		d.at(e.place, text, "it takes no keys")
+		d.report(e.place, text, "it takes no keys")
 	default:
-		d.at(e.place, text, "there are "+strings.Join(names, ", "))
+		d.report(e.place, text, "there are "+strings.Join(names, ", "))
 	}
+	return near
 }
 
 // collect calls f for every field that has a key, with what stands behind the key in its tag.
@@ -647,13 +713,13 @@ func (d *decoder) anything(path string, n ast.Node) any {
 
 // ask lets a type read itself. What it decodes on the way and gives up again is not reported.
 func (d *decoder) ask(path string, where place, n ast.Node, u unmarshaler) {
-	before := d.problems
+	before, hurt := d.problems, len(d.damaged)
 	err := u.UnmarshalYAML(func(target any) error {
 		v := reflect.ValueOf(target)
 		if v.Kind() != reflect.Pointer || v.IsNil() {
 			return fmt.Errorf("cannot decode into %T", target)
 		}
-		d.problems = nil
+		d.problems, d.damaged = nil, d.damaged[:hurt]
 		d.value(path, n, v.Elem())
 		return d.problems.err()
 	})
@@ -666,7 +732,7 @@ func (d *decoder) ask(path string, where place, n ast.Node, u unmarshaler) {
 // problem reports an error of a type that reads itself. name may be empty.
 func (d *decoder) problem(where place, name string, err error) {
 	var all Problems
-	if errors.As(err, &all) {
+	if errors.As(err, &all) { // what they leave unread has been noted
 		d.problems = append(d.problems, all...)
 		return
 	}

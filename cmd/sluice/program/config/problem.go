@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +18,9 @@ type Problem struct {
 	Text   string `json:"text"`             // what is wrong
 	Remedy string `json:"remedy,omitempty"` // what to write instead
 	Source string `json:"source,omitempty"` // the line it is in
+
+	// follows: it may be there only because something could not be read, which is a problem itself. Sorted leaves it out.
+	follows bool
 }
 
 // String returns the problem with the line it is in and a caret under its place.
@@ -88,13 +92,18 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Sorted returns the problems in the order of the file, without repetitions.
+// Sorted returns the problems file by file as the files are first spoken of, and in the order of each, without
+// repetitions, and without those that may only follow from others.
 func (p Problems) Sorted() Problems {
-	slices.SortStableFunc(p, func(a, b Problem) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
+	p = slices.DeleteFunc(p, func(x Problem) bool { return x.follows })
+	order := map[string]int{}
+	for _, x := range p {
+		if _, ok := order[x.File]; !ok {
+			order[x.File] = len(order)
 		}
-		return a.Column - b.Column
+	}
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		return cmp.Or(order[a.File]-order[b.File], a.Line-b.Line, a.Column-b.Column)
 	})
 	return slices.Compact(p)
 }

@@ -63,59 +63,78 @@ func (d *decoder) steps(e entry, kinds []pipeline.Kind) []pipeline.Step {
 	for i, item := range list.Values {
 		path := fmt.Sprintf("%s[%d]", e.key, i)
 		d.places[path] = placeOf(item)
-		step, ok := d.step(path, item, kinds)
-		step.Failed = !ok
-		d.stepPaths[step.Pos] = path
-		name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
-		switch first, twice := names[name]; {
-		case step.Config == nil: // its kind, and so its name, is a guess
-		case twice:
-			remedy := fmt.Sprintf("the first is in line %d; give this one a name: {name: %s_2, …}", first.line, name)
-			d.at(where, fmt.Sprintf("a second step is called %q", name), remedy)
-			step.Failed = true // which of the two is meant nobody knows
-		default:
-			names[name] = where
+		for _, step := range d.item(path, item, kinds) {
+			path := cmp.Or(d.stepPaths[step.Pos], path)
+			name, where := cmp.Or(step.Name, step.Kind.StepName()), d.where(path+".name")
+			switch first, twice := names[name]; {
+			case step.Config == nil, step.Name == "" && slices.Contains(d.guessed, path): // its name may be another
+			case twice:
+				remedy := fmt.Sprintf("the first is in line %d; give this one a name: {name: %s_2, …}", first.line, name)
+				d.at(where, fmt.Sprintf("a second step is called %q", name), remedy)
+				step.Failed = true // which of the two is meant nobody knows
+			default:
+				names[name] = where
+			}
+			steps = append(steps, step)
 		}
-		steps = append(steps, step)
 	}
 	return steps
 }
 
-// step decodes one step. Where something is wrong with it ok is false, and it has the kind and the name that it seems to
-// have, if any.
-func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (step pipeline.Step, ok bool) {
+// item decodes one item of the list of steps. What is wrong with a step makes it one that has failed, with all of it that
+// could be read. It is one step, but where two stand in one item.
+func (d *decoder) item(path string, item ast.Node, kinds []pipeline.Kind) []pipeline.Step {
+	failed := []pipeline.Step{{Failed: true}}
 	resolved := d.resolve(item)
 	entries, ok := d.mapping(resolved)
 	if !ok {
 		if resolved == nil {
-			return step, false
+			return failed
 		}
 		remedy := "write - KIND: {…}"
 		if text, ok := scalar(resolved); ok {
 			remedy = fmt.Sprintf("write - %s: {}", text)
 		}
 		d.at(placeOf(item), "a step is a mapping of its kind and settings, not "+describe(resolved), remedy)
-		return pipeline.Step{}, false
+		return failed
 	}
 	if len(entries) == 0 {
 		d.at(placeOf(item), "a step without a kind", "write - KIND: {…}")
-		return pipeline.Step{}, false
+		return failed
 	}
-	e := entries[0]
+	first := entries[0]
+	if len(entries) == 1 {
+		return []pipeline.Step{d.step(path, first, kinds)}
+	}
+	isKind := func(e entry) bool {
+		return slices.ContainsFunc(kinds, func(k pipeline.Kind) bool { return k.Name == e.key })
+	}
+	beside, remedy := entries[1], "begin a new step with -"
+	indent := !isKind(beside)
+	if indent {
+		remedy = "indent it further, below " + first.key
+	}
+	d.at(beside.place, fmt.Sprintf("%q stands beside the kind %q", beside.key, first.key), remedy)
+	steps := []pipeline.Step{d.step(path, first, kinds)}
+	for _, e := range entries[1:] {
+		if isKind(e) {
+			steps = append(steps, d.step(join(path, e.key), e, kinds))
+		} else if s := &steps[0]; s.Config != nil {
+			d.set(path, first.key, s, []entry{e})
+		}
+	}
+	for i := range steps {
+		steps[i].Failed = true
+	}
+	return steps
+}
+
+// step decodes one step.
+func (d *decoder) step(path string, e entry, kinds []pipeline.Kind) (step pipeline.Step) {
 	kind := func(name string) int {
 		return slices.IndexFunc(kinds, func(k pipeline.Kind) bool { return k.Name == name })
 	}
-	if len(entries) > 1 {
-		if at := kind(e.key); at >= 0 {
-			step.Kind, step.Name = kinds[at], d.nameOf(e)
-		}
-		remedy := "begin a new step with -"
-		if slices.Contains(append(Keys(common{}), "files"), entries[1].key) {
-			remedy = "indent it further, below " + entries[0].key
-		}
-		d.at(entries[1].place, fmt.Sprintf("%q stands beside the kind %q", entries[1].key, entries[0].key), remedy)
-		return step, false
-	}
+	before := len(d.problems)
 	at := kind(e.key)
 	if at < 0 {
 		var names []string
@@ -125,24 +144,24 @@ func (d *decoder) step(path string, item ast.Node, kinds []pipeline.Kind) (step 
 		near := lookalike.Nearest(e.key, names)
 		remedy := "there are " + strings.Join(names, ", ")
 		if near != "" {
-			remedy = fmt.Sprintf("did you mean %q?", near)
-			step.Kind = kinds[kind(near)]
+			remedy, at = fmt.Sprintf("did you mean %q?", near), kind(near)
+			d.guessed = append(d.guessed, path)
 		}
 		d.at(e.place, fmt.Sprintf("there is no kind of step %q", e.key), remedy)
-		if name := d.nameOf(e); name != "" {
-			step.Name = name
+		if at < 0 {
+			return pipeline.Step{Name: d.nameOf(e), Failed: true}
 		}
-		return step, false
 	}
 	step = pipeline.Step{Kind: kinds[at], Pos: fmt.Sprintf("%s:%d:%d", d.file, e.place.line, e.place.column)}
+	d.stepPaths[step.Pos] = path
 	if step.Kind.Config != nil {
 		step.Config = step.Kind.Config()
 	} else {
 		step.Config = &struct{}{}
 	}
-	before := len(d.problems)
 	d.settings(path, e, &step)
-	return step, len(d.problems) == before
+	step.Failed = len(d.problems) > before
+	return step
 }
 
 // nameOf returns the name that a step of no known kind is given, "" for none.
@@ -163,12 +182,14 @@ func (d *decoder) nameOf(e entry) string {
 	return ""
 }
 
-// settings decodes what stands below a step's kind: the settings of every step and the kind's own.
+// settings decodes what stands below a step's kind.
 func (d *decoder) settings(path string, e entry, step *pipeline.Step) {
 	d.places[path] = e.place
 	if e.value == nil {
 		return
 	}
+	defer func(path string) { d.path = path }(d.path)
+	d.path = path
 	n := d.resolve(e.value)
 	if _, null := n.(*ast.NullNode); n == nil || null {
 		return
@@ -178,18 +199,19 @@ func (d *decoder) settings(path string, e entry, step *pipeline.Step) {
 		d.at(placeOf(n), fmt.Sprintf("the settings of %s are a mapping, not %s", e.key, describe(n)), "write {} for the defaults")
 		return
 	}
-	var c common
+	d.set(path, e.key, step, entries)
+}
+
+// set decodes settings: those of every step and the kind's own.
+func (d *decoder) set(path, kind string, step *pipeline.Step, entries []entry) {
+	c := common{step.Name, step.OnError, step.Timeout, step.At, step.Shadow}
 	shared := Keys(c)
-	own := Keys(step.Config)
-	for _, x := range entries {
-		switch {
-		case slices.Contains(shared, x.key):
-			d.entries(path, []entry{x}, reflectOf(&c))
-		case slices.Contains(own, x.key):
-			d.entries(path, []entry{x}, reflectOf(step.Config))
-		default:
-			d.unknown(e.key, x, append(shared, own...))
+	for _, x := range d.known(path, kind, entries, append(Keys(step.Config), shared...)) {
+		to := reflectOf(step.Config)
+		if slices.Contains(shared, x.key) {
+			to = reflectOf(&c)
 		}
+		d.entries(path, []entry{x}, to)
 	}
 	step.Name, step.OnError, step.Timeout, step.At, step.Shadow = c.Name, c.OnError, c.Timeout, c.At, c.Shadow
 	if c.Name == "" {
