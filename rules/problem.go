@@ -121,6 +121,12 @@ func (s spot) String() string {
 	return fmt.Sprintf("%s:%d:%d", s.src.path, s.line, s.column)
 }
 
+// maxProblems is how many things are said to be wrong with a step. Nobody reads more, and each costs a look for what was
+// meant.
+const maxProblems = 1000
+
+const tooMany = "more is wrong than is listed here"
+
 // A reporter collects problems.
 type reporter struct {
 	step   string
@@ -131,6 +137,12 @@ type reporter struct {
 
 func (r *reporter) report(at spot, rule, text, remedy string) {
 	if at.src != nil && at.src.garbled[at.line] {
+		return
+	}
+	if len(r.all) >= maxProblems {
+		if len(r.all) == maxProblems {
+			r.all = append(r.all, &Problem{Step: r.step, Text: tooMany})
+		}
 		return
 	}
 	p := &Problem{Step: r.step, Rule: rule, Line: at.line, Column: at.column, Length: at.length, Text: text, Remedy: remedy}

@@ -65,7 +65,7 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 		return nil
 	}
 	if err != nil {
-		text, remedy := err.Error(), ""
+		text, remedy := "", ""
 		var y interface {
 			GetToken() *token.Token
 			GetMessage() string
@@ -75,6 +75,8 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 			if tk := y.GetToken(); tk != nil && tk.Position != nil {
 				at.line, at.column, at.length = tk.Position.Line, tk.Position.Column, 1
 			}
+		} else {
+			text = err.Error() // that of the parser draws the file, for seconds
 		}
 		if strings.Contains(text, "mapping value is not allowed") {
 			remedy = "put text that contains `: ` in quotes"

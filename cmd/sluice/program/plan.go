@@ -107,7 +107,7 @@ func plansOf(c *config.Config, env pipeline.Env) (in, out *pipeline.Plan, warnin
 	default:
 		return nil, nil, nil, all.Sorted()
 	}
-	return in, out, slices.Concat(warnings, more, scripts.warnings), nil
+	return in, out, slices.Concat(warnings, more, scripts.warnings, c.Pointless()), nil
 }
 
 func planOptions(c *config.Config) pipeline.Options {

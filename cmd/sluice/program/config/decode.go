@@ -25,6 +25,8 @@ const (
 	maxSize  = 4 << 20 // octets
 	maxNodes = 200_000 // values, counting those of an alias each time it is used
 	maxDepth = 64
+
+	maxProblems = 1000 // that are reported: nobody reads more
 )
 
 // A decoder fills structs from YAML, strictly, and goes on after a mistake, so that all of them are found at once.
@@ -151,6 +153,12 @@ func (d *decoder) at(p place, text, remedy string) {
 
 func (d *decoder) report(p place, text, remedy string) {
 	if d.garbled[p.line] {
+		return
+	}
+	if len(d.problems) >= maxProblems {
+		if len(d.problems) == maxProblems {
+			d.problems = append(d.problems, Problem{File: d.file, Text: "more is wrong than is listed here"})
+		}
 		return
 	}
 	x := Problem{File: d.file, Line: p.line, Column: p.column, Text: text, Remedy: remedy}
