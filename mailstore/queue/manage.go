@@ -93,17 +93,18 @@ func (q *Queue) let(ctx context.Context, id string, anew bool) error {
 	if err != nil {
 		return err
 	}
+	q.managing.Lock()
+	defer q.managing.Unlock()
 	now := micro(q.c.Now())
 	err = q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		var err error
+		query, to := setHeld, any("")
 		if anew {
-			_, err = tx.ExecContext(ctx, setReleased, m.id, now)
-		} else {
-			_, err = tx.ExecContext(ctx, setHeld, m.id, "")
+			query, to = setReleased, now
 		}
-		if err == nil {
-			_, err = tx.ExecContext(ctx, setDue, m.id, now)
+		if err := alive(tx.ExecContext(ctx, query, m.id, to)); err != nil {
+			return err
 		}
+		_, err := tx.ExecContext(ctx, setDue, m.id, now)
 		return err
 	})
 	if err != nil {
@@ -111,6 +112,18 @@ func (q *Queue) let(ctx context.Context, id string, anew bool) error {
 	}
 	q.goesNow(m, now)
 	return nil
+}
+
+// alive returns ErrEnded where a change has found no message that it could be made to: it has left a moment ago.
+func alive(done sql.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	n, err := done.RowsAffected()
+	if err == nil && n == 0 {
+		err = ErrEnded
+	}
+	return err
 }
 
 // goesNow makes due what waits of a message, unless somebody deletes it meanwhile.
@@ -141,9 +154,10 @@ func (q *Queue) Hold(ctx context.Context, id, why string) error {
 	if err != nil {
 		return err
 	}
+	q.managing.Lock()
+	defer q.managing.Unlock()
 	err = q.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, setHeld, m.id, text(why))
-		return err
+		return alive(tx.ExecContext(ctx, setHeld, m.id, text(why)))
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.id, err)
@@ -164,6 +178,8 @@ func (q *Queue) Delete(ctx context.Context, id, to string) error {
 	if err != nil {
 		return err
 	}
+	q.managing.Lock()
+	defer q.managing.Unlock()
 	to = strings.ToLower(to)
 	var of []*job
 	q.mu.Lock()

@@ -86,3 +86,48 @@ func TestDeleteForSome(t *testing.T) {
 		t.Errorf("all are deleted: %+v, %+v", m, r.Stats())
 	}
 }
+
+// What leaves while an operator asks for something about it is not said to be held, or to be tried again.
+func TestEndedMeanwhile(t *testing.T) {
+	r := newRig(t)
+	id := r.queue(outgoing("a@example.net"))
+	r.mu.Lock()
+	m := r.alive[id]
+	r.mu.Unlock()
+	r.settle(r.one(), done(0))
+	r.Queue.mu.Lock()
+	r.alive[id] = m // as it was when the order was read
+	r.Queue.mu.Unlock()
+	for what, err := range map[string]error{
+		"hold": r.Hold(t.Context(), id, "x"), "retry": r.Retry(t.Context(), id), "release": r.Release(t.Context(), id),
+	} {
+		if !errors.Is(err, ErrEnded) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// Orders about one mail that are given at once leave memory and database agreed.
+func TestOrdersAtOnce(t *testing.T) {
+	r := newRig(t)
+	id := r.queue(outgoing("a@example.net"))
+	for range 20 {
+		var group sync.WaitGroup
+		for _, order := range []func() error{
+			func() error { return r.Hold(t.Context(), id, "x") }, func() error { return r.Release(t.Context(), id) },
+		} {
+			group.Go(func() {
+				if err := order(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		r.Queue.mu.Lock()
+		held := r.alive[id].held
+		r.Queue.mu.Unlock()
+		if written := r.show(id).Held != ""; held != written {
+			t.Fatalf("held is %t in memory and %t in the database", held, written)
+		}
+	}
+}

@@ -121,15 +121,18 @@ type Queue struct {
 	schedule schedule
 	usage    usage // of alive, and of what is staged
 	stats    Stats
+	last     int64 // the time when Take was last asked
 
-	wake    chan struct{}
-	owing   chan struct{} // a report is owed
-	ops     chan *op
-	stop    chan struct{}
-	often   statements
-	filing  sync.Mutex
-	writers sync.WaitGroup // the goroutines that Close waits for
-	close   func() error
+	wake   chan struct{}
+	owing  chan struct{} // a report is owed
+	ops    chan *op
+	stop   chan struct{}
+	often  statements
+	filing sync.Mutex
+	// managing is held from what an operator has written to what memory makes of it: two orders at once end in one order.
+	managing sync.Mutex
+	writers  sync.WaitGroup // the goroutines that Close waits for
+	close    func() error
 }
 
 // A message is what is known in memory of one that is alive.
@@ -240,6 +243,11 @@ func (q *Queue) Close() error { return q.close() }
 
 // start reads what is alive, and puts files and rows in agreement.
 func (q *Queue) start(ctx context.Context) error {
+	now := micro(q.c.Now())
+	err := q.db.Write(ctx, func(tx *sql.Tx) error { return q.bringForward(ctx, tx, now) })
+	if err != nil {
+		return err
+	}
 	if err := q.load(ctx); err != nil {
 		return err
 	}
@@ -301,6 +309,11 @@ func (q *Queue) load(ctx context.Context) error {
 }
 
 func (q *Queue) loadDue(ctx context.Context) error {
+	return q.eachDue(ctx, func(id, domain string, due int64) { q.enlist(q.alive[id], domain, due) })
+}
+
+// eachDue calls f with what waits, and since when or until when.
+func (q *Queue) eachDue(ctx context.Context, f func(id, domain string, due int64)) error {
 	rows, err := q.db.QueryContext(ctx, selectDue)
 	if err != nil {
 		return q.db.Explain(err)
@@ -312,7 +325,7 @@ func (q *Queue) loadDue(ctx context.Context) error {
 		if err := rows.Scan(&id, &domain, &due); err != nil {
 			return q.db.Explain(err)
 		}
-		q.enlist(q.alive[id], domain, due)
+		f(id, domain, due)
 	}
 	return q.db.Explain(rows.Err())
 }

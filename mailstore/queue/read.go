@@ -54,6 +54,9 @@ type Message struct {
 	since time.Time
 }
 
+// GivenUp returns when a message is given up that has not left by then, where it is tried for so long.
+func (m Message) GivenUp(age time.Duration) time.Time { return m.since.Add(age) }
+
 // States of a recipient.
 const (
 	Waiting   = "waiting"
@@ -87,6 +90,9 @@ type Recipient struct {
 	Delayed  time.Time // when its sender was told that it is late
 	owed     string    // "failure", "delay", "success": a report that is not filed yet
 }
+
+// Owed returns which report about the recipient is not on its way yet: "failure", "delay", "success" or "".
+func (r Recipient) Owed() string { return r.owed }
 
 // Answered reports whether Reply is a server's, not what we say of one that has not answered.
 func (r Recipient) Answered() bool {

@@ -22,6 +22,7 @@ type job struct {
 type lane struct {
 	domain string
 	jobs   jobs
+	due    int64 // of its first job, as the heap of lanes knows it
 	at     int
 }
 
@@ -63,7 +64,7 @@ func (h *jobs) Pop() any {
 type lanes []*lane
 
 func (h lanes) Len() int           { return len(h) }
-func (h lanes) Less(i, k int) bool { return h[i].jobs[0].due < h[k].jobs[0].due }
+func (h lanes) Less(i, k int) bool { return h[i].due < h[k].due }
 
 func (h lanes) Swap(i, k int) {
 	h[i], h[k] = h[k], h[i]
@@ -103,11 +104,12 @@ func (s *schedule) add(j *job) {
 		l = &lane{domain: j.domain}
 		s.byDomain[j.domain] = l
 		heap.Push(&l.jobs, j)
+		l.due = j.due
 		heap.Push(&s.lanes, l)
 		return
 	}
 	heap.Push(&l.jobs, j)
-	heap.Fix(&s.lanes, l.at)
+	s.settle(l)
 }
 
 // remove takes a job out, if it is in.
@@ -127,6 +129,7 @@ func (s *schedule) settle(l *lane) {
 		delete(s.byDomain, l.domain)
 		return
 	}
+	l.due = l.jobs[0].due
 	heap.Fix(&s.lanes, l.at)
 }
 
@@ -154,12 +157,12 @@ func (h *spots) Pop() any {
 // none waits for its time.
 //
 // It walks down the heap of lanes instead of taking lanes out: where thousands of them have to wait, because all go one
-// way that is busy, that is done again with every few mails.
+// way that is busy, that is done again with every few mails. While it walks, lanes stay where they are.
 func (s *schedule) take(now int64, n int, admit func(domain string) bool) (taken []*job, next int64) {
 	walk := &spots{}
 	look := func(at int) {
 		if at < len(s.lanes) {
-			heap.Push(walk, spot{s.lanes[at].jobs[0].due, at})
+			heap.Push(walk, spot{s.lanes[at].due, at})
 		}
 	}
 	look(0)
@@ -185,25 +188,8 @@ func (s *schedule) take(now int64, n int, admit func(domain string) bool) (taken
 			heap.Push(walk, spot{l.jobs[0].due, first.at})
 		}
 	}
-	if len(given) > 0 {
-		s.mend()
+	for l := range given {
+		s.settle(l)
 	}
 	return taken, next
-}
-
-// mend makes a heap of the lanes again, without those that are empty.
-func (s *schedule) mend() {
-	left := s.lanes[:0]
-	for _, l := range s.lanes {
-		if len(l.jobs) == 0 {
-			l.at = -1
-			delete(s.byDomain, l.domain)
-			continue
-		}
-		l.at = len(left)
-		left = append(left, l)
-	}
-	clear(s.lanes[len(left):])
-	s.lanes = left
-	heap.Init(&s.lanes)
 }

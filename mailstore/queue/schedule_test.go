@@ -66,7 +66,7 @@ func TestScheduleAgainstAList(t *testing.T) {
 		}
 	}
 	for _, l := range s.lanes {
-		if len(l.jobs) == 0 || s.byDomain[l.domain] != l || s.lanes[l.at] != l {
+		if len(l.jobs) == 0 || l.due != l.jobs[0].due || s.byDomain[l.domain] != l || s.lanes[l.at] != l {
 			t.Errorf("lane %+v", l)
 		}
 	}
@@ -76,5 +76,20 @@ func TestScheduleAgainstAList(t *testing.T) {
 	}
 	if n != len(list) {
 		t.Errorf("%d are left, want %d", n, len(list))
+	}
+}
+
+// BenchmarkTake: one mail comes and goes while mail for 10,000 other domains waits for its time.
+func BenchmarkTake(b *testing.B) {
+	s := newSchedule()
+	for i := range 10_000 {
+		s.add(&job{m: &message{id: fmt.Sprintf("q%d", i)}, domain: fmt.Sprintf("d%d", i), due: 1000 + int64(i), at: -1})
+	}
+	m := &message{id: "q"}
+	for b.Loop() {
+		s.add(&job{m: m, domain: "new", due: 1, at: -1})
+		if taken, next := s.take(10, 100, func(string) bool { return true }); len(taken) != 1 || next != 1000 {
+			b.Fatal(len(taken), next)
+		}
 	}
 }

@@ -97,6 +97,13 @@ const (
 	setDue      = `UPDATE recipient SET due = $2 WHERE message = $1 AND state = 'waiting'`
 	setDeleted  = `UPDATE recipient SET state = 'deleted', tried = $2, owed = '' WHERE message = $1 AND state = 'waiting'
 		AND ($3 = '' OR domain = $3 OR lower(address) = $3)`
+	// Where the clock was ahead: what has been tried waits no longer than it would now, what has not is due, and its age begins
+	// now. What was told when to leave keeps that.
+	bringTried = `UPDATE recipient SET due = $1 WHERE state = 'waiting' AND attempts > 0 AND due > $2`
+	bringNew   = `UPDATE recipient SET due = $1 WHERE state = 'waiting' AND attempts = 0 AND due > $1
+		AND message IN (SELECT id FROM message WHERE ended = 0 AND queued > $1 AND since = queued)`
+	bringAge = `UPDATE message SET since = $1 WHERE ended = 0 AND since > $1
+		AND (since = queued OR EXISTS (SELECT 1 FROM recipient WHERE message = id AND attempts > 0))`
 	clearOwed = `UPDATE recipient SET owed = '' WHERE message = $1 AND number = $2 AND owed = $3`
 
 	pruneOld        = `SELECT id FROM message WHERE ended > 0 AND ended < $1 ORDER BY ended LIMIT $2`

@@ -17,6 +17,9 @@ import (
 // Take implements mailstore.Queue. admit must not call the queue.
 func (q *Queue) Take(ctx context.Context, n int, admit func(domain string) bool) (given []mailstore.Job, next time.Time, err error) {
 	now := micro(q.c.Now())
+	if err := q.checkClock(ctx, now); err != nil {
+		return nil, time.Time{}, fmt.Errorf("queue: %w", err)
+	}
 	q.mu.Lock()
 	taken, due := q.schedule.take(now, n, admit)
 	for _, j := range taken {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"container/heap"
 	"context"
 	"slices"
 	"time"
@@ -11,10 +12,12 @@ import (
 // A destination is where mail goes that shares connections: a domain, or a server that the configuration names. Its fields
 // are guarded by Relay.mu.
 type destination struct {
-	key  string
-	way  *way
-	jobs []mailstore.Job // that wait
-	here bool            // it is in the ring
+	key      string
+	way      *way
+	jobs     []mailstore.Job // that wait
+	here     bool            // it is in the ring
+	listed   bool            // it is in Relay.free
+	promised int             // jobs that are being taken from the queue for it
 	// starved says that more of it waits in the queue than there was room for.
 	starved bool
 
@@ -41,9 +44,17 @@ const (
 	mostPlaces  = 10_000
 )
 
-// room reports whether a destination takes another job, of those promised to it already.
-func (r *Relay) room(d *destination, promised, all int) bool {
-	return len(d.jobs)+promised < shares*r.o.PerDestination && r.waiting+all < mostWaiting
+// promise reports whether there is room for another job of a destination, and keeps it. Where there is none it is asked for
+// again when there is. mu is held.
+func (r *Relay) promise(d *destination) bool {
+	all := r.waiting+r.promised >= mostWaiting
+	if all || len(d.jobs)+d.promised >= shares*r.o.PerDestination {
+		d.starved, r.starved = true, r.starved || all
+		return false
+	}
+	d.promised++
+	r.promised++
+	return true
 }
 
 // place returns the destination of a domain. mu is held.
@@ -60,13 +71,53 @@ func (r *Relay) place(domain string) *destination {
 	return d
 }
 
-// forget drops destinations that nothing is known of but what the next mail would find out again. mu is held.
+// unused reports whether nothing goes to a destination.
+func (d *destination) unused() bool {
+	return d.busy == 0 && d.owed == 0 && d.live == 0 && d.promised == 0 && len(d.jobs) == 0
+}
+
+// A rested destination may be forgotten at a time, if nothing goes there then.
+type rested struct {
+	until time.Time
+	d     *destination
+}
+
+// free are destinations that nothing went to when they were put in, those first that may be forgotten first.
+type free []rested
+
+func (h free) Len() int           { return len(h) }
+func (h free) Less(i, k int) bool { return h[i].until.Before(h[k].until) }
+func (h free) Swap(i, k int)      { h[i], h[k] = h[k], h[i] }
+func (h *free) Push(x any)        { *h = append(*h, x.(rested)) }
+
+func (h *free) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	(*h)[last] = rested{}
+	*h = (*h)[:last]
+	return x
+}
+
+// list notes a destination that nothing goes to any more. mu is held.
+func (r *Relay) list(d *destination) {
+	if !d.listed && d.unused() {
+		d.listed = true
+		heap.Push(&r.free, rested{d.until, d})
+	}
+}
+
+// forget drops destinations that nothing is known of but what the next mail would find out again. It looks at none that is
+// left alone still, however many there are. mu is held.
 func (r *Relay) forget() {
 	now := r.o.Now()
-	for key, d := range r.places {
-		if d.busy == 0 && d.owed == 0 && d.live == 0 && len(d.jobs) == 0 && !now.Before(d.until) {
-			delete(r.places, key)
+	for len(r.free) > 0 && !now.Before(r.free[0].until) {
+		d := heap.Pop(&r.free).(rested).d
+		d.listed = false
+		if d.unused() && !now.Before(d.until) {
+			delete(r.places, d.key)
+			continue
 		}
+		r.list(d) // with its time as it is now
 	}
 }
 
@@ -137,6 +188,10 @@ func (r *Relay) done(t task) (wanted bool) {
 	if wanted = t.d.starved && len(t.d.jobs) <= shares*r.o.PerDestination/2 && r.waiting <= mostWaiting/2; wanted {
 		t.d.starved = false
 	}
+	// Those that got no room because others had it all may have no task that could ask for them.
+	if r.starved && r.waiting <= mostWaiting/2 {
+		r.starved, wanted = false, true
+	}
 	return wanted
 }
 
@@ -144,6 +199,7 @@ func (r *Relay) done(t task) (wanted bool) {
 func (r *Relay) settled(t task) {
 	r.mu.Lock()
 	t.d.owed--
+	r.list(t.d)
 	r.mu.Unlock()
 }
 
@@ -151,8 +207,7 @@ func (r *Relay) settled(t task) {
 func (r *Relay) keep(d *destination, s *session) {
 	r.mu.Lock()
 	if s.over || s.used >= r.o.PerConnection || r.stopped {
-		d.live--
-		r.live--
+		r.ended(d)
 		r.mu.Unlock()
 		if s.over {
 			s.close()
@@ -162,6 +217,7 @@ func (r *Relay) keep(d *destination, s *session) {
 		return
 	}
 	d.idle = append(d.idle, s)
+	r.idling[d] = struct{}{}
 	s.expire = time.AfterFunc(r.o.Idle, func() {
 		if r.take(d, s) != nil {
 			r.drop(d)
@@ -178,6 +234,7 @@ func (r *Relay) take(d *destination, want *session) *session {
 	for i := len(d.idle) - 1; i >= 0; i-- {
 		if s := d.idle[i]; want == nil || s == want {
 			d.idle = append(d.idle[:i], d.idle[i+1:]...)
+			r.stirred(d)
 			s.expire.Stop()
 			return s
 		}
@@ -185,11 +242,24 @@ func (r *Relay) take(d *destination, want *session) *session {
 	return nil
 }
 
+// stirred notes that a destination may have no idle session left. mu is held.
+func (r *Relay) stirred(d *destination) {
+	if len(d.idle) == 0 {
+		delete(r.idling, d)
+	}
+}
+
+// ended counts a session that has ended. mu is held.
+func (r *Relay) ended(d *destination) {
+	d.live--
+	r.live--
+	r.list(d)
+}
+
 // drop counts a session that has ended.
 func (r *Relay) drop(d *destination) {
 	r.mu.Lock()
-	d.live--
-	r.live--
+	r.ended(d)
 	r.mu.Unlock()
 }
 
@@ -198,15 +268,13 @@ func (r *Relay) open(ctx context.Context, d *destination, to *server) (*session,
 	r.mu.Lock()
 	var old *session
 	if r.live >= r.o.Connections {
-		for _, other := range r.places {
-			if len(other.idle) > 0 {
-				old = other.idle[0]
-				other.idle = other.idle[1:]
-				old.expire.Stop()
-				other.live--
-				r.live--
-				break
-			}
+		for other := range r.idling { // any
+			old = other.idle[0]
+			other.idle = other.idle[1:]
+			r.stirred(other)
+			old.expire.Stop()
+			r.ended(other)
+			break
 		}
 	}
 	d.live++

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -55,7 +54,6 @@ const again = 5 * time.Second
 // leaves that to whoever wakes us.
 func (r *Relay) fill(ctx context.Context) (next time.Time) {
 	for {
-		promised, all := map[*destination]int{}, 0
 		places := map[string]*destination{} // whose domain it is may take a while to find out
 		jobs, next, err := r.o.Queue.Take(ctx, atOnce, func(domain string) bool {
 			r.mu.Lock()
@@ -65,17 +63,16 @@ func (r *Relay) fill(ctx context.Context) (next time.Time) {
 				d = r.place(domain)
 				places[domain] = d
 			}
-			if !r.room(d, promised[d], all) {
-				d.starved = true // it is asked for again when there is room
-				return false
-			}
-			promised[d]++
-			all++
-			return true
+			return r.promise(d)
 		})
 		r.mu.Lock()
 		for _, job := range jobs { // with an error, too, there may be some
 			r.put(places[job.Domain], job, false)
+		}
+		r.promised = 0
+		for _, d := range places {
+			d.promised = 0
+			r.list(d)
 		}
 		r.mu.Unlock()
 		if err != nil {
@@ -139,6 +136,7 @@ func (r *Relay) end(ctx context.Context) {
 			}
 		}
 		d.jobs, d.idle, d.here = nil, nil, false
+		r.stirred(d)
 	}
 	r.ring, r.waiting = nil, 0
 	r.mu.Unlock()
@@ -171,8 +169,10 @@ func (r *Relay) attempt(ctx context.Context, d *destination, job mailstore.Job) 
 	began := time.Now()
 	x := &delivery{r: r, d: d, job: job, left: job.Recipients}
 	if why, until := r.left(d); why != nil {
-		x.rest(&failure{server: why.server, status: why.code(), err: fmt.Errorf("not tried before %s, as none of its servers could be talked to: %s",
-			until.UTC().Format(time.RFC3339), oneLine(why.text()))})
+		x.rest(why)
+		for i := range x.results { // the reply is for its sender as well
+			x.results[i].How = "not tried: its servers, none of which could be talked to, are left alone until " + until.UTC().Format(time.RFC3339)
+		}
 	} else if x.deliver(ctx) && r.putBack(d, job) {
 		return func() {}
 	}

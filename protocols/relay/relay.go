@@ -117,11 +117,15 @@ type Relay struct {
 
 	mu       sync.Mutex
 	places   map[string]*destination
-	ring     []*destination // those with jobs, the next to be served first
-	waiting  int            // jobs of all
-	busy     int            // workers
-	unproven int            // of them, at destinations that have taken no mail lately
-	live     int            // sessions of all
+	free     free                      // those of them that nothing goes to, by when they may be forgotten
+	idling   map[*destination]struct{} // those with idle sessions
+	ring     []*destination            // those with jobs, the next to be served first
+	waiting  int                       // jobs of all
+	promised int                       // to be taken from the queue now
+	starved  bool                      // somebody had no room because of all others
+	busy     int                       // workers
+	unproven int                       // of them, at destinations that have taken no mail lately
+	live     int                       // sessions of all
 	stopped  bool
 }
 
@@ -135,7 +139,7 @@ func New(o Options) (*Relay, error) {
 		o.Dial = new(net.Dialer).DialContext
 	}
 	o.Log, o.Grace = cmp.Or(o.Log, slog.Default()), cmp.Or(o.Grace, 5*time.Second)
-	r := &Relay{o: o, kick: make(chan struct{}, 1), places: map[string]*destination{}}
+	r := &Relay{o: o, kick: make(chan struct{}, 1), places: map[string]*destination{}, idling: map[*destination]struct{}{}}
 	var err error
 	if r.ways, err = o.newWays(); err != nil {
 		return nil, err

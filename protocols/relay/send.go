@@ -178,12 +178,14 @@ func (t *transaction) rcpt(i int, r reply) {
 		return
 	}
 	no := said("RCPT", r)
-	// RFC 5321, 4.5.3.1.10: too many recipients, whatever the first digit.
-	full := r.code == 452 || r.code == 552
+	// RFC 5321, 4.5.3.1.10: too many recipients, whatever the first digit. A mailbox that is full says 4.2.2 or 5.2.2, and the
+	// first recipient is never too many.
+	status := r.status()
+	full := (r.code == 452 || r.code == 552) && len(t.accepted) > 0 && (status == "" || strings.HasSuffix(status, ".5.3"))
 	if full {
 		no.permanent = false
 	}
-	t.fates[i] = fate{no: no, later: full && len(t.accepted) > 0}
+	t.fates[i] = fate{no: no, later: full}
 }
 
 // fail says that the mail has failed for everybody of whom nothing is known yet. open: nothing is known of the mail either.

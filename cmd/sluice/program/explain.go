@@ -197,7 +197,7 @@ func (c *explainCommand) print(p *program, settings *config.Config, records []*p
 		}
 		t.more = x.Again
 		t.record(x.Record, x.Files)
-		t.sent(x.leaving)
+		t.sent(x.leaving, p.now())
 	}
 	return t.err
 }
