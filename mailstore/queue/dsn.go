@@ -165,7 +165,7 @@ func (r Report) words(x Recipient) (lines []string) {
 	case x.Host != "" && x.Answered():
 		said = "The server " + oneLine(x.Host) + " said:"
 	case x.Host != "":
-		said = "The server " + oneLine(x.Host) + " has not answered:"
+		said = "The server " + oneLine(x.Host) + " did not take it:"
 	}
 	switch x.State {
 	case Delivered:
@@ -188,9 +188,9 @@ func (r Report) words(x Recipient) (lines []string) {
 			tried = fmt.Sprintf("%d times", x.Attempts)
 		}
 		tried = fmt.Sprintf("It was tried %s over %s without success.", tried, period(r.Date.Sub(r.Message.since)))
-		return append(lines, tried, advice(x.Status, true))
+		return append(lines, tried, advice(x))
 	}
-	return append(lines, advice(x.Status, false))
+	return append(lines, advice(x))
 }
 
 // period says a duration in words.
@@ -208,8 +208,8 @@ func period(d time.Duration) string {
 }
 
 // advice says what the sender can do about an enhanced status code (RFC 3463).
-func advice(status string, expired bool) string {
-	_, detail, _ := strings.Cut(status, ".")
+func advice(x Recipient) string {
+	_, detail, _ := strings.Cut(x.Status, ".")
 	switch detail {
 	case "1.1", "1.0", "1.3", "1.6":
 		return "There is no such mailbox there, or it has moved. Check the address, and ask for the right one another way."
@@ -229,7 +229,9 @@ func advice(status string, expired bool) string {
 	switch class, _, _ := strings.Cut(detail, "."); {
 	case class == "7":
 		return "That server does not want the mail. If its words do not tell why, forward this report to your administrator."
-	case class == "3" || class == "4" || expired:
+	case class == "3" && x.Host == "": // no server was asked
+		return "The mail system here has trouble. Tell your administrator."
+	case class == "3" || class == "4" || x.State == Expired:
 		return "The server there has trouble. Send your mail again later, or reach the recipient another way."
 	}
 	return "If the words above do not help, forward this report to your administrator."

@@ -195,7 +195,7 @@ func (f *finder) servers(ctx context.Context, w *way, domain string) iter.Seq2[*
 	return func(yield func(*server, *failure) bool) {
 		switch w.kind {
 		case "none":
-			yield(nil, unasked("", "4.4.4", errors.New("nothing says how mail leaves; set relay.smarthost or relay.direct")))
+			yield(nil, unasked("", "4.3.5", errors.New("nothing says how mail leaves; set relay.smarthost or relay.direct")))
 		case "direct":
 			f.direct(ctx, w, domain, yield)
 		default:
