@@ -328,6 +328,15 @@ func (r *Relay) fails(d *destination, no *failure) (wait bool) {
 	return false
 }
 
+// Anew has destinations that are left alone asked again with their next mail: whoever says so knows more than we do.
+func (r *Relay) Anew() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.places {
+		d.until = time.Time{}
+	}
+}
+
 // left returns why a destination is left alone now, nil if it is not.
 func (r *Relay) left(d *destination) (*failure, time.Time) {
 	r.mu.Lock()

@@ -128,6 +128,27 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
+// Who has mended a server and wants its mail tried now does not wait until it would be asked by itself.
+func TestAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, Config{Smarthost: []string{"192.0.2.1:25"}, BackOff: time.Hour, BackOffMost: time.Hour}, nil)
+		s.fill(1, "example.org")
+		time.Sleep(16 * time.Minute) // it was due again, and nobody was asked
+		if n := len(s.network.calls()); n != 1 {
+			t.Fatalf("%d connections were tried", n)
+		}
+		server := &sink{}
+		s.network.mu.Lock()
+		s.network.servers["192.0.2.1:25"] = server.serve
+		s.network.mu.Unlock()
+		s.relay.Anew()
+		time.Sleep(15 * time.Minute)
+		if mails, _ := server.count(); mails != 1 {
+			t.Errorf("%d mails came", mails)
+		}
+	})
+}
+
 // A server that takes fewer connections than we would like gets fewer, and nobody's mail waits for that.
 func TestTooManyConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

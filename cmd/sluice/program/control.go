@@ -86,7 +86,7 @@ func (s *service) control(ctx context.Context, c net.Conn, asked chan<- chan<- r
 		return
 	}
 	if order, ok := strings.CutPrefix(order, queueOrderName+" "); ok {
-		if err := json.NewEncoder(c).Encode(answerQueue(s.ctx, s.house.queue, order)); err != nil {
+		if err := json.NewEncoder(c).Encode(answerQueue(s.ctx, s.house.queue, s.leaving.anew, order)); err != nil {
 			s.log.Debug("nobody waits for the answer to an order", "err", err)
 		}
 		return

@@ -44,8 +44,8 @@ type queuedDone struct {
 	Error string `json:"error,omitempty"`
 }
 
-// answerQueue does what an order says.
-func answerQueue(ctx context.Context, q *queue.Queue, text string) (a queueAnswer) {
+// answerQueue does what an order says. anew has servers asked again that are left alone.
+func answerQueue(ctx context.Context, q *queue.Queue, anew func(), text string) (a queueAnswer) {
 	a.Version = queueVersion
 	var o queueOrder
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -64,6 +64,9 @@ func answerQueue(ctx context.Context, q *queue.Queue, text string) (a queueAnswe
 	if do == nil {
 		a.Error = fmt.Sprintf("there is no order %q about mail that is to leave", o.Do)
 		return a
+	}
+	if o.Do == "retry" || o.Do == "release" { // now is now, also where a server could not be talked to a minute ago
+		anew()
 	}
 	for _, id := range o.IDs {
 		x := queuedDone{ID: strings.ToLower(strings.TrimSpace(id))}
@@ -215,7 +218,7 @@ func (p *program) orderQueueHere(c *config.Config, order string, why error) (a q
 		return a, err
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
-	if a = answerQueue(p.ctx, q, order); a.Error != "" {
+	if a = answerQueue(p.ctx, q, func() {}, order); a.Error != "" {
 		return a, errors.New(a.Error)
 	}
 	return a, nil

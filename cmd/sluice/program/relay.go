@@ -118,6 +118,7 @@ func (s *service) isLocal(domain string) bool {
 type sender struct {
 	mu     sync.Mutex
 	cancel context.CancelFunc
+	now    *relay.Relay // nil: none was used yet
 	ran    sync.WaitGroup
 	ended  bool
 }
@@ -133,8 +134,17 @@ func (s *sender) use(r *relay.Relay) {
 		s.cancel()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+	s.cancel, s.now = cancel, r
 	s.ran.Go(func() { r.Run(ctx) }) // until the next use, or shutdown
+}
+
+// anew has servers that are left alone asked again: an operator wants mail tried now.
+func (s *sender) anew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil {
+		s.now.Anew()
+	}
 }
 
 // shutdown ends it and waits until it has.
