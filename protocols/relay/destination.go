@@ -308,8 +308,9 @@ func (r *Relay) works(d *destination) {
 func (r *Relay) fails(d *destination, no *failure) (wait bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if others := d.busy - 1; others > 0 && d.live > 0 && d.proven() {
-		d.limit = min(d.limit, others)
+	// There are idle ones, too, for a moment between two mails.
+	if d.live > 0 && d.proven() {
+		d.limit = min(d.limit, d.live)
 		return true
 	}
 	d.good = 0
