@@ -89,8 +89,8 @@ func TestRateLimits(t *testing.T) {
 		YAML: `domains: [example.org]
 trusted: [127.0.0.0/8]
 pipeline:
-  - ratelimit: {name: rate_in, limit: 2}
-  - ratelimit: {name: rate_out, by: [login], of: out, count: recipients, limit: 2}
+  - ratelimit: {name: rate_in, limit: 2, per: 7d}
+  - ratelimit: {name: rate_out, by: [login], of: out, count: recipients, limit: 2, per: 7d}
   - rules:
       rules:
         - {name: much_in, when: rate_in.exceeded, tempfail: 4.7.1 too much in}
@@ -247,7 +247,7 @@ data: $DIR/sluice-data
 domains: [example.org]
 trusted: [127.0.0.0/8]
 listen: {smtp: [%q], admin: [%q]}
-resolver: {servers: [%q], timeout: 2s, attempts: 1, cache_failure_for: 1ms}
+resolver: {servers: [%q], timeout: 10s, attempts: 1, cache_failure_for: 1ms}
 pipeline:
   - dnsbl: {lists: {zen: {zone: zen.example}, dead: {zone: dead.example}}}
   - links:

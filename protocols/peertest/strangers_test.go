@@ -24,14 +24,14 @@ func TestStrangers(t *testing.T) {
 		Dir: TempDir(t),
 		YAML: fmt.Sprintf(`domains: [example.org]
 trusted: [127.0.0.0/8]
-resolver: {servers: [%q], timeout: 1s, attempts: 1}
+resolver: {servers: [%q], timeout: 3s, attempts: 1}
 pipeline:
   - spf: {}
   - dnsbl: {lists: {zen: {zone: zen.lists.example, answers: {xbl: [127.0.0.4], pbl: [127.0.0.10/31]}}, everybody: {zone: all.lists.example}}}
   - rdns: {}
   - helo: {}
   - greylist: {}
-  - ratelimit: {limit: 3, by: [sender]}
+  - ratelimit: {limit: 3, per: 7d, by: [sender]}
   - links: {lists: {uri: {zone: uri.lists.example, answers: {phishing: ["&8"]}}}}
   - replies: {}
   - rules: {files: [rules.yaml], junk: 5}

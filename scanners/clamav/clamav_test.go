@@ -366,10 +366,7 @@ func TestTooLarge(t *testing.T) {
 func TestFailover(t *testing.T) {
 	good := &fake{}
 	goodAt := good.listen(t)
-	dead := &fake{}
-	deadAt := dead.listen(t)
-	_ = dead.listener.Close()
-
+	deadAt := peertest.Address(t)
 	s := made(t, nil, deadAt, goodAt)
 	var log strings.Builder
 	now := time.Now()

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -48,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"eventually": eventuallyScript,
 			"password":   passwordScript,
 			"stale":      staleScript,
+			"nobody":     nobodyScript,
 			"send":       sendScript,
 			"talk":       talkScript,
 			"greeting":   greetingScript,
@@ -257,6 +259,17 @@ func staleScript(ts *testscript.TestScript, _ bool, args []string) {
 	if _, err := os.Lstat(path); err != nil {
 		ts.Fatalf("%s", fmt.Sprint(err))
 	}
+}
+
+// nobody ADDRESS keeps the port of a server that has ended: whoever connects is refused, and no other program gets it.
+func nobodyScript(ts *testscript.TestScript, _ bool, args []string) {
+	address, err := netip.ParseAddrPort(args[0])
+	ts.Check(err)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	ts.Check(err)
+	ts.Defer(func() { _ = syscall.Close(fd) })
+	ts.Check(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)) // connections of before may linger
+	ts.Check(syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}))
 }
 
 // [!] as UID GID STDIN PROGRAM ARGS… runs a program as somebody else with a file as its standard input.
