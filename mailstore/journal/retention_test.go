@@ -104,7 +104,7 @@ func TestRedact(t *testing.T) {
 		}},
 		Recipients: []pipeline.RecipientRecord{
 			{Recipient: pipeline.Recipient{Address: address("bert@example.org"), Account: "bert@example.org", ORCPT: "rfc822;bert@example.org"}, Held: "h1", File: "f1",
-				Removed: []pipeline.Removed{{Behind: 3, Field: []byte("Delivered-To: anna@example.org\r\n")}},
+				Removed:  []pipeline.Removed{{Behind: 3, Field: []byte("Delivered-To: anna@example.org\r\n")}},
 				Handling: handling(), Steps: []pipeline.StepRecord{{Name: "sieve", Stages: []pipeline.StageRecord{{Handling: handling(), Note: "anna"}}}}},
 			{Recipient: pipeline.Recipient{Address: address("anna@example.org"), Account: "other@example.org"}},
 			{Recipient: pipeline.Recipient{Address: address("postmaster@example.org")}},

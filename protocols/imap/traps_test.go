@@ -187,7 +187,7 @@ func TestLimitsBeforeLogin(t *testing.T) {
 func TestSilenceEndsTheConnection(t *testing.T) {
 	s := start(t, options{limits: Limits{Idle: 50 * time.Millisecond}})
 	s.login().talk("S: * BYE you have been silent for too long\nX:")
-	p := s.dial()
+	p := start(t, options{limits: Limits{Idle: time.Second}}).dial()
 	p.send("a LOGIN me \"open sesame\"\r\nb IDLE\r\n")
 	p.talk("S: * OK …\nS: a OK …\nS: + idling\nS: * BYE you have been silent for too long\nX:")
 }

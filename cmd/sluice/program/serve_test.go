@@ -289,10 +289,7 @@ pipeline:
 	if files, _ := filepath.Glob(filepath.Join(s.dir, "sluice-data/mail/example.org/me/new/*")); len(files) != 1 {
 		t.Errorf("%d mails arrived, want 1: %v", len(files), files)
 	}
-	first := s.run(t, "", "explain", id, "-c", "sluice.yaml")
-	if !strings.Contains(first, "handed to "+listener.Addr().String()) {
-		t.Errorf("the first record says\n%s", first)
-	}
+	s.explain(t, "handed to "+listener.Addr().String(), id, "-c", "sluice.yaml")
 }
 
 // A mark that somebody else has made is worth nothing.

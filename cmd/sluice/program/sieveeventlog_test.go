@@ -118,7 +118,7 @@ func TestKilledBeforeScriptsRan(t *testing.T) {
 	read := func(until int) {
 		t.Helper()
 		for len(seen) < until {
-			if err := fifo.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			if err := fifo.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			line, err := lines.ReadString('\n')
