@@ -23,6 +23,8 @@ type Replay struct {
 	Without []Place
 	// Usual serves recipients as everybody is served: what is otherwise for some of them is not looked at.
 	Usual bool
+	// Strict has refusals count also for those who are exempt from them: postmaster, and who has logged in.
+	Strict bool
 	// Admitted are recipients, by their place in the record, that the door itself refused then and lets in now.
 	Admitted []int
 	// EveryTerm has conditions evaluated whole, so that the record says of each term what it came to.

@@ -160,6 +160,8 @@ const loggedIn = "logged in"
 // one): whoever has trouble with us must reach the postmaster, and our own users are not strangers.
 func (s *Session) exempt(r *rcpt) string {
 	switch {
+	case s.again != nil && s.again.Strict:
+		return ""
 	case s.door == Submission: // what an outgoing step says is meant for those who have logged in
 		return ""
 	case s.client.Login != "":

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/textproto"
 	"reflect"
 	"regexp"
 	"slices"
@@ -252,7 +253,8 @@ func (b *builder) term(n ast.Node) *term {
 		case "has":
 			t.op = termHas
 			b.names(t, messageName, "")
-			t.header = b.headerRef(n.Arguments[0].(*ast.StringNode).Value)
+			name := n.Arguments[0].(*ast.StringNode).Value
+			t.header, t.field = b.headerRef(name), textproto.CanonicalMIMEHeaderKey(name)
 			return t
 		}
 	}

@@ -92,7 +92,7 @@ func functionDocs() []Entry {
 		{"same_org(domain, domain)", truth, "whether both have one organisational domain", `same_org(from.domain, client.name)`},
 		{"under(domain, domains…)", truth, "whether it is one of these or below one", `under(client.name, "news.example", "example.net")`},
 		{"in_network(ip, networks…)", truth, "whether an address is in one of these; false for what is no address", `in_network(client.ip, "192.0.2.0/24", "2001:db8::/32")`},
-		{"host(url)", text, "the host that a URL leads to, also of one that begins with www.; \"\" for what is none", `any(links, host(.text) == "bank.example" and .host != host(.text))`},
+		{"host(url)", text, "the host that a URL leads to, also of one that begins with www.; \"\" for what is none, such as a bare name, which may as well be that of a file (content.html.link_mismatch makes out which)", `any(links, host(.text) == "bank.example" and .host != host(.text))`},
 		{"unicode(domain)", text, "as people write it, and as addresses have it here; \"\" for what is no domain", `unicode("xn--bcher-kva.example") == "bücher.example"`},
 		{"ascii(domain)", text, "as the DNS has it; \"\" for what is no domain", `ascii("Bücher.example") == "xn--bcher-kva.example"`},
 		{

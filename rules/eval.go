@@ -545,7 +545,7 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 	if t.input&(pipeline.InputHeader|pipeline.InputBody) != 0 && s.view.Message == nil {
 		return out // what it saw is gone
 	}
-	if !positive || t.show == nil || s.terms[t.id] != isTrue || len(out) >= maxEvidence {
+	if !positive || t.show == nil && t.op != termHas || s.terms[t.id] != isTrue || len(out) >= maxEvidence {
 		return out
 	}
 	text, ok := s.shownText(t)
@@ -561,6 +561,9 @@ func (s *state) gather(out []pipeline.Evidence, n *node, positive bool) []pipeli
 
 // shownText is the value that a comparison looked at.
 func (s *state) shownText(t *term) (string, bool) {
+	if t.op == termHas {
+		return s.headerText(t.header), true
+	}
 	if f := &t.fast; t.op == termFast && f.from != fromBool && f.from != fromNumber {
 		s.bring(f.lowers)
 		return s.textOf(f.from, f.slot), true
@@ -592,8 +595,11 @@ func shown(text string, from int) string {
 	return shorten(clean(text), maxShown)
 }
 
-// clean makes text of a mail fit for records: valid UTF-8 without control characters.
+// clean makes text of a mail fit for records: valid UTF-8 without control characters, and without what nobody sees around it.
 func clean(s string) string {
+	if s = strings.TrimSpace(s); strings.Contains(s, "\r\n") {
+		s = strings.ReplaceAll(s, "\r\n", " ")
+	}
 	ascii := true
 	bad := -1
 	for i := range len(s) {

@@ -413,7 +413,9 @@ func TestResult(t *testing.T) {
 				{Where: `header_from.domain == "bank.example"`, What: "bank.example", Position: pipeline.Position{Field: "From"}},
 				{Where: `spf.result == "fail"`, What: "fail"},
 			}},
-			{At: 2, Name: "list"},
+			{At: 2, Name: "list", Evidence: []pipeline.Evidence{
+				{Where: `has("List-Id")`, What: "<x.example>", Position: pipeline.Position{Field: "List-Id"}},
+			}},
 			{At: 3, Name: "try", Action: pipeline.Discard, Shadow: true},
 		},
 		Verdict: pipeline.Verdict{At: 1, Action: pipeline.Reject, By: "bank",

@@ -241,11 +241,11 @@ func (t *text) oneLine(r *pipeline.Record, to string) {
 		}
 		who = append(who, x.Address.Raw)
 		what := outcome(x, false)
-		if x.Step != "" {
-			what += " by " + x.Step
-			if x.Verdict.By != "" {
-				what += "/" + x.Verdict.By
-			}
+		switch {
+		case x.Step != "":
+			what += ", by " + deciderOf(x)
+		case x.FolderBy != "" && x.Disposition == pipeline.Delivered:
+			what += ", by " + x.FolderBy
 		}
 		if len(became) == 0 || became[len(became)-1] != what {
 			became = append(became, what)

@@ -21,7 +21,7 @@ type counterfactual struct {
 	Decider   string `json:"decider"` // who is left out: "rules/zen", "clamav"; "rules" is a threshold of its score, or the step itself
 	// Of says what the decider had a say in: "verdict"; "folder", by a rule or a threshold; "script", what the recipient's own
 	// wishes have made of the mail; "mark", flags and fields; "score", where it is a part of the score that has decided or
-	// has not; "overrides", all that is otherwise for the recipient; "door", a refusal by the door; "others", what was decided
+	// has not; "overrides", all that is otherwise for the recipient; "exemption", by which refusals did not count; "door", a refusal by the door; "others", what was decided
 	// about another recipient and answered for all.
 	Of string `json:"of"`
 	// Outcome says in words what would have become of the mail, "delivered to Junk, by rules: score 6 reaches junk: 5".
@@ -40,6 +40,9 @@ type counterfactual struct {
 // String is the sentence about it.
 func (c counterfactual) String() string {
 	s := fmt.Sprintf("%s it would have been %s", c.who(), c.Outcome)
+	if c.Of == "door" && c.Disposition != pipeline.NotFinished { // there may be no mailbox
+		s = fmt.Sprintf("%s the steps would have had it %s", c.who(), c.Outcome)
+	}
 	if c.Same {
 		s += " all the same"
 	}
@@ -54,6 +57,8 @@ func (c counterfactual) who() string {
 	switch {
 	case c.Of == "overrides":
 		return "the overrides for " + c.Decider
+	case c.Of == "exemption":
+		return "the exemption (" + c.Decider + ")"
 	case c.Of == "others":
 		return c.Decider + ", for another recipient,"
 	case c.threshold != "":
@@ -165,6 +170,9 @@ func (p *plans) deciders(plan *pipeline.Plan, r *pipeline.Record, i int) (all []
 				all = append(all, omission{of: m.of, decider: m.decider, threshold: m.threshold, replay: at(m.place.Step, m.place.At), marks: m.edits, flags: m.flags})
 			}
 		}
+	}
+	if x.Exempt != "" {
+		all = append(all, omission{of: "exemption", decider: x.Exempt, replay: pipeline.Replay{Strict: true}})
 	}
 	if overridden(plan, r, x) {
 		all = append(all, omission{of: "overrides", decider: x.Address.String(), replay: pipeline.Replay{Usual: true}, only: true})
@@ -354,8 +362,19 @@ func (p *plans) describe(c *counterfactual, out omission, was *pipeline.Record, 
 		s += ", score " + numeral(other.Score)
 	}
 	if other.Disposition == pipeline.Delivered {
-		if gone := minus(out.flags, flagsOf(other)); len(gone) > 0 {
-			s += ", without the flag " + strings.Join(gone, ", ")
+		for _, x := range []struct {
+			is   string
+			what []string
+		}{
+			{"without the flag", minus(slices.Concat(out.flags, flagsOf(x)), flagsOf(other))}, {"with the flag", minus(flagsOf(other), flagsOf(x))},
+		} {
+			if len(x.what) > 0 {
+				s += ", " + x.is + " " + strings.Join(x.what, ", ")
+				c.Same = false
+			}
+		}
+		if leaving(x) != "" && leaving(other) == "" {
+			s += ", and nothing would have left"
 			c.Same = false
 		}
 		if gone := missing(out.marks, again, other); len(gone) > 0 {

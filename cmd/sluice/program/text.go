@@ -278,7 +278,7 @@ func (t *text) hit(indent int, s pipeline.StepRecord, h pipeline.Hit, capped str
 		}
 		t.line(indent+1, "%s: %s%s", e.Where, e.What, where)
 	}
-	for _, e := range effects(s, h.Name) {
+	for _, e := range effects(s, h.Name, h.At) {
 		t.line(indent+1, "-> %s", e)
 	}
 }
@@ -379,7 +379,7 @@ func (t *text) again() {
 }
 
 // effects says what a rule wanted done, besides a verdict.
-func effects(s pipeline.StepRecord, rule string) (all []string) {
+func effects(s pipeline.StepRecord, rule string, at int) (all []string) {
 	for _, x := range s.Stages {
 		for _, e := range x.Effects {
 			switch {
@@ -388,6 +388,15 @@ func effects(s pipeline.StepRecord, rule string) (all []string) {
 				all = append(all, "file into "+folder(e.Folder))
 			case e.Kind == pipeline.AddFlags:
 				all = append(all, "flag "+strings.Join(e.Flags, " "))
+			}
+		}
+		for _, e := range x.Edits {
+			switch {
+			case e.At != at:
+			case e.Delete:
+				all = append(all, "delete the field "+e.Name)
+			default:
+				all = append(all, "add "+e.Name+": "+e.Value)
 			}
 		}
 	}
@@ -423,10 +432,17 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 	if t.hypothetical {
 		label = "would be"
 	}
-	t.styledRow(3, narrow, label, outcomeStyle(x), "%s", outcome(x, t.hypothetical))
+	became := outcome(x, t.hypothetical)
+	if became == string(x.Disposition) && r.Reply.Code >= 400 { // one answer for all
+		became += ": " + r.Reply.String()
+	}
+	t.styledRow(3, narrow, label, outcomeStyle(x), "%s", became)
 	t.styledRow(3, narrow, "decided by", bold, "%s", decidedBy(r, x))
 	if x.Verdict.Reason != "" {
 		t.row(3, narrow, "reason", "%s", x.Verdict.Reason)
+	}
+	if x.FolderBy != "" {
+		t.row(3, narrow, "folder", "%s, chosen by %s%s", folder(x.Folder), x.FolderBy, reached(r, x))
 	}
 	if t.more != nil {
 		for _, c := range t.more.Without {
@@ -437,9 +453,6 @@ func (t *text) recipient(r *pipeline.Record, x *pipeline.RecipientRecord, files 
 	}
 	if x.Score != 0 {
 		t.row(3, narrow, "score", "%s%s", score(x.Score), sums(r.HitsOf(x)))
-	}
-	if x.FolderBy != "" {
-		t.row(3, narrow, "folder", "%s, chosen by %s%s", folder(x.Folder), x.FolderBy, reached(r, x))
 	}
 	for _, s := range x.Steps {
 		for _, st := range s.Stages {
@@ -584,6 +597,8 @@ func decidedBy(r *pipeline.Record, x *pipeline.RecipientRecord) string {
 		return "the door"
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass && x.Disposition == pipeline.Dropped:
 		return "the recipient's own script"
+	case x.Step == "" && x.Verdict.Action == pipeline.Pass && x.FolderBy != "" && x.Disposition == pipeline.Delivered:
+		return "nobody objected; filed by " + x.FolderBy
 	case x.Step == "" && x.Verdict.Action == pipeline.Pass:
 		return "nobody objected"
 	case x.Step == "":

@@ -12,8 +12,8 @@ import (
 // left.
 func (t *text) handling(x *pipeline.RecipientRecord) {
 	h := x.Handling
-	if h == nil {
-		return
+	if h == nil || x.Disposition == pipeline.Refused || x.Disposition == pipeline.Postponed {
+		return // nothing of it was done
 	}
 	if h.Dropped != "" {
 		t.row(3, narrow, "sieve", "%s discarded it", h.Dropped)
