@@ -366,7 +366,8 @@ type otherPlans struct {
 func (o *otherPlans) without(t *testing.T, all *plans, r *pipeline.Record, c *counterfactual) (p *pipeline.Plan) {
 	t.Helper()
 	x := &r.Recipients[slices.IndexFunc(r.Recipients, func(x pipeline.RecipientRecord) bool { return x.Address.Raw == c.Recipient })]
-	name, err := c.Decider, error(nil)
+	var err error
+	name := c.Decider
 	switch step, rule, _ := strings.Cut(c.Decider, "/"); {
 	case c.Of == "overrides":
 		name = "usual"
