@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"sluice/protocols/listen"
 )
@@ -224,10 +225,13 @@ func (c *Config) checkDoor(name string) {
 	}
 }
 
-var hostname = regexp.MustCompile(`^[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?(\.[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?)*$`)
+// All letters there are make it large: most commands have no need of it, and start in less time.
+var hostname = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?(\.[\pL\pN_]([\pL\pN_-]*[\pL\pN_])?)*$`)
+})
 
 // IsHostname reports whether s is a name that a machine or a domain can have, with or without dots.
-func IsHostname(s string) bool { return len(s) <= 253 && hostname.MatchString(s) }
+func IsHostname(s string) bool { return len(s) <= 253 && hostname().MatchString(s) }
 
 func isAddress(s string) bool {
 	at := strings.LastIndexByte(s, '@')
