@@ -310,7 +310,7 @@ func build(t testing.TB, main string) string {
 	Need(t, "go")
 	dir := buildDir(t)
 	program := filepath.Join(dir, strings.ReplaceAll(main, "/", "-"))
-	cmd := exec.Command("go", "build", "-o", program, "./"+main)
+	cmd := exec.Command("go", "build", "-ldflags=-w", "-o", program, "./"+main) // nobody debugs it
 	cmd.Dir = root()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build ./%s: %v\n%s", main, err, out)

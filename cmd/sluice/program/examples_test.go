@@ -157,7 +157,7 @@ func TestExampleOwnStage(t *testing.T) {
 	need(t, "curl")
 	dir := t.TempDir()
 	own := filepath.Join(dir, "own")
-	if out, err := exec.Command("go", "build", "-o", own, filepath.Join(root, "examples", "own-stage")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-w", "-o", own, filepath.Join(root, "examples", "own-stage")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	text := read(t, root, "examples/own-stage/sluice.yaml")
