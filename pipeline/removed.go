@@ -30,14 +30,15 @@ func shareRemoved(all []RecipientRecord) {
 	var sets [][]Removed
 	left := mostRemoved
 	for i := range all {
-		set := all[i].Removed
+		r := &all[i]
+		set := r.Removed
 		same := func(x []Removed) bool { return slices.EqualFunc(x, set, sameRemoved) }
 		n := 0
 		for _, x := range set {
 			n += len(x.Field) + eachRemoved
 		}
 		if n > left || slices.ContainsFunc(sets, same) {
-			all[i].Removed = nil
+			r.Removed = nil
 			continue
 		}
 		left -= n
