@@ -370,10 +370,9 @@ func (j *Journal) drain(last bool) error {
 		if len(flight) == 0 {
 			break
 		}
-		write := func(tx *sql.Tx) error { return put(ctx, tx, flight) }
-		err = j.db.Write(ctx, write)
+		err = j.db.put(ctx, flight)
 		if j.c.Anew && errors.Is(err, database.ErrDamaged) && j.beginAnew(ctx, err) {
-			err = j.db.Write(ctx, write)
+			err = j.db.put(ctx, flight)
 		}
 		j.land(flight, err)
 	}
@@ -430,18 +429,8 @@ func (j *Journal) land(flight []entry, err error) {
 	j.failing = err
 }
 
-// put writes a batch.
-func put(ctx context.Context, tx *sql.Tx, flight []entry) error {
-	insert, err := tx.PrepareContext(ctx, insertRecord)
-	if err != nil {
-		return err
-	}
-	defer insert.Close()
-	recipient, err := tx.PrepareContext(ctx, insertRecipient)
-	if err != nil {
-		return err
-	}
-	defer recipient.Close()
+// put writes a batch by the statements insertRecord and insertRecipient.
+func put(ctx context.Context, tx *sql.Tx, insert, recipient *sql.Stmt, flight []entry) (err error) {
 	for _, e := range flight {
 		data, k := e.parts[0].data, e.parts[0].keys
 		if len(e.parts) > 1 {

@@ -258,7 +258,6 @@ func (j *Journal) beginAnew(ctx context.Context, damage error) bool {
 	if err != nil {
 		return false // the next attempt tries again
 	}
-	old := j.db.now.Swap(db)
-	_ = old.Close() // it was damaged; what it held lies aside
+	_ = j.db.replace(db) // the one before was damaged; what it held lies aside
 	return true
 }
