@@ -36,8 +36,11 @@ func (h *handle) put(ctx context.Context, flight []entry) error {
 		return o.Explain(err)
 	}
 	return o.Write(ctx, func(tx *sql.Tx) error {
-		insert, recipient := tx.StmtContext(ctx, o.insert), tx.StmtContext(ctx, o.recipient)
-		return errors.Join(put(ctx, tx, insert, recipient, flight), insert.Close(), recipient.Close())
+		insert := tx.StmtContext(ctx, o.insert)
+		defer insert.Close()
+		recipient := tx.StmtContext(ctx, o.recipient)
+		defer recipient.Close()
+		return put(ctx, tx, insert, recipient, flight)
 	})
 }
 

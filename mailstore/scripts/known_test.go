@@ -84,7 +84,7 @@ func later(t *testing.T, dir string) {
 		return id
 	}
 	first := at()
-	for end := time.Now().Add(10 * time.Second); at().changed() == first.changed(); {
+	for end := time.Now().Add(10 * time.Second); at().changed().Equal(first.changed()); {
 		if time.Now().After(end) {
 			t.Fatal("the clock of the file system stands still")
 		}
