@@ -36,6 +36,9 @@ func (s *source) lineText(n int) string {
 	return s.lines[n-1]
 }
 
+// maxAnchors bounds anchors, for which the YAML parser takes quadratic time. Rules use none: so many are no accident.
+const maxAnchors = 2000
+
 // maxNesting bounds brackets or dashes on one line: the YAML parser takes quadratic time for them.
 const maxNesting = 64
 
@@ -60,12 +63,19 @@ func parseFile(src *source, text []byte, most int, r *reporter) ast.Node {
 			return nil
 		}
 	}
+	if i := bytes.Index(text, []byte(": &")); i >= 0 && bytes.Count(text, []byte(": &")) > maxAnchors {
+		before := text[:i+2]
+		at.line, at.length = bytes.Count(before, []byte("\n"))+1, 1
+		at.column = utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
+		r.report(at, "", "anchors and aliases are not used in rules", "write it out")
+		return nil
+	}
 	file, err := parseYAML(text)
 	if err != nil && tabs(src, r) {
 		return nil
 	}
 	if err != nil {
-		text, remedy := "", ""
+		var text, remedy string
 		var y interface {
 			GetToken() *token.Token
 			GetMessage() string

@@ -26,6 +26,7 @@ const (
 	maxNodes = 200_000 // values, counting those of an alias each time it is used
 	maxDepth = 64
 
+	maxAnchors  = 2000
 	maxProblems = 1000 // that are reported: nobody reads more
 )
 
@@ -69,6 +70,10 @@ func (d *decoder) parse(text string) ast.Node {
 	if whole != text {
 		d.notUTF8(text)
 		text = whole
+	}
+	if n := strings.Count(text, ": &"); n > maxAnchors { // the parser takes quadratic time for them
+		d.at(place{}, fmt.Sprintf("the file has %d anchors", n), fmt.Sprintf("at most %d are read", maxAnchors))
+		return nil
 	}
 	file, err := parseYAML(text)
 	if err != nil {

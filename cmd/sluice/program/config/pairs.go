@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -48,7 +49,7 @@ func (c *Config) Pointless() (warnings Problems) {
 		within(x.part, x.n, x.of, x.most, less)
 	}
 	if most := max(l.PhaseTimeout, l.ContentTimeout); most > 0 {
-		for _, s := range append(c.Pipeline[:len(c.Pipeline):len(c.Pipeline)], c.Outgoing...) {
+		for _, s := range slices.Concat(c.Pipeline, c.Outgoing) {
 			warn(c.d.stepPaths[s.Pos]+".timeout", s.Timeout > most,
 				fmt.Sprintf("is longer than limits.phase_timeout and limits.content_timeout let any step take, %s", FormatDuration(most)), "write a shorter time, or raise those")
 		}
