@@ -14,7 +14,7 @@ import (
 //   - of the client, whether it is trusted and as whom it has logged in: its address and name stand in Received;
 //   - facts but those of the steps that write or would write Authentication-Results, and those about the mail itself;
 //   - texts for the operator, errors with their addresses and reasons, rules on trial, timings;
-//   - paths on the server's disk;
+//   - paths on the server's disk, and fields of the header that their copy lacks;
 //   - of rules that the administrator calls private, name, condition and evidence. What they add to the score is shown.
 //
 // Records of mail that was not for the owner are left out.
@@ -34,7 +34,7 @@ func ownerView(r *pipeline.Record, account string, private []string) *pipeline.R
 		if !owns(x, account) {
 			continue
 		}
-		x.Verdict.Reason, x.Note = "", ""
+		x.Verdict.Reason, x.Note, x.Removed = "", "", nil
 		if isPrivate(x.Step, x.Verdict.By, private) {
 			x.Verdict.By = privateRule
 		}
