@@ -192,7 +192,7 @@ var comments = map[string]string{
 	"sluice/cmd/sluice/program/config.SieveEvent.Folder":       "Folder is where the mail is then: a name, or a pattern such as \"Lists/*\" or \"*\".",
 	"sluice/cmd/sluice/program/config.SieveEvent.From":         "From is the folder that the mail was in before, where it was copied or moved. Default: any.",
 	"sluice/cmd/sluice/program/config.SieveEvent.Own":          "Own is the name of a script of the account's own that runs in place of one of the site's, where the account has it.",
-	"sluice/cmd/sluice/program/config.SieveEvent.Script":       "Script is the file of the script, with `require \\\"imapsieve\\\"` where it asks for the event.",
+	"sluice/cmd/sluice/program/config.SieveEvent.Script":       "Script is the file of the script, with `require \"imapsieve\"` where it asks for the event.",
 	"sluice/cmd/sluice/program/config.SieveProgram.Command":    "Command is the program, by its whole path, and its first arguments; those of the script follow.",
 	"sluice/cmd/sluice/program/config.SieveProgram.Dir":        "Dir is the folder that it runs in. Default: /.",
 	"sluice/cmd/sluice/program/config.SieveProgram.Output":     "Output is how much it may write. Default: 10 MiB.",

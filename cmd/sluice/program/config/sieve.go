@@ -52,7 +52,7 @@ type SieveEvent struct {
 	From string `yaml:"from" example:"\"*\""`
 	// Causes are what the client has done: any of append, copy (or moved) and flag. Default: append and copy.
 	Causes []string `yaml:"causes" example:"[copy]"`
-	// Script is the file of the script, with `require \"imapsieve\"` where it asks for the event.
+	// Script is the file of the script, with `require "imapsieve"` where it asks for the event.
 	Script string `yaml:"script" example:"sieve/learn-spam.sieve"`
 	// Own is the name of a script of the account's own that runs in place of one of the site's, where the account has it.
 	Own string `yaml:"own" example:"imap"`
