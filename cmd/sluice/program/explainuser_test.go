@@ -136,7 +136,7 @@ func TestOwnersSeeNoFieldThatNobodyDecidedAbout(t *testing.T) {
 			"verdict.reply.enhanced", "verdict.reply.text", "verdict.reply.utf8",
 		}},
 		{"recipients.handling.", []string{"at", "dropped", "failed", "notes", "runs.by", "runs.program", "shadow"}},
-		{"recipients.handling.copies.", []string{"altered", "by", "existing", "file", "flags", "folder", "kept", "note"}},
+		{"recipients.handling.copies.", []string{"altered", "by", "existing", "file", "flags", "folder", "kept", "note", "use"}},
 		{"recipients.handling.leaving.", []string{"altered", "by", "kind", "notify", "queued", "ret", "sender", "subject", "to"}},
 	} {
 		for _, f := range x.fields {
