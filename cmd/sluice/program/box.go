@@ -27,9 +27,10 @@ type keptMail interface {
 }
 
 // withBox calls f with the mail of the data folder. One process owns that: a running serve is asked to do what f wants, at
-// its control socket, so that its sessions see everything; without one this process owns the folder meanwhile.
-func (p *program) withBox(c *config.Config, f func(box keptMail) error) (err error) {
-	owned, err := lock(c.Data)
+// its control socket, so that its sessions see everything; without one this process, which runs
+// a command, owns the folder meanwhile.
+func (p *program) withBox(c *config.Config, command string, f func(box keptMail) error) (err error) {
+	owned, err := lock(c.Data, command)
 	if err != nil {
 		conn, dialed := new(net.Dialer).DialContext(p.ctx, "unix", controlSocket(c.Data))
 		if errors.Is(dialed, fs.ErrPermission) {

@@ -229,13 +229,15 @@ func (p *program) signal(data string, why error) error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err == nil {
 		return nobody
 	}
-	text, err := io.ReadAll(io.LimitReader(f, 32))
-	pid, bad := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || bad != nil || pid <= 1 {
+	owner := ownerOf(f)
+	switch {
+	case owner.pid == 0:
 		return fmt.Errorf("the server of the data folder %s cannot be asked: %w", data, why)
+	case owner.command != serving: // the signal would end it
+		return fmt.Errorf("no sluice serve uses the data folder %s, but sluice %s (pid %d) does", data, owner.command, owner.pid)
 	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
-		return fmt.Errorf("send SIGHUP to the server (pid %d): %w", pid, err)
+	if err := syscall.Kill(owner.pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("send SIGHUP to the server (pid %d): %w", owner.pid, err)
 	}
-	return fmt.Errorf("the server (pid %d) cannot be asked and was sent SIGHUP; its log says what became of it", pid)
+	return fmt.Errorf("the server (pid %d) cannot be asked and was sent SIGHUP; its log says what became of it", owner.pid)
 }

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -71,31 +72,73 @@ func cause(err error) error {
 	return err
 }
 
-// lock makes this process the owner of the data folder until the file is closed or the process ends, however it ends.
-func lock(data string) (*os.File, error) {
+// An ownedError says which other process owns a data folder.
+type ownedError struct {
+	data    string
+	pid     int // 0 where that is not known
+	command string
+}
+
+func (e ownedError) Error() string {
+	switch {
+	case e.pid == 0:
+		return fmt.Sprintf("another sluice uses the data folder %s; stop it, or name another folder with --data", e.data)
+	case e.command == serving:
+		return fmt.Sprintf("another sluice serve (pid %d) uses the data folder %s; stop it, or name another folder with --data", e.pid, e.data)
+	}
+	return fmt.Sprintf("sluice %s (pid %d) uses the data folder %s; try again when it has ended", e.command, e.pid, e.data)
+}
+
+// lock makes this process, which runs a command, the owner of the data folder until the file is closed or the process ends,
+// however it ends. If another process is, the error is an [ownedError].
+func lock(data, command string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data folder %s: %w", data, cause(err))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		owner := make([]byte, 32)
-		n, _ := f.ReadAt(owner, 0) // without a number the message is still right
+		owner := ownerOf(f)
 		_ = f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock the data folder %s: %w", data, err)
 		}
-		who := "another sluice serve"
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(owner[:n]))); err == nil {
-			who += fmt.Sprintf(" (pid %d)", pid)
-		}
-		return nil, fmt.Errorf("%s uses the data folder %s; stop it, or name another folder with --data", who, data)
+		owner.data = data
+		return nil, owner
 	}
-	text := strconv.Itoa(os.Getpid()) + "\n"
+	text := fmt.Sprintf("%d %s\n", os.Getpid(), command)
 	if err := errors.Join(f.Truncate(0), writeAt(f, text)); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock the data folder %s: %w", data, cause(err))
 	}
 	return f, nil
+}
+
+// lockSoon is lock for a server, which starts although a command owns the folder for a moment.
+func lockSoon(data string, pause func()) (*os.File, error) {
+	for range 50 {
+		f, err := lock(data, serving)
+		if !errors.As(err, new(ownedError)) {
+			return f, err
+		}
+		pause()
+	}
+	return lock(data, serving)
+}
+
+// serving is the command that answers orders and signals.
+const serving = "serve"
+
+// ownerOf reads from the lock who owns the folder.
+func ownerOf(lock *os.File) ownedError {
+	text := make([]byte, 64)
+	n, _ := lock.ReadAt(text, 0) // less than 64 octets end in an error
+	first, command, _ := strings.Cut(strings.TrimSpace(string(text[:n])), " ")
+	pid, err := strconv.Atoi(first)
+	if err != nil || pid <= 1 {
+		return ownedError{}
+	}
+	// Older versions wrote the number alone.
+	return ownedError{pid: pid, command: cmp.Or(command, serving)}
 }
 
 func writeAt(f *os.File, text string) error {

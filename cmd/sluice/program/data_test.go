@@ -49,21 +49,60 @@ func TestSecretIsMadeOnce(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
-	f, err := lock(dir)
+	f, err := lock(dir, serving)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lock(dir); err == nil || !strings.Contains(err.Error(), "(pid ") {
+	if _, err := lock(dir, "refile"); !errors.As(err, new(ownedError)) || !strings.Contains(err.Error(), "another sluice serve (pid ") {
 		t.Errorf("locked twice: %v", err)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := lock(dir)
+	again, err := lock(dir, "refile")
 	if err != nil {
 		t.Fatalf("given back and taken again: %v", err)
 	}
+	if _, err := lock(dir, "refile"); !errors.As(err, new(ownedError)) || !strings.Contains(err.Error(), "sluice refile (pid ") {
+		t.Errorf("locked by a command: %v", err)
+	}
 	_ = again.Close()
+}
+
+// A command owns the folder for a moment, and reload looks whether anybody does: a server starts all the same.
+func TestLockSoon(t *testing.T) {
+	dir := t.TempDir()
+	f, err := lock(dir, "user folders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pauses := 0
+	own, err := lockSoon(dir, func() {
+		if pauses++; pauses == 3 {
+			_ = f.Close()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockSoon(dir, func() {}); !errors.As(err, new(ownedError)) {
+		t.Errorf("two servers: %v", err)
+	}
+	_ = own.Close()
+}
+
+// SIGHUP is what a server takes for an order, and what ends a command.
+func TestNoSignalForACommand(t *testing.T) {
+	dir := t.TempDir()
+	f, err := lock(dir, "refile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = new(program).signal(dir, errors.New("connection refused"))
+	if err == nil || !strings.Contains(err.Error(), "no sluice serve uses the data folder") || !strings.Contains(err.Error(), "but sluice refile (pid") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestWriteFileLeavesNothingBehind(t *testing.T) {

@@ -201,7 +201,7 @@ func (p *program) orderQueueHere(c *config.Config, order string, why error) (a q
 	if _, err := os.Stat(filepath.Join(queueFolder(c.Data), "queue.db")); errors.Is(err, fs.ErrNotExist) {
 		return a, errors.New("nothing was ever queued")
 	}
-	owned, err := lock(c.Data)
+	owned, err := lock(c.Data, "queue")
 	if err != nil {
 		return a, fmt.Errorf("the running server cannot be asked: %w", why)
 	}

@@ -154,7 +154,7 @@ func (c *refileCommand) apply(p *program, settings *config.Config, result refile
 			return fmt.Errorf("find %s: %w", f, err)
 		}
 	}
-	return p.withBox(settings, func(box keptMail) error {
+	return p.withBox(settings, "refile", func(box keptMail) error {
 		run, err := p.runs(settings).Create(refile.Head{
 			Account: result.Account, Folder: result.Folder, Rules: files, Plan: result.Plan, Seen: result.Seen,
 		}, moves)
@@ -385,7 +385,7 @@ func (p *program) goOn(settings *config.Config, id string, asJSON bool) error {
 
 // withRun opens a run to go on with it.
 func (p *program) withRun(settings *config.Config, id string, f func(*refile.Run, mailstore.Refiler) error) error {
-	return p.withBox(settings, func(box keptMail) error {
+	return p.withBox(settings, "refile", func(box keptMail) error {
 		run, err := p.runs(settings).Open(id)
 		switch {
 		case errors.Is(err, refile.ErrNoRun):

@@ -51,7 +51,7 @@ func (c *refileCommand) decide(p *program, settings *config.Config, account, fol
 		return result, nil, fmt.Errorf("account %s: %w", account, err)
 	}
 	var there []mailstore.Spot
-	err = p.withBox(settings, func(box keptMail) (err error) {
+	err = p.withBox(settings, "refile", func(box keptMail) (err error) {
 		there, err = box.Survey(p.ctx, account, folder)
 		if errors.Is(err, mailstore.ErrNoFolder) {
 			err = fmt.Errorf("%w; %s", err, foldersOf(p.ctx, box, account))

@@ -47,7 +47,7 @@ func (c *serveCommand) Run(p *program) error {
 	if err := makeFolder(settings.Data); err != nil {
 		return err
 	}
-	owned, err := lock(settings.Data)
+	owned, err := lockSoon(settings.Data, func() { time.Sleep(20 * time.Millisecond) })
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (p *program) withMail(a account, f func(box keptMail, settings *config.Conf
 	if err := hasFolder(settings.Data); err != nil {
 		return err
 	}
-	err = p.withBox(settings, func(box keptMail) error { return f(box, settings, name) })
+	err = p.withBox(settings, "user", func(box keptMail) error { return f(box, settings, name) })
 	switch {
 	case errors.Is(err, mailstore.ErrNoAccount):
 		return fmt.Errorf("%w; sluice user list shows all", err)
