@@ -180,7 +180,8 @@ func TestFullDisk(t *testing.T) {
 				}
 			}
 			t.Logf("%d offered; not taken: %v", len(offered), refused)
-			if n := refused[`452 "4.3.1 insufficient system storage, please try again later"`]; len(refused) == 0 || (n > 0) != (free != "0") {
+			// Whether the guard has seen it coming or a write has failed; what a database says of it may be anything.
+			if refused[`452 "4.3.1 insufficient system storage, please try again later"`] == 0 {
 				t.Errorf("the disk did not fill, or the wrong answer was given: %v", refused)
 			}
 			kept := func(when string) {
