@@ -242,14 +242,15 @@ func (c *conditionChecker) arguments(n *ast.BuiltinNode, want kind) (large bool)
 	return large
 }
 
-// predicate checks any(list, condition) and its like. One inside another would multiply their costs.
+// predicate checks any(list, condition) and its like. One inside another would multiply their costs, but for a list that
+// the item itself has: all of those together are no longer than what a step has found.
 func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
 	if len(n.Arguments) != 2 {
 		c.wrongAt(n, fmt.Sprintf("%s() takes a list and a condition", n.Name), fmt.Sprintf(`write for example %s(list, # == "x")`, n.Name))
 		return
 	}
-	if len(c.items) > 0 {
-		c.wrongAt(n, fmt.Sprintf("%s() stands inside another one", n.Name), "make two rules of it and use hit()")
+	if len(c.items) > 0 && !ofItem(n.Arguments[0]) {
+		c.wrongAt(n, fmt.Sprintf("%s() stands inside another one, about a list that is not its item's", n.Name), "make two rules of it and use hit()")
 		return
 	}
 	t := c.expr(n.Arguments[0])
@@ -265,12 +266,23 @@ func (c *conditionChecker) predicate(n *ast.BuiltinNode) {
 	}
 	const few = 20
 	list, written := n.Arguments[0].(*ast.ArrayNode)
+	around := c.fewItems
 	c.items, c.fewItems = append(c.items, t.elem), written && len(list.Nodes) <= few
 	p := c.expr(n.Arguments[1])
-	c.items = c.items[:len(c.items)-1]
+	c.items, c.fewItems = c.items[:len(c.items)-1], around
 	if p.kind != boolKind && p.kind != badKind {
 		c.wrongAt(n.Arguments[1], fmt.Sprintf("`%s` is %s, not a condition", c.source(n.Arguments[1]), p), "")
 	}
+}
+
+// ofItem reports whether a node is a field of the item of a list: .archive.members.
+func ofItem(n ast.Node) bool {
+	m, ok := n.(*ast.MemberNode)
+	if !ok {
+		return false
+	}
+	_, isItem := m.Node.(*ast.PointerNode)
+	return isItem || ofItem(m.Node)
 }
 
 func (c *conditionChecker) pointer(n *ast.PointerNode) *typ {

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"sluice/pipeline"
@@ -27,7 +28,7 @@ type Entry struct {
 	Name string // as it is written: "from.domain", `hit("rule")`
 	Type string // "text", "a number", "true or false", "a list of texts"
 	Doc  string // one line, mostly
-	// Example is a condition that uses it; "" for what steps find.
+	// Example is a condition that uses it.
 	Example string
 }
 
@@ -56,7 +57,7 @@ func Describe(before []pipeline.Before, comment func(t reflect.Type, field strin
 			continue
 		}
 		f := Facts{Name: info.Name}
-		f.add(info.Name, info.shape, reflect.TypeOf(info.Fact), "", comment)
+		f.add(finding{name: info.Name, path: info.Name, within: "%s", shape: info.shape, goType: reflect.TypeOf(info.Fact)}, comment)
 		d.Steps = append(d.Steps, f)
 	}
 	d.Functions, d.Operators = functionDocs(), operatorDocs()
@@ -79,27 +80,69 @@ func (s *scope) typeOf(name string, list *typ) (*typ, error) {
 	return t, nil
 }
 
-// add lists what a shape holds that facts of type t have.
-func (f *Facts) add(name string, s *shape, t reflect.Type, doc string, comment func(reflect.Type, string) string) {
-	if s.typ.kind != recordKind {
-		if s.typ.kind == listKind && s.elem.typ.kind == recordKind {
-			f.Facts = append(f.Facts, Entry{Name: name, Type: "a list", Doc: doc})
-			f.add("#", s.elem, t.Elem(), "", comment)
-			return
+// A finding is a name that a step finds, or that the items of a list in there have.
+type finding struct {
+	name   string // "arc.sets", "#.sealer"
+	path   string // as an example writes it: "arc.sets", ".sealer"
+	within string // the condition around it: "any(arc.sets, %s)"
+	shape  *shape
+	goType reflect.Type
+	doc    string
+	value  string // what the field's tag gives as an example of it
+}
+
+// add lists what a shape holds that facts of a type have.
+func (f *Facts) add(x finding, comment func(reflect.Type, string) string) {
+	if x.shape.typ.kind != recordKind {
+		e := Entry{Name: x.name, Type: x.shape.typ.String(), Doc: x.doc, Example: fmt.Sprintf(x.within, x.example())}
+		f.Facts = append(f.Facts, e)
+		if x.shape.typ.kind == listKind && x.shape.elem.typ.kind == recordKind {
+			within := fmt.Sprintf(x.within, "any("+x.path+", %s)")
+			f.add(finding{name: "#", within: within, shape: x.shape.elem, goType: x.goType.Elem()}, comment)
 		}
-		f.Facts = append(f.Facts, Entry{Name: name, Type: s.typ.String(), Doc: doc})
 		return
 	}
-	for _, x := range s.fields {
-		if isNamed(t) {
-			f.add(name+"."+x.name, x.shape, t.Elem(), "", comment)
+	for _, field := range x.shape.fields {
+		inner := finding{name: x.name + "." + field.name, path: x.path + "." + field.name, within: x.within, shape: field.shape}
+		if isNamed(x.goType) {
+			inner.goType = x.goType.Elem()
+			f.add(inner, comment)
 			continue
 		}
-		if field, ok := fieldNamed(t, x.name); ok {
-			about := strings.TrimPrefix(comment(t, field.Name), field.Name+" is ")
-			f.add(name+"."+x.name, x.shape, field.Type, about, comment)
+		if goField, ok := fieldNamed(x.goType, field.name); ok {
+			inner.goType, inner.value = goField.Type, goField.Tag.Get("example")
+			inner.doc = strings.TrimPrefix(comment(x.goType, goField.Name), goField.Name+" is ")
+			f.add(inner, comment)
 		}
 	}
+}
+
+// example is a condition that holds for a fact where it is true, one or more, has items, or is the text that the field's
+// tag `example` has, else the first that it can be.
+func (x finding) example() string {
+	t, value := x.shape.typ, x.value
+	item := t
+	if t.kind == listKind {
+		item = t.elem
+	}
+	if len(item.values) > 0 && value == "" {
+		value = item.values[0]
+	}
+	switch {
+	case t.kind == boolKind:
+		return x.path
+	case t.isNumber() && value != "":
+		return x.path + " >= " + value
+	case t.isNumber():
+		return x.path + " > 0"
+	case t.kind == textKind && value != "":
+		return x.path + " == " + strconv.Quote(value)
+	case t.kind == textKind:
+		return x.path + ` != ""`
+	case item.kind == textKind && value != "":
+		return strconv.Quote(value) + " in " + x.path
+	}
+	return "len(" + x.path + ") > 0"
 }
 
 func fieldNamed(t reflect.Type, name string) (reflect.StructField, bool) {

@@ -16,10 +16,10 @@ func TestDescribe(t *testing.T) {
 		Name string `json:"name"`
 	}
 	type scanned struct {
-		Result string   `json:"result"`
-		Score  float64  `json:"score"`
+		Result string   `json:"result" oneof:"bad good"`
+		Score  float64  `json:"score" example:"7.5"`
 		Parts  []part   `json:"parts"`
-		Codes  []string `json:"codes"`
+		Codes  []string `json:"codes" example:"A \\"`
 		Hidden string   `json:"-"`
 	}
 	before := []pipeline.Before{
@@ -37,13 +37,13 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Facts{
-		{"lists", []Entry{{Name: "lists.sbl.name", Type: "text"}, {Name: "lists.zen.name", Type: "text"}}},
+		{"lists", []Entry{{Name: "lists.sbl.name", Type: "text", Example: `lists.sbl.name != ""`}, {Name: "lists.zen.name", Type: "text", Example: `lists.zen.name != ""`}}},
 		{"scan", []Entry{
-			{Name: "scan.result", Type: "text", Doc: "what it says"},
-			{Name: "scan.score", Type: "a number", Doc: "what it says"},
-			{Name: "scan.parts", Type: "a list", Doc: "what it says"},
-			{Name: "#.name", Type: "text"},
-			{Name: "scan.codes", Type: "a list of texts", Doc: "what it says"},
+			{Name: "scan.result", Type: "text", Doc: "what it says", Example: `scan.result == "bad"`},
+			{Name: "scan.score", Type: "a number", Doc: "what it says", Example: `scan.score >= 7.5`},
+			{Name: "scan.parts", Type: "a list", Doc: "what it says", Example: `len(scan.parts) > 0`},
+			{Name: "#.name", Type: "text", Example: `any(scan.parts, .name != "")`},
+			{Name: "scan.codes", Type: "a list of texts", Doc: "what it says", Example: `"A \\" in scan.codes`},
 		}},
 	}
 	if !reflect.DeepEqual(d.Steps, want) {

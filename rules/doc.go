@@ -40,7 +40,8 @@
 // other_address, mixed_scripts, entropy) and words (has_word, count_matches). `sluice reference --rules` lists them, and all
 // names and operators, with an example for each.
 //
-// Lists are asked with any(links, .domain == "example.org") and its like; at most 500 items of each are seen (max_items). What
+// Lists are asked with any(links, .domain == "example.org") and its like; at most 500 items of each are seen (max_items). One
+// inside another asks a list that the item has: any(content.attachments, any(.archive.members, .executable)). What
 // the body holds is worked out when the first term is evaluated that asks for it, once a mail: a rule that asks something
 // cheap first, "a and b", costs nothing where that does not hold. lower(text) is worked out once, too.
 //

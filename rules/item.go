@@ -24,18 +24,45 @@ func (b *builder) showItem(t *term, n *ast.BuiltinNode) {
 		return
 	}
 	t.show, t.field = prog, fieldOf(n.Arguments[0])
+	// What a longer path goes through is not shown by itself, nor fields of items of a list that the item has.
+	passed := map[ast.Node]bool{}
 	ast.Walk(&n.Arguments[1], visit(func(n ast.Node) {
-		m, ok := n.(*ast.MemberNode)
-		if !ok {
-			return
-		}
-		if _, ok := m.Node.(*ast.PointerNode); !ok {
-			return
-		}
-		if s, ok := m.Property.(*ast.StringNode); ok && !slices.Contains(t.fields, s.Value) {
-			t.fields = append(t.fields, s.Value)
+		switch n := n.(type) {
+		case *ast.MemberNode:
+			passed[n.Node] = true
+		case *ast.BuiltinNode:
+			if len(n.Arguments) == 2 {
+				ast.Walk(&n.Arguments[1], visit(func(n ast.Node) { passed[n] = true }))
+			}
 		}
 	}))
+	ast.Walk(&n.Arguments[1], visit(func(n ast.Node) {
+		if passed[n] {
+			return
+		}
+		if path := pathInItem(n); path != "" && !slices.Contains(t.fields, path) {
+			t.fields = append(t.fields, path)
+		}
+	}))
+}
+
+// pathInItem is where a field of the item of a list is: "archive.members"; "" for another node.
+func pathInItem(n ast.Node) string {
+	m, ok := n.(*ast.MemberNode)
+	if !ok {
+		return ""
+	}
+	s, ok := m.Property.(*ast.StringNode)
+	if !ok {
+		return ""
+	}
+	if _, ok := m.Node.(*ast.PointerNode); ok {
+		return s.Value
+	}
+	if before := pathInItem(m.Node); before != "" {
+		return before + "." + s.Value
+	}
+	return ""
 }
 
 // showArgument compiles what a function was asked about.
@@ -96,16 +123,18 @@ func (t *term) valueText(v any) string {
 
 // itemText is what an item of a list is called, and those of its fields that the condition reads: "invoice.exe (size 7000)".
 func (t *term) itemText(v reflect.Value) string {
-	name, called := "", ""
+	called, name := nameOf(v)
 	var more []string
 	for i := range v.NumField() {
-		field := v.Type().Field(i).Tag.Get("expr")
-		if called == "" && v.Field(i).Kind() == reflect.String {
-			called, name = field, v.Field(i).String()
-			continue
-		}
-		if slices.Contains(t.fields, field) {
-			more = append(more, fmt.Sprintf("%s %v", field, v.Field(i).Interface()))
+		first := v.Type().Field(i).Tag.Get("expr")
+		for _, path := range t.fields {
+			top, rest, _ := strings.Cut(path, ".")
+			if top != first || path == called {
+				continue
+			}
+			if field := fieldAlong(v.Field(i), rest); field.IsValid() {
+				more = append(more, fmt.Sprintf("%s %s", path, fieldText(field)))
+			}
 		}
 	}
 	if name == "" {
@@ -115,4 +144,43 @@ func (t *term) itemText(v reflect.Value) string {
 		return name
 	}
 	return fmt.Sprintf("%s (%s)", shorten(name, maxShown/2), strings.Join(more, ", "))
+}
+
+// nameOf is the first text that an item has, and how that field is called.
+func nameOf(v reflect.Value) (called, name string) {
+	for i := range v.NumField() {
+		if v.Field(i).Kind() == reflect.String {
+			return v.Type().Field(i).Tag.Get("expr"), v.Field(i).String()
+		}
+	}
+	return "", ""
+}
+
+// fieldAlong follows a path of fields: "members" of an archive.
+func fieldAlong(v reflect.Value, path string) reflect.Value {
+	for path != "" && v.IsValid() {
+		var name string
+		name, path, _ = strings.Cut(path, ".")
+		if v.Kind() != reflect.Struct {
+			return reflect.Value{}
+		}
+		v = v.FieldByNameFunc(func(goName string) bool {
+			f, _ := v.Type().FieldByName(goName)
+			return f.Tag.Get("expr") == name
+		})
+	}
+	return v
+}
+
+// fieldText writes a field; of a list of items their names.
+func fieldText(v reflect.Value) string {
+	if v.Kind() != reflect.Slice || v.Type().Elem().Kind() != reflect.Struct {
+		return fmt.Sprint(v.Interface())
+	}
+	var names []string
+	for i := range v.Len() {
+		_, name := nameOf(v.Index(i))
+		names = append(names, name)
+	}
+	return shorten(strings.Join(names, ", "), maxShown/2)
 }

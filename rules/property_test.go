@@ -159,7 +159,7 @@ func randomView(t testing.TB, r *rand.Rand) pipeline.View {
 	}
 	scan := scanFact{}
 	for range r.IntN(4) {
-		scan.Files = append(scan.Files, fileFact{text(), result(text()), r.Int64()})
+		scan.Files = append(scan.Files, fileFact{text(), result(text()), r.Int64(), []memberFact{{text(), r.Int64()}, {text(), r.Int64()}}[:r.IntN(3)]})
 		scan.Sizes = append(scan.Sizes, r.Int64()-r.Int64())
 	}
 	v.Facts = pipeline.Facts{
@@ -195,6 +195,7 @@ func FuzzCompile(f *testing.F) {
 	for _, s := range []string{
 		`dnsbl.zen.listed and not (spf.result in ["fail", "softfail"])`,
 		`any(scan.files, .name endsWith ".exe" and .size > 10) or count(scan.sizes, # > 3) == 1`,
+		`any(scan.files, .size > 3 and any(.members, .name endsWith ".exe")) or none(scan.files, count(.members, .size > 1) == len(.members))`,
 		`subject matches "(?i)^re:" ? size > 3 : has("X")`,
 		`let x = lower(from.local); x == "a" or x in ["b"]`,
 		`max(spf.hops, 1.5) + -size / 3 % 2 == 0`,

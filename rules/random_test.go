@@ -20,7 +20,7 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 	switch kind {
 	case "bool":
 		if leaf {
-			return pick("true", "dnsbl.zen.listed", `has("Subject")`, "client.trusted", "dnsbl.sbl.listed", `in_network(client.ip, "192.0.2.0/24", "::/0")`,
+			return pick("true", "known(dnsbl.zen)", `hit("early.friend")`, "dnsbl.zen.listed", `has("Subject")`, "client.trusted", "dnsbl.sbl.listed", `in_network(client.ip, "192.0.2.0/24", "::/0")`,
 				"date > received + days(2)", "received.hour >= 22", `"bare-lf" in anomalies`, `any(links, .domain == "example.org")`,
 				`none(attachments, .extension in ["exe", "txt"] and .size > 3)`, `any(rcpts, .local == "user")`, `all(header_froms, .name == "")`)
 		}
@@ -60,6 +60,9 @@ func phrase(r *rand.Rand, kind string, depth int) string {
 			return fmt.Sprintf("(let v = %s; v == %s)", sub("text"), sub("text"))
 		case 12:
 			return fmt.Sprintf("(%s) == (%s)", sub("bool"), sub("bool"))
+		case 13:
+			return fmt.Sprintf("%s(scan.files, .name %s %s and %s(.members, .size > %s or .name %s %s))", pick("any", "none", "all"), pick("==", "contains"), sub("text"),
+				pick("any", "none", "one"), sub("number"), pick("==", "endsWith"), sub("text"))
 		default:
 			return fmt.Sprintf("any(scan.files, .size > %s and .name %s %s)", sub("number"), pick("==", "endsWith"), sub("text"))
 		}

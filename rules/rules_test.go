@@ -38,8 +38,13 @@ type (
 		Skip  error      `json:"-"`
 	}
 	fileFact struct {
+		Name    string       `json:"name"`
+		Type    result       `json:"type"`
+		Size    int64        `json:"size"`
+		Members []memberFact `json:"members"`
+	}
+	memberFact struct {
 		Name string `json:"name"`
-		Type result `json:"type"`
 		Size int64  `json:"size"`
 	}
 )
@@ -130,7 +135,7 @@ func view(t testing.TB) pipeline.View {
 			"spf":   {Fact: spfFact{Result: "fail", Domain: "example.org", Hops: 3}},
 			"dmarc": {Fact: dmarcFact{Result: "pass", Percent: 50}},
 			"scan": {Fact: scanFact{
-				Files: []fileFact{{"invoice.exe", "application/x-dosexec", 7000}, {"a.txt", "text/plain", 12}},
+				Files: []fileFact{{"invoice.exe", "application/x-dosexec", 7000, []memberFact{{"run.exe", 9}, {"b", 3}}}, {"a.txt", "text/plain", 12, nil}},
 				Sizes: []int64{1, 2},
 			}},
 			"quota": {Fact: struct {

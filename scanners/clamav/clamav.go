@@ -65,11 +65,11 @@ type Config struct {
 
 // Scanned is what rules see.
 type Scanned struct {
-	Infected  bool   `json:"infected" expr:"infected"`   // whether clamd found anything
-	Signature string `json:"signature" expr:"signature"` // what it found: "Win.Test.EICAR_HDB-1"
-	Clamd     string `json:"clamd" expr:"clamd"`         // which clamd answered
-	Version   string `json:"version" expr:"version"`     // of it and of its database: "ClamAV 1.4.6/27812/Sat Nov 21 …"
-	Scanned   int64  `json:"scanned" expr:"scanned"`     // octets of the mail that it looked at
+	Infected  bool   `json:"infected" expr:"infected"`                                  // whether clamd found anything
+	Signature string `json:"signature" expr:"signature" example:"Win.Test.EICAR_HDB-1"` // what it found: "Win.Test.EICAR_HDB-1"
+	Clamd     string `json:"clamd" expr:"clamd" example:"unix:/run/clamav/clamd.ctl"`   // which clamd answered
+	Version   string `json:"version" expr:"version" example:"ClamAV 1.4.3/27812"`       // of it and of its database: "ClamAV 1.4.6/27812/Sat Nov 21 …"
+	Scanned   int64  `json:"scanned" expr:"scanned" example:"1000"`                     // octets of the mail that it looked at
 }
 
 type stage struct {

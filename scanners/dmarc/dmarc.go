@@ -55,27 +55,27 @@ type Forwarders struct {
 type Fact struct {
 	// Result is "pass", "fail", "none" where the domain has no policy, or "permerror" where the mail or the policy is so
 	// malformed that there is no answer.
-	Result string `json:"result" expr:"result" oneof:"pass fail none permerror"`
+	Result string `json:"result" expr:"result" oneof:"pass fail none permerror" example:"fail"`
 	Reason string `json:"reason" expr:"reason"` // why, in words
 	// Disposition is what the domain asks us to do with this very mail: "none", "quarantine" or "reject".
-	Disposition string `json:"disposition" expr:"disposition" oneof:"none quarantine reject"`
+	Disposition string `json:"disposition" expr:"disposition" oneof:"none quarantine reject" example:"reject"`
 	// Override is why a failure is likely nobody's forgery: "forwarder", "arc" or "". It is for rules to heed.
-	Override    string `json:"override" expr:"override"`
+	Override    string `json:"override" expr:"override" example:"forwarder"`
 	SPFAligned  bool   `json:"spf_aligned" expr:"spf_aligned"`   // SPF passes, for a domain that belongs to From's
 	DKIMAligned bool   `json:"dkim_aligned" expr:"dkim_aligned"` // so does a signature
 
-	Domain    string `json:"domain" expr:"domain"`         // of From, in A-labels; "" where there is not one
-	OrgDomain string `json:"org_domain" expr:"org_domain"` // the organisational domain it belongs to
-	FromCount int    `json:"from_count" expr:"from_count"` // how many authors: From addresses, or From fields if those are more
+	Domain    string `json:"domain" expr:"domain" example:"bank.example"`         // of From, in A-labels; "" where there is not one
+	OrgDomain string `json:"org_domain" expr:"org_domain" example:"bank.example"` // the organisational domain it belongs to
+	FromCount int    `json:"from_count" expr:"from_count" example:"2"`            // how many authors: From addresses, or From fields if those are more
 
 	// Policy is what the record asks for mail in the name of From's domain that fails; "" without one.
-	Policy      string `json:"policy" expr:"policy"`
-	PolicyTag   string `json:"policy_tag" expr:"policy_tag"`     // which tag of the record says so: "p", "sp", "np"
-	Published   string `json:"published" expr:"published"`       // the record, at most 2049 octets
-	PublishedAt string `json:"published_at" expr:"published_at"` // the domain whose record it is
-	Discovery   string `json:"discovery" expr:"discovery"`       // how the organisational domain was found: "treewalk" or "psl"
-	NonExistent bool   `json:"non_existent" expr:"non_existent"` // From's domain does not exist; only looked at where a record has np=
-	Testing     bool   `json:"testing" expr:"testing"`           // t=y: the owner asks for one step less
+	Policy      string `json:"policy" expr:"policy" example:"reject"`
+	PolicyTag   string `json:"policy_tag" expr:"policy_tag" example:"sp"`               // which tag of the record says so: "p", "sp", "np"
+	Published   string `json:"published" expr:"published"`                              // the record, at most 2049 octets
+	PublishedAt string `json:"published_at" expr:"published_at" example:"bank.example"` // the domain whose record it is
+	Discovery   string `json:"discovery" expr:"discovery" example:"psl"`                // how the organisational domain was found: "treewalk" or "psl"
+	NonExistent bool   `json:"non_existent" expr:"non_existent"`                        // From's domain does not exist; only looked at where a record has np=
+	Testing     bool   `json:"testing" expr:"testing"`                                  // t=y: the owner asks for one step less
 	// SampledOut is whether pct= leaves this mail outside of the sample: the owner asks for one step less.
 	SampledOut bool `json:"sampled_out" expr:"sampled_out"`
 	// Related is a list of the domains that the mail could be authenticated for and that lie below the organisational
@@ -85,8 +85,8 @@ type Fact struct {
 
 // A Related domain is one below the organisational domain of From.
 type Related struct {
-	Domain    string `json:"domain" expr:"domain"`
-	OrgDomain string `json:"org_domain" expr:"org_domain"` // another one than From's if a record in between says so
+	Domain    string `json:"domain" expr:"domain" example:"bank.example"`         // that SPF or a signature passes for
+	OrgDomain string `json:"org_domain" expr:"org_domain" example:"bank.example"` // another one than From's if a record in between says so
 }
 
 // AuthResults tells the result as an Authentication-Results field does (RFC 8601, 2.7; RFC 7489, 11.2).

@@ -47,9 +47,9 @@ type Config struct {
 
 // Listed is what a list says of one name.
 type Listed struct {
-	Listed bool     `json:"listed" expr:"listed"` // whether it is on it
-	Codes  []string `json:"codes" expr:"codes"`   // what the list answered: "127.0.0.2"
-	Names  []string `json:"names" expr:"names"`   // what the configuration calls these answers
+	Listed bool     `json:"listed" expr:"listed"`                   // whether it is on it
+	Codes  []string `json:"codes" expr:"codes" example:"127.0.0.2"` // what the list answered: "127.0.0.2"
+	Names  []string `json:"names" expr:"names" example:"spam"`      // what the configuration calls these answers
 }
 
 // A Probe says by which names a list can be tested: the first point that the list has.

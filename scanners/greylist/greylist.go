@@ -63,11 +63,11 @@ type Config struct {
 
 // Fact is what rules see.
 type Fact struct {
-	New    bool   `json:"new" expr:"new"`       // it has not tried before, or too soon: to be asked to try again
-	State  string `json:"state" expr:"state"`   // "first", "early", "passed" (now for the first time), "known", "allowed" (its network is)
-	Client string `json:"client" expr:"client"` // who counts as the client: "192.0.2.0/24", or the SPF pool "example.com"
-	Since  int    `json:"since" expr:"since"`   // seconds since it tried first
-	Wait   int    `json:"wait" expr:"wait"`     // seconds that it must still wait
+	New    bool   `json:"new" expr:"new"`                              // it has not tried before, or too soon: to be asked to try again
+	State  string `json:"state" expr:"state" example:"first"`          // "first", "early", "passed" (now for the first time), "known", "allowed" (its network is)
+	Client string `json:"client" expr:"client" example:"192.0.2.0/24"` // who counts as the client: "192.0.2.0/24", or the SPF pool "example.com"
+	Since  int    `json:"since" expr:"since" example:"3600"`           // seconds since it tried first
+	Wait   int    `json:"wait" expr:"wait" example:"60"`               // seconds that it must still wait
 }
 
 // A pool is a fact that names the pool of servers a client belongs to by its sender's policy. Big senders try again from

@@ -48,11 +48,11 @@ type Config struct {
 
 // Fact is what rules see.
 type Fact struct {
-	Name    string `json:"name" expr:"name"`       // in lower case, without a trailing dot
-	Valid   bool   `json:"valid" expr:"valid"`     // it is a domain name of two labels and more, or an address literal
-	Literal bool   `json:"literal" expr:"literal"` // [192.0.2.1], [IPv6:2001:db8::1]
-	Bare    bool   `json:"bare" expr:"bare"`       // an address without brackets
-	Ours    bool   `json:"ours" expr:"ours"`       // it says that it is us
+	Name    string `json:"name" expr:"name" example:"mail.example.org"` // in lower case, without a trailing dot
+	Valid   bool   `json:"valid" expr:"valid"`                          // it is a domain name of two labels and more, or an address literal
+	Literal bool   `json:"literal" expr:"literal"`                      // [192.0.2.1], [IPv6:2001:db8::1]
+	Bare    bool   `json:"bare" expr:"bare"`                            // an address without brackets
+	Ours    bool   `json:"ours" expr:"ours"`                            // it says that it is us
 	// Resolves: the name has an address or takes mail. Of a literal it is true, of what is not valid false.
 	Resolves bool `json:"resolves" expr:"resolves"`
 	// Matches: the name, or the literal, leads to the client's address.

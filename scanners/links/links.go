@@ -69,12 +69,12 @@ type List struct {
 
 // Found is what rules see of one list.
 type Found struct {
-	Listed  bool     `json:"listed" expr:"listed"`   // whether anything is on it
-	Codes   []string `json:"codes" expr:"codes"`     // what the list answered, of all that is on it
-	Names   []string `json:"names" expr:"names"`     // what the configuration calls these answers
-	Hits    []string `json:"hits" expr:"hits"`       // what is on it: "bad.example", an address, a file's name
-	Asked   int      `json:"asked" expr:"asked"`     // how many names were looked up
-	Unasked int      `json:"unasked" expr:"unasked"` // how many were left out, for the limit or because the list failed for them
+	Listed  bool     `json:"listed" expr:"listed"`                   // whether anything is on it
+	Codes   []string `json:"codes" expr:"codes" example:"127.0.0.2"` // what the list answered, of all that is on it
+	Names   []string `json:"names" expr:"names" example:"phishing"`  // what the configuration calls these answers
+	Hits    []string `json:"hits" expr:"hits" example:"bad.example"` // what is on it: "bad.example", an address, a file's name
+	Asked   int      `json:"asked" expr:"asked" example:"20"`        // how many names were looked up
+	Unasked int      `json:"unasked" expr:"unasked" example:"1"`     // how many were left out, for the limit or because the list failed for them
 }
 
 type stage struct {

@@ -60,10 +60,10 @@ type Config struct {
 
 // Fact is what rules see.
 type Fact struct {
-	Exceeded bool   `json:"exceeded" expr:"exceeded"` // this one is one too many
-	Count    int    `json:"count" expr:"count"`       // how many there were in the time, with this one
-	Limit    int    `json:"limit" expr:"limit"`       //
-	Key      string `json:"key" expr:"key"`           // what was counted for: "client 192.0.2.1"; "" where this mail is not counted
+	Exceeded bool   `json:"exceeded" expr:"exceeded"`                  // this one is one too many
+	Count    int    `json:"count" expr:"count" example:"50"`           // how many there were in the time, with this one
+	Limit    int    `json:"limit" expr:"limit" example:"100"`          // how many are let in in that time
+	Key      string `json:"key" expr:"key" example:"client 192.0.2.1"` // what was counted for: "client 192.0.2.1"; "" where this mail is not counted
 }
 
 type stage struct {

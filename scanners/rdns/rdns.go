@@ -43,10 +43,10 @@ type Config struct {
 
 // Fact is what rules see.
 type Fact struct {
-	Result    string   `json:"result" expr:"result" oneof:"pass fail permerror"` // as iprev: "pass", "fail", "permerror" where there is no name, or far too many
-	Name      string   `json:"name" expr:"name"`                                 // the first that leads back to the address, "" if none does
-	Confirmed bool     `json:"confirmed" expr:"confirmed"`                       // whether one does
-	Names     []string `json:"names" expr:"names"`                               // all that were looked at, in order
+	Result    string   `json:"result" expr:"result" oneof:"pass fail permerror" example:"fail"` // as iprev: "pass", "fail", "permerror" where there is no name, or far too many
+	Name      string   `json:"name" expr:"name" example:"mail.example.org"`                     // the first that leads back to the address, "" if none does
+	Confirmed bool     `json:"confirmed" expr:"confirmed"`                                      // whether one does
+	Names     []string `json:"names" expr:"names" example:"mail.example.org"`                   // all that were looked at, in order
 	// Generic: the name is made from the address, as names of dial-up and cloud machines nobody has named.
 	Generic bool `json:"generic" expr:"generic"`
 }

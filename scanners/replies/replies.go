@@ -46,11 +46,11 @@ type Config struct {
 // Fact is what rules see. A message id can be seen by others than the one who was written to, and a From field be forged:
 // as a reason to let a mail pass each is worth what the authentication of its sender is.
 type Fact struct {
-	Reply   bool   `json:"reply" expr:"reply"`     // it answers a mail that one of our users has sent
-	Own     bool   `json:"own" expr:"own"`         // this recipient has
-	To      string `json:"to" expr:"to"`           // the message id that it answers
-	Written bool   `json:"written" expr:"written"` // this recipient has lately written to the address in From
-	Sent    bool   `json:"sent" expr:"sent"`       // it is itself sent by one of our users, and remembered
+	Reply   bool   `json:"reply" expr:"reply"`                     // it answers a mail that one of our users has sent
+	Own     bool   `json:"own" expr:"own"`                         // this recipient has
+	To      string `json:"to" expr:"to" example:"abc@example.org"` // the message id that it answers
+	Written bool   `json:"written" expr:"written"`                 // this recipient has lately written to the address in From
+	Sent    bool   `json:"sent" expr:"sent"`                       // it is itself sent by one of our users, and remembered
 }
 
 type stage struct {

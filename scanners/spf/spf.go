@@ -50,19 +50,19 @@ type Config struct {
 
 // A Fact is what rules see of SPF.
 type Fact struct {
-	Result      string   `json:"result" expr:"result" oneof:"none neutral pass fail softfail permerror"` // none, neutral, pass, fail, softfail or permerror
-	Identity    string   `json:"identity" expr:"identity"`                                               // whose domain was asked: mailfrom, or helo for the null sender
-	Domain      string   `json:"domain" expr:"domain"`                                                   // whose policy was asked for, in A-labels; "" where there is none
-	Mechanism   string   `json:"mechanism" expr:"mechanism"`                                             // what matched: "ip4:192.0.2.0/24", "all"; "default" if nothing did
-	Via         []string `json:"via" expr:"via"`                                                         // domains that include and redirect led to, the last with the mechanism
-	Record      string   `json:"record" expr:"record"`                                                   // the domain's policy as published, cut at 1000 octets
-	Reason      string   `json:"reason" expr:"reason"`                                                   // why it is none or permerror
-	Explanation string   `json:"explanation" expr:"explanation"`                                         // what the domain says about a fail: a stranger's text, one line of ASCII
-	Pool        string   `json:"pool" expr:"pool"`                                                       // at pass, whose network it is: organisational domain of the policy that matched by more than "all"
-	Helo        string   `json:"helo" expr:"helo"`                                                       // the result for the HELO name
-	HeloDomain  string   `json:"helo_domain" expr:"helo_domain"`                                         // the HELO name, if it is a domain
-	Lookups     int      `json:"lookups" expr:"lookups"`                                                 // terms of the policy that asked the DNS
-	VoidLookups int      `json:"void_lookups" expr:"void_lookups"`                                       // of those: terms for which there is nothing
+	Result      string   `json:"result" expr:"result" oneof:"none neutral pass fail softfail permerror" example:"fail"` // none, neutral, pass, fail, softfail or permerror
+	Identity    string   `json:"identity" expr:"identity" example:"mailfrom"`                                           // whose domain was asked: mailfrom, or helo for the null sender
+	Domain      string   `json:"domain" expr:"domain" example:"bank.example"`                                           // whose policy was asked for, in A-labels; "" where there is none
+	Mechanism   string   `json:"mechanism" expr:"mechanism" example:"ip4:192.0.2.0/24"`                                 // what matched: "ip4:192.0.2.0/24", "all"; "default" if nothing did
+	Via         []string `json:"via" expr:"via" example:"_spf.bank.example"`                                            // domains that include and redirect led to, the last with the mechanism
+	Record      string   `json:"record" expr:"record"`                                                                  // the domain's policy as published, cut at 1000 octets
+	Reason      string   `json:"reason" expr:"reason"`                                                                  // why it is none or permerror
+	Explanation string   `json:"explanation" expr:"explanation"`                                                        // what the domain says about a fail: a stranger's text, one line of ASCII
+	Pool        string   `json:"pool" expr:"pool" example:"bank.example"`                                               // at pass, whose network it is: organisational domain of the policy that matched by more than "all"
+	Helo        string   `json:"helo" expr:"helo" example:"pass"`                                                       // the result for the HELO name
+	HeloDomain  string   `json:"helo_domain" expr:"helo_domain" example:"mail.example.org"`                             // the HELO name, if it is a domain
+	Lookups     int      `json:"lookups" expr:"lookups" example:"8"`                                                    // terms of the policy that asked the DNS
+	VoidLookups int      `json:"void_lookups" expr:"void_lookups" example:"2"`                                          // of those: terms for which there is nothing
 }
 
 // SPFPool is the pool, for those who know clients by it.
