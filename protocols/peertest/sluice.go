@@ -90,7 +90,9 @@ func NewSluice(t testing.TB, c SluiceConfig) *Sluice {
 	}
 	t.Cleanup(func() {
 		if s.process != nil {
-			_ = s.process.stop(Patience)
+			if err := s.process.stop(Patience); err != nil {
+				t.Errorf("stop sluice: %v", err)
+			}
 		}
 		if t.Failed() {
 			t.Logf("the log of Sluice:\n%s", tail(s.Log(), 100))
